@@ -1,0 +1,1 @@
+"""Blobs: the data plane's content, named by Merkle root and verified chunk by chunk."""

@@ -1,0 +1,1 @@
+"""Plans: what one run is to do, declared by the operator, answered by each institution."""

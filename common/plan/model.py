@@ -1,0 +1,324 @@
+"""The plan: one run's declarative description, every default visible.
+
+People write it as YAML (common.plan.load); the coordinator signs it as JSON inside the plan statement. Rule inputs are exact:
+what looks like a float is a `Decimal`, travels as a decimal string, and becomes a float in one place, so that every side
+computes with the same number.
+
+    apiVersion: llmasos/v1
+    name: tiny
+    task:      {type: causal-lm}
+    model:     {type: gpt2, n_layer: 2, n_head: 2, n_embd: 64, n_positions: 128}
+    tokenizer: {type: bpe, vocab_size: 512, text: ./public}
+    local:     {steps: 10, batch_size: 8, sequence_length: 128}
+    rounds:    3
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from common.names import Name
+
+MAX_NUM_TOKENS = 2**29 - 1
+"""Weights stay below 2^29, so that weight × float32 is exact in float64 (docs/protocol.md#arithmetic)."""
+
+
+def _to_decimal(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(repr(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    return Decimal(value) if isinstance(value, str) else value
+
+
+def _decimal_text(value: Decimal) -> str:
+    text = format(value.normalize(), "f")
+    return "0" if text in {"-0", "0"} else text
+
+
+Number = Annotated[
+    Decimal,
+    BeforeValidator(_to_decimal),
+    PlainSerializer(_decimal_text, return_type=str),
+    Field(allow_inf_nan=False, max_digits=30),
+]
+"""A number that everybody computes with: exact decimal text in statements."""
+
+
+class PlanSection(BaseModel):
+    """Base of every part of a plan: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- what is trained -------------------------------------------------------------------------------------------------------
+
+
+class CausalLM(PlanSection):
+    """Predict the next token."""
+
+    type: Literal["causal-lm"] = "causal-lm"
+
+
+Task = CausalLM
+
+
+class GPT2(PlanSection):
+    """GPT-2: decoder-only, learned positions, tied embeddings (Radford et al. 2019)."""
+
+    type: Literal["gpt2"] = "gpt2"
+    n_layer: Annotated[int, Field(ge=1, le=200, description="Transformer blocks.")] = 3
+    n_head: Annotated[int, Field(ge=1, le=256, description="Attention heads; must divide n_embd.")] = 4
+    n_embd: Annotated[int, Field(ge=8, le=32768, description="Width of the model.")] = 128
+    n_positions: Annotated[int, Field(ge=8, le=131072, description="Longest context, tokens.")] = 128
+    dropout: Annotated[Number, Field(ge=0, lt=1, description="Residual, embedding and attention dropout.")] = Decimal(0)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> GPT2:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_head must divide n_embd, got {self.n_head} and {self.n_embd}")
+        return self
+
+    @property
+    def context_tokens(self) -> int:
+        return self.n_positions
+
+
+class Llama(PlanSection):
+    """Llama: decoder-only, rotary positions, RMSNorm, SwiGLU, grouped-query attention (arXiv:2302.13971)."""
+
+    type: Literal["llama"] = "llama"
+    num_hidden_layers: Annotated[int, Field(ge=1, le=200)] = 3
+    num_attention_heads: Annotated[int, Field(ge=1, le=256)] = 4
+    num_key_value_heads: Annotated[int, Field(ge=1, le=256)] = 4
+    hidden_size: Annotated[int, Field(ge=8, le=32768)] = 128
+    intermediate_size: Annotated[int, Field(ge=8, le=131072)] = 344
+    max_position_embeddings: Annotated[int, Field(ge=8, le=131072)] = 128
+    tie_word_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Llama:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError("num_attention_heads must divide hidden_size")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_key_value_heads must divide num_attention_heads")
+        return self
+
+    @property
+    def context_tokens(self) -> int:
+        return self.max_position_embeddings
+
+
+Model = Annotated[GPT2 | Llama, Field(discriminator="type")]
+
+
+class BytesTokenizer(PlanSection):
+    """One token a byte of UTF-8, and one that ends a document: 257 tokens, nothing to train."""
+
+    type: Literal["bytes"] = "bytes"
+
+
+class BpeTokenizer(PlanSection):
+    """Byte-level BPE, trained by `plan prepare` on public text that the plan names, never on private text."""
+
+    type: Literal["bpe"] = "bpe"
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
+    text: Annotated[str, Field(description="Folder or file of public text, relative to the plan file.")]
+
+
+class GivenTokenizer(PlanSection):
+    """A tokenizer.json that exists already."""
+
+    type: Literal["given"] = "given"
+    path: Annotated[str, Field(description="A tokenizers JSON file, relative to the plan file.")]
+
+
+Tokenizer = Annotated[BytesTokenizer | BpeTokenizer | GivenTokenizer, Field(discriminator="type")]
+
+
+# --- how each institution trains ---------------------------------------------------------------------------------------------
+
+
+class AdamW(PlanSection):
+    """AdamW (arXiv:1711.05101), torch's semantics."""
+
+    type: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[Number, Field(gt=0, le=10)] = Decimal("0.002")
+    beta1: Annotated[Number, Field(ge=0, lt=1)] = Decimal("0.9")
+    beta2: Annotated[Number, Field(ge=0, lt=1)] = Decimal("0.95")
+    epsilon: Annotated[Number, Field(gt=0, le=1)] = Decimal("0.00000001")
+    weight_decay: Annotated[Number, Field(ge=0, le=10)] = Decimal("0.1")
+
+
+class CosineSchedule(PlanSection):
+    """Linear warm-up, then cosine down to `final_fraction` of the learning rate, over all local steps of the run."""
+
+    type: Literal["cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    final_fraction: Annotated[Number, Field(ge=0, le=1)] = Decimal("0.1")
+
+
+class ConstantSchedule(PlanSection):
+    """Linear warm-up, then the learning rate itself."""
+
+    type: Literal["constant"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+
+
+class Local(PlanSection):
+    """One institution's work in a round."""
+
+    steps: Annotated[int, Field(ge=1, le=1_000_000, description="Optimizer steps a round.")] = 25
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="Sequences a step.")] = 8
+    micro_batch_size: Annotated[
+        int | None, Field(ge=1, description="Sequences at once on the device; the rest accumulates. Default: batch_size.")
+    ] = None
+    sequence_length: Annotated[int, Field(ge=8, le=131072, description="Tokens a sequence.")] = 128
+    optimizer: AdamW = AdamW()
+    schedule: Annotated[CosineSchedule | ConstantSchedule, Field(discriminator="type")] = CosineSchedule()
+    max_gradient_norm: Annotated[Number, Field(gt=0)] = Decimal(1)
+    optimizer_state: Annotated[
+        Literal["keep", "reset"], Field(description="Whether the local optimizer's moments live on across rounds.")
+    ] = "keep"
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="bfloat16: autocast where the device has it, recorded if not.")
+    ] = "float32"
+
+    @property
+    def tokens_per_round(self) -> int:
+        """What num_tokens may be at most."""
+        return self.steps * self.batch_size * self.sequence_length
+
+    @model_validator(mode="after")
+    def _weight_stays_exact(self) -> Local:
+        if self.tokens_per_round > MAX_NUM_TOKENS:
+            raise ValueError(
+                f"steps × batch_size × sequence_length is {self.tokens_per_round:,}, at most {MAX_NUM_TOKENS:,} a round"
+            )
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        return self
+
+
+class Evaluation(PlanSection):
+    """Every institution measures every global model on its own held-out documents."""
+
+    held_out_fraction: Annotated[Number, Field(gt=0, lt=1, description="Share of documents kept out of training.")] = (
+        Decimal("0.1")
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=10**9, description="At most so many held-out tokens a measurement.")] = 16384
+
+
+# --- how deltas travel and become a model ------------------------------------------------------------------------------------
+
+
+class Float32Codec(PlanSection):
+    """Deltas as they are."""
+
+    type: Literal["float32"] = "float32"
+
+
+Codec = Float32Codec
+
+
+class WeightedMean(PlanSection):
+    """Mean of deltas weighted by num_tokens: FedAvg (arXiv:1602.05629)."""
+
+    type: Literal["weighted-mean"] = "weighted-mean"
+
+
+Rule = WeightedMean
+
+
+class ServerSGD(PlanSection):
+    """new = base + learning_rate × mean delta; 1 is FedAvg."""
+
+    type: Literal["sgd"] = "sgd"
+    learning_rate: Annotated[Number, Field(gt=0, le=100)] = Decimal(1)
+
+
+ServerOptimizer = ServerSGD
+
+
+class NoPrivacy(PlanSection):
+    """Deltas are readable by the coordinator and by auditors whom the plan names."""
+
+    type: Literal["none"] = "none"
+
+
+Privacy = NoPrivacy
+
+
+# --- rounds ------------------------------------------------------------------------------------------------------------------
+
+
+class Cohort(PlanSection):
+    """Who is invited to a round, of those who accepted the plan."""
+
+    size: Annotated[
+        int | None, Field(ge=1, le=100_000, description="Institutions a round, drawn anew each round. Default: all.")
+    ] = None
+
+
+class StopRules(PlanSection):
+    """When a run ends before `rounds`. Measured by the median over institutions of held-out perplexity."""
+
+    target_perplexity: Annotated[Number | None, Field(gt=1)] = None
+    patience_rounds: Annotated[
+        int | None, Field(ge=1, description="End after so many rounds without improvement.")
+    ] = None
+
+
+class Retention(PlanSection):
+    """How long the coordinator keeps what lets others recompute a round."""
+
+    delta_rounds: Annotated[
+        int | None, Field(ge=1, description="Keep the deltas of so many newest rounds. Default: all rounds.")
+    ] = None
+
+
+class Plan(PlanSection):
+    """A run, from architecture to stop rule."""
+
+    apiVersion: Literal["llmasos/v1"]  # noqa: N815  the field's name in the world of declarative files
+    name: Name
+    description: Annotated[str, Field(max_length=2000)] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    task: Task = CausalLM()
+    model: Model = GPT2()
+    tokenizer: Tokenizer = BytesTokenizer()
+    local: Local = Local()
+    evaluation: Evaluation = Evaluation()
+    codec: Codec = Float32Codec()
+    rule: Rule = WeightedMean()
+    server_optimizer: ServerOptimizer = ServerSGD()
+    privacy: Privacy = NoPrivacy()
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    cohort: Cohort = Cohort()
+    quorum: Annotated[
+        int, Field(ge=1, le=100_000, description="Verified deltas that a commit needs. Below 3, one can compute another's delta.")
+    ] = 3
+    deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000, description="From a round's opening to its seal, at most.")] = 3600
+    stop: StopRules = StopRules()
+    max_delta_l2: Annotated[Number, Field(gt=0, description="Longer deltas are refused; same unit as the weights.")] = Decimal(1000)
+    delta_audience: Annotated[
+        tuple[Name, ...], Field(description="Auditors who may read deltas, besides the coordinator.")
+    ] = ()
+    metrics_visibility: Annotated[
+        Literal["none", "pooled", "institution"],
+        Field(description="Who sees held-out losses: nobody, only sums over 3 or more institutions, or each one's."),
+    ] = "pooled"
+    retention: Retention = Retention()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Plan:
+        if self.local.sequence_length > self.model.context_tokens:
+            raise ValueError(
+                f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"
+            )
+        if self.cohort.size is not None and self.cohort.size < self.quorum:
+            raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
+        return self

@@ -1,0 +1,155 @@
+"""The words between an institution's agent and its worker: versioned JSON lines over a private Unix socket.
+
+The agent holds keys and network, the worker data and torch; neither needs the other's. Small messages go through the socket;
+bulk (models, deltas, snapshots) through the job folder, each file finished under a temporary name and renamed.
+
+    worker → hello                              once, after it connected
+    agent  → prepare    worker → prepared       data read, split and tokenised for one plan
+    agent  → train      worker → progress* result     evaluates the base model, trains, writes the delta
+    agent  → evaluate   worker → progress* result     evaluates only
+    agent  → snapshot   worker → snapshot-taken       at the next step boundary
+    agent  → stop                                ends the worker; so does the closing of the inherited pipe
+    worker → error                               instead of prepared or result; the worker stays usable
+
+Messages of the worker carry numbers, names of files relative to the job folder, and codes, never a piece of the data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from common.statements.kinds import Code
+
+WORKER_PROTOCOL = 1
+LOSS_SCALE = 2**16
+"""Losses travel as integers: nats × 2^16, so that sums are exact and can be masked later."""
+
+
+class Message(BaseModel):
+    """Base of every message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSource(Message):
+    """A folder of text. `text_column` names the field of .jsonl and .csv files."""
+
+    name: str
+    folder: str
+    text_column: str | None = None
+
+
+class Prepare(Message):
+    type: Literal["prepare"] = "prepare"
+    job: str
+    """Absolute path of the job folder. It holds plan.json (the plan statement's predicate) and tokenizer.json."""
+    data: tuple[DataSource, ...]
+
+
+class Train(Message):
+    type: Literal["train"] = "train"
+    round: int
+    trained_rounds: int
+    """Training rounds that this institution's schedule has behind it in this run: the learning rate goes on from there."""
+    seed: int
+    base: str
+    """Model file, relative to the job folder."""
+    delta: str
+    """Where to put the delta, relative to the job folder."""
+    resume: bool = False
+    """Go on from the newest snapshot of this round, if there is one."""
+
+
+class Evaluate(Message):
+    type: Literal["evaluate"] = "evaluate"
+    round: int
+    base: str
+
+
+class Snapshot(Message):
+    type: Literal["snapshot"] = "snapshot"
+
+
+class Stop(Message):
+    type: Literal["stop"] = "stop"
+
+
+class Hello(Message):
+    type: Literal["hello"] = "hello"
+    protocol: Literal[1] = WORKER_PROTOCOL
+    pid: int
+    device: str
+    threads: int
+    capability: str
+    """CPU capability that torch uses (AVX2, AVX512, DEFAULT): same bits are promised only for the same one."""
+    versions: dict[str, str]
+    isolated: bool
+    """Runs as another user than the agent, without network."""
+
+
+class Prepared(Message):
+    type: Literal["prepared"] = "prepared"
+    documents: int
+    train_tokens: int
+    held_out_documents: int
+    held_out_tokens: int
+
+
+class Progress(Message):
+    type: Literal["progress"] = "progress"
+    round: int
+    activity: Literal["preparing", "evaluating", "training"]
+    steps_done: int = 0
+    steps_total: int = 0
+    tokens_done: int = 0
+    loss_fixed: int | None = None
+    """Mean training loss of the newest step."""
+
+
+class EvaluationSums(Message):
+    """Held-out loss of the round's base model: sums, so that institutions' results add up."""
+
+    loss_sum_fixed: Annotated[int, Field(ge=0, lt=2**53)]
+    num_tokens: Annotated[int, Field(ge=0, lt=2**40)]
+
+
+class Result(Message):
+    type: Literal["result"] = "result"
+    round: int
+    task: Literal["train", "evaluate"]
+    evaluation: EvaluationSums
+    delta: str | None = None
+    num_tokens: int = 0
+    train_loss_fixed: int | None = None
+    """Mean training loss over the round."""
+    seconds: float = 0.0
+    deviations: tuple[Code, ...] = ()
+
+
+class SnapshotTaken(Message):
+    type: Literal["snapshot-taken"] = "snapshot-taken"
+    round: int
+    step: int
+
+
+class WorkerError(Message):
+    """`code` is one of docs/errors.md; `message` names files and numbers only."""
+
+    type: Literal["error"] = "error"
+    code: Code
+    message: str
+    fix: str = ""
+
+
+ToWorker = Annotated[Prepare | Train | Evaluate | Snapshot | Stop, Field(discriminator="type")]
+FromWorker = Annotated[Hello | Prepared | Progress | Result | SnapshotTaken | WorkerError, Field(discriminator="type")]
+
+TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
+FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
+
+
+def encode(message: Message) -> bytes:
+    """One JSON line."""
+    return message.model_dump_json().encode() + b"\n"
