@@ -59,7 +59,7 @@ class LLMasOSError(Exception):
         return f"{self.message} [{self.code}] {self.fix}"
 
 
-# --- what a person typed or wrote -----------------------------------------------------------------------------------------
+# --- what a person typed or wrote ------------------------------------------------------------------------------------
 
 
 class UsageError(LLMasOSError):
@@ -106,6 +106,13 @@ class TooLittleData(UsageError):
     default_fix = "Name a folder with more text; .txt, .md, .py, .jsonl and .csv files are read."
 
 
+class UnreadableData(UsageError):
+    """A file of text is not in the form that its ending says; the message names file and line, never the text."""
+
+    code = "unreadable-data"
+    default_fix = "Correct or remove the named file; .jsonl holds one JSON object a line, .csv a header with column names."
+
+
 class UnknownObject(UsageError):
     """A run, blob, institution or plan of that name does not exist, or the prefix is not unique."""
 
@@ -121,7 +128,7 @@ class MissingExtra(UsageError):
     default_fix = "Install them: pip install 'llmasos[train]'."
 
 
-# --- what a peer sent ------------------------------------------------------------------------------------------------------
+# --- what a peer sent ------------------------------------------------------------------------------------------------
 
 
 class RefusalError(LLMasOSError):
@@ -367,7 +374,15 @@ class ImplausibleWeight(DeltaError):
     default_fix = "num_tokens counts the tokens trained on in this round, at most steps × batch × sequence length."
 
 
-# --- the world -------------------------------------------------------------------------------------------------------------
+class ModelOverflow(DeltaError):
+    """Base and deltas are finite, the new model would not be."""
+
+    code = "model-overflow"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Lower the server optimizer's learning rate or the plan's max_delta_l2; the model stays as it was."
+
+
+# --- the world -------------------------------------------------------------------------------------------------------
 
 
 class OperationError(LLMasOSError):

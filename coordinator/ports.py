@@ -35,7 +35,7 @@ class LedgerReader(Protocol):
 class Members(Protocol):
     """Who may speak, by the newest roster; any thread."""
 
-    def by_certificate(self, serial: str, spki_sha256: str, spiffe_id: str) -> Member:
+    def by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
         """The active member whom this certificate belongs to.
 
         Raises:

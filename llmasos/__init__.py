@@ -1,0 +1,75 @@
+"""The SDK: models, tokenizers, datasets, preparation, generation. Works offline, without a coordinator.
+
+    import llmasos
+
+    prepared = llmasos.prepare(Path("plan.yaml"), Path("prepared"))
+    print(llmasos.generate_text(Path("out/demo/model"), "import "))
+
+Importing it is cheap: torch, transformers and tokenizers are loaded by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmasos.datasets.text import Document, read_documents, split_documents
+    from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
+    from llmasos.generation import Sampling, generate_text
+    from llmasos.models.build import build_model, manifest_of
+    from llmasos.models.export import export_hf
+    from llmasos.models.tensors import read_tensors, write_delta, write_tensors
+    from llmasos.preparation import Prepared, load_prepared, prepare
+
+_HOMES = {
+    "Document": "llmasos.datasets.text",
+    "Prepared": "llmasos.preparation",
+    "Sampling": "llmasos.generation",
+    "TokenFile": "llmasos.datasets.tokens",
+    "batches": "llmasos.datasets.tokens",
+    "build_model": "llmasos.models.build",
+    "export_hf": "llmasos.models.export",
+    "generate_text": "llmasos.generation",
+    "held_out_windows": "llmasos.datasets.tokens",
+    "load_prepared": "llmasos.preparation",
+    "manifest_of": "llmasos.models.build",
+    "prepare": "llmasos.preparation",
+    "read_documents": "llmasos.datasets.text",
+    "read_tensors": "llmasos.models.tensors",
+    "split_documents": "llmasos.datasets.text",
+    "write_delta": "llmasos.models.tensors",
+    "write_tensors": "llmasos.models.tensors",
+    "write_tokens": "llmasos.datasets.tokens",
+}
+
+__all__ = [
+    "Document",
+    "Prepared",
+    "Sampling",
+    "TokenFile",
+    "batches",
+    "build_model",
+    "export_hf",
+    "generate_text",
+    "held_out_windows",
+    "load_prepared",
+    "manifest_of",
+    "prepare",
+    "read_documents",
+    "read_tensors",
+    "split_documents",
+    "write_delta",
+    "write_tensors",
+    "write_tokens",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

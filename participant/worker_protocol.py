@@ -16,13 +16,13 @@ Messages of the worker carry numbers, names of files relative to the job folder,
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from common.statements.kinds import Code
 
-WORKER_PROTOCOL = 1
+WORKER_PROTOCOL: Final = 1
 LOSS_SCALE = 2**16
 """Losses travel as integers: nats × 2^16, so that sums are exact and can be masked later."""
 

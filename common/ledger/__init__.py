@@ -1,0 +1,1 @@
+"""The ledger: signed statements in a Merkle tree; its maths, and what its entries add up to."""

@@ -15,7 +15,7 @@ computes with the same number.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -31,7 +31,12 @@ def _to_decimal(value: Any) -> Any:
         return Decimal(repr(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
-    return Decimal(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return Decimal(value)
+    except InvalidOperation as err:
+        raise ValueError("expected a decimal number, such as 0.002") from err
 
 
 def _decimal_text(value: Decimal) -> str:
@@ -43,7 +48,7 @@ Number = Annotated[
     Decimal,
     BeforeValidator(_to_decimal),
     PlainSerializer(_decimal_text, return_type=str),
-    Field(allow_inf_nan=False, max_digits=30),
+    Field(allow_inf_nan=False, max_digits=28),  # what `normalize` keeps: more digits would be rounded on their way out
 ]
 """A number that everybody computes with: exact decimal text in statements."""
 
@@ -54,7 +59,7 @@ class PlanSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# --- what is trained -------------------------------------------------------------------------------------------------------
+# --- what is trained -------------------------------------------------------------------------------------------------
 
 
 class CausalLM(PlanSection):
@@ -91,13 +96,17 @@ class Llama(PlanSection):
     """Llama: decoder-only, rotary positions, RMSNorm, SwiGLU, grouped-query attention (arXiv:2302.13971)."""
 
     type: Literal["llama"] = "llama"
-    num_hidden_layers: Annotated[int, Field(ge=1, le=200)] = 3
-    num_attention_heads: Annotated[int, Field(ge=1, le=256)] = 4
-    num_key_value_heads: Annotated[int, Field(ge=1, le=256)] = 4
-    hidden_size: Annotated[int, Field(ge=8, le=32768)] = 128
-    intermediate_size: Annotated[int, Field(ge=8, le=131072)] = 344
-    max_position_embeddings: Annotated[int, Field(ge=8, le=131072)] = 128
-    tie_word_embeddings: bool = True
+    num_hidden_layers: Annotated[int, Field(ge=1, le=200, description="Transformer blocks.")] = 3
+    num_attention_heads: Annotated[
+        int, Field(ge=1, le=256, description="Attention heads; must divide hidden_size.")
+    ] = 4
+    num_key_value_heads: Annotated[
+        int, Field(ge=1, le=256, description="Key and value heads; must divide num_attention_heads.")
+    ] = 4
+    hidden_size: Annotated[int, Field(ge=8, le=32768, description="Width of the model.")] = 128
+    intermediate_size: Annotated[int, Field(ge=8, le=131072, description="Width inside the feed-forward blocks.")] = 344
+    max_position_embeddings: Annotated[int, Field(ge=8, le=131072, description="Longest context, tokens.")] = 128
+    tie_word_embeddings: Annotated[bool, Field(description="Input and output embeddings are one tensor.")] = True
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Llama:
@@ -125,7 +134,9 @@ class BpeTokenizer(PlanSection):
     """Byte-level BPE, trained by `plan prepare` on public text that the plan names, never on private text."""
 
     type: Literal["bpe"] = "bpe"
-    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] = 1024
+    vocab_size: Annotated[
+        int, Field(ge=258, le=1_000_000, description="Tokens, the 256 bytes and the end of a document included.")
+    ] = 1024
     text: Annotated[str, Field(description="Folder or file of public text, relative to the plan file.")]
 
 
@@ -139,33 +150,35 @@ class GivenTokenizer(PlanSection):
 Tokenizer = Annotated[BytesTokenizer | BpeTokenizer | GivenTokenizer, Field(discriminator="type")]
 
 
-# --- how each institution trains ---------------------------------------------------------------------------------------------
+# --- how each institution trains -------------------------------------------------------------------------------------
 
 
 class AdamW(PlanSection):
     """AdamW (arXiv:1711.05101), torch's semantics."""
 
     type: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[Number, Field(gt=0, le=10)] = Decimal("0.002")
-    beta1: Annotated[Number, Field(ge=0, lt=1)] = Decimal("0.9")
-    beta2: Annotated[Number, Field(ge=0, lt=1)] = Decimal("0.95")
-    epsilon: Annotated[Number, Field(gt=0, le=1)] = Decimal("0.00000001")
-    weight_decay: Annotated[Number, Field(ge=0, le=10)] = Decimal("0.1")
+    learning_rate: Annotated[Number, Field(gt=0, le=10, description="Highest local learning rate.")] = Decimal("0.002")
+    beta1: Annotated[Number, Field(ge=0, lt=1, description="Decay of the gradient's mean.")] = Decimal("0.9")
+    beta2: Annotated[Number, Field(ge=0, lt=1, description="Decay of the squared gradient's mean.")] = Decimal("0.95")
+    epsilon: Annotated[Number, Field(gt=0, le=1, description="Added to the denominator.")] = Decimal("0.00000001")
+    weight_decay: Annotated[Number, Field(ge=0, le=10, description="Decoupled from the gradient.")] = Decimal("0.1")
 
 
 class CosineSchedule(PlanSection):
     """Linear warm-up, then cosine down to `final_fraction` of the learning rate, over all local steps of the run."""
 
     type: Literal["cosine"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
-    final_fraction: Annotated[Number, Field(ge=0, le=1)] = Decimal("0.1")
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps from 0 up to the learning rate.")] = 10
+    final_fraction: Annotated[
+        Number, Field(ge=0, le=1, description="Learning rate at the last step, as a share of the highest.")
+    ] = Decimal("0.1")
 
 
 class ConstantSchedule(PlanSection):
     """Linear warm-up, then the learning rate itself."""
 
     type: Literal["constant"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps from 0 up to the learning rate.")] = 10
 
 
 class Local(PlanSection):
@@ -174,17 +187,21 @@ class Local(PlanSection):
     steps: Annotated[int, Field(ge=1, le=1_000_000, description="Optimizer steps a round.")] = 25
     batch_size: Annotated[int, Field(ge=1, le=65536, description="Sequences a step.")] = 8
     micro_batch_size: Annotated[
-        int | None, Field(ge=1, description="Sequences at once on the device; the rest accumulates. Default: batch_size.")
+        int | None,
+        Field(ge=1, description="Sequences at once on the device; the rest accumulates. Default: batch_size."),
     ] = None
     sequence_length: Annotated[int, Field(ge=8, le=131072, description="Tokens a sequence.")] = 128
     optimizer: AdamW = AdamW()
     schedule: Annotated[CosineSchedule | ConstantSchedule, Field(discriminator="type")] = CosineSchedule()
-    max_gradient_norm: Annotated[Number, Field(gt=0)] = Decimal(1)
+    max_gradient_norm: Annotated[
+        Number, Field(gt=0, description="Gradients with a longer L2 norm are scaled down to it.")
+    ] = Decimal(1)
     optimizer_state: Annotated[
         Literal["keep", "reset"], Field(description="Whether the local optimizer's moments live on across rounds.")
     ] = "keep"
     precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="bfloat16: autocast where the device has it, recorded if not.")
+        Literal["float32", "bfloat16"],
+        Field(description="bfloat16: autocast where the device has it, recorded if not."),
     ] = "float32"
 
     @property
@@ -209,10 +226,12 @@ class Evaluation(PlanSection):
     held_out_fraction: Annotated[Number, Field(gt=0, lt=1, description="Share of documents kept out of training.")] = (
         Decimal("0.1")
     )
-    max_tokens: Annotated[int, Field(ge=1, le=10**9, description="At most so many held-out tokens a measurement.")] = 16384
+    max_tokens: Annotated[int, Field(ge=1, le=10**9, description="At most so many held-out tokens a measurement.")] = (
+        16384
+    )
 
 
-# --- how deltas travel and become a model ------------------------------------------------------------------------------------
+# --- how deltas travel and become a model ----------------------------------------------------------------------------
 
 
 class Float32Codec(PlanSection):
@@ -237,7 +256,9 @@ class ServerSGD(PlanSection):
     """new = base + learning_rate × mean delta; 1 is FedAvg."""
 
     type: Literal["sgd"] = "sgd"
-    learning_rate: Annotated[Number, Field(gt=0, le=100)] = Decimal(1)
+    learning_rate: Annotated[
+        Number, Field(gt=0, le=100, description="How much of the mean delta is applied; 1 is FedAvg.")
+    ] = Decimal(1)
 
 
 ServerOptimizer = ServerSGD
@@ -252,7 +273,7 @@ class NoPrivacy(PlanSection):
 Privacy = NoPrivacy
 
 
-# --- rounds ------------------------------------------------------------------------------------------------------------------
+# --- rounds ----------------------------------------------------------------------------------------------------------
 
 
 class Cohort(PlanSection):
@@ -266,10 +287,10 @@ class Cohort(PlanSection):
 class StopRules(PlanSection):
     """When a run ends before `rounds`. Measured by the median over institutions of held-out perplexity."""
 
-    target_perplexity: Annotated[Number | None, Field(gt=1)] = None
-    patience_rounds: Annotated[
-        int | None, Field(ge=1, description="End after so many rounds without improvement.")
-    ] = None
+    target_perplexity: Annotated[Number | None, Field(gt=1, description="End at this perplexity or below.")] = None
+    patience_rounds: Annotated[int | None, Field(ge=1, description="End after so many rounds without improvement.")] = (
+        None
+    )
 
 
 class Retention(PlanSection):
@@ -283,10 +304,10 @@ class Retention(PlanSection):
 class Plan(PlanSection):
     """A run, from architecture to stop rule."""
 
-    apiVersion: Literal["llmasos/v1"]  # noqa: N815  the field's name in the world of declarative files
-    name: Name
-    description: Annotated[str, Field(max_length=2000)] = ""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    apiVersion: Annotated[Literal["llmasos/v1"], Field(description="Version of this file's format.")]  # noqa: N815
+    name: Annotated[Name, Field(description="Names the plan; runs are called after it.")]
+    description: Annotated[str, Field(max_length=2000, description="For people.")] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="All randomness of the run follows from it.")] = 0
     task: Task = CausalLM()
     model: Model = GPT2()
     tokenizer: Tokenizer = BytesTokenizer()
@@ -296,14 +317,18 @@ class Plan(PlanSection):
     rule: Rule = WeightedMean()
     server_optimizer: ServerOptimizer = ServerSGD()
     privacy: Privacy = NoPrivacy()
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    rounds: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Training rounds, unless a stop rule ends sooner.")
+    ] = 8
     cohort: Cohort = Cohort()
     quorum: Annotated[
-        int, Field(ge=1, le=100_000, description="Verified deltas that a commit needs. Below 3, one can compute another's delta.")
+        int, Field(ge=1, le=100_000, description="Deltas a commit needs; of 2, each can compute the other.")
     ] = 3
-    deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000, description="From a round's opening to its seal, at most.")] = 3600
+    deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000, description="From opening to seal, at most.")] = 3600
     stop: StopRules = StopRules()
-    max_delta_l2: Annotated[Number, Field(gt=0, description="Longer deltas are refused; same unit as the weights.")] = Decimal(1000)
+    max_delta_l2: Annotated[Number, Field(gt=0, description="Longer deltas are refused; same unit as the weights.")] = (
+        Decimal(1000)
+    )
     delta_audience: Annotated[
         tuple[Name, ...], Field(description="Auditors who may read deltas, besides the coordinator.")
     ] = ()

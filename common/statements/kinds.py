@@ -12,17 +12,25 @@ the start, with the one value that this release allows, because adding them late
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.blobs.reference import BlobRef, DigestName
+from common.clock import parse_rfc3339, rfc3339
 from common.names import Name, Sha256Hex
 from common.plan.model import MAX_NUM_TOKENS, Plan
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION: Final = 1
 
-Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+def _timestamp(value: str) -> str:
+    if rfc3339(parse_rfc3339(value)) != value:
+        raise ValueError("expected a time as 2026-11-21T22:12:00.000Z")
+    return value
+
+
+Timestamp = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z$"), AfterValidator(_timestamp)]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 RoundNumber = Annotated[int, Field(ge=1, lt=2**40)]
 LedgerIndex = Annotated[int, Field(ge=0, lt=2**53)]
@@ -51,7 +59,7 @@ class Predicate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# --- genesis and roster ------------------------------------------------------------------------------------------------------
+# --- genesis and roster ----------------------------------------------------------------------------------------------
 
 
 class PublicKey(Predicate):
@@ -129,7 +137,7 @@ class Roster(Predicate):
         return next((member for member in self.members if member.name == name), None)
 
 
-# --- plan and answer ---------------------------------------------------------------------------------------------------------
+# --- plan and answer -------------------------------------------------------------------------------------------------
 
 
 class Tensor(Predicate):
@@ -190,7 +198,7 @@ class Answer(Predicate):
     availability: Annotated[tuple[str, ...], Field(max_length=64, description="Windows, ISO 8601; empty: any time.")] = ()
 
 
-# --- rounds ------------------------------------------------------------------------------------------------------------------
+# --- rounds ----------------------------------------------------------------------------------------------------------
 
 
 class Stage(Predicate):
@@ -319,6 +327,7 @@ class Control(Predicate):
     """Something else that matters to all."""
 
     action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "recovery"]
+    issued_at: Timestamp
     run: Name | None = None
     round: RoundNumber | None = None
     reason: Code
@@ -329,7 +338,7 @@ class Control(Predicate):
     """Recovery: the first ledger index that nobody holds any more."""
 
 
-# --- for later readers of the ledger -------------------------------------------------------------------------------------------
+# --- for later readers of the ledger ---------------------------------------------------------------------------------
 
 
 class Attestation(Predicate):

@@ -1,0 +1,76 @@
+# `make` alone lists the targets. Times are for two CPU cores, after set-up.
+
+VENV ?= .venv
+OUT ?= out
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+
+# A Python that fits: $(PYTHON) if given, else the first of these that is 3.11 or newer and can make environments.
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+# One thread a test process: the processes are the parallelism.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## .venv with everything (a few minutes, once; every target below does it when needed)
+
+demo: $(STAMP)  ## four institutions train one GPT; result in out/demo (under 4 minutes)
+	$(BIN)/llmasos demo --out $(OUT)/demo
+
+demo-quick: $(STAMP)  ## the same with a smaller plan, out/demo-quick (about a minute)
+	$(BIN)/llmasos demo --quick --out $(OUT)/demo-quick
+
+test: $(STAMP)  ## all tests (a few minutes)
+	$(PYTEST) tests
+
+check: lint types imports proto-check test  ## everything that CI checks (test, and a minute more)
+
+lint: $(STAMP)  ## ruff: style and formatting (seconds)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict, on our packages (under a minute)
+	$(BIN)/mypy
+
+imports: $(STAMP)  ## import-linter: who may import whom (seconds)
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## ruff: put style and formatting right (seconds)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(STAMP)  ## generate common/wire/v1 from proto/ (seconds)
+	$(BIN)/python scripts/make_proto.py
+
+proto-check: $(STAMP)  ## is common/wire/v1 what proto/ says? (seconds)
+	$(BIN)/python scripts/make_proto.py --check
+
+bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
+	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -
+
+clean:  ## remove results and caches; .venv stays
+	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamp is older than pyproject.toml or constraints.txt when what must be installed has changed. An environment whose Python
+# is gone (a moved folder, an upgraded system) is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	@python=''; for candidate in $(PYTHONS); do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: none of these is a Python 3.11 or newer that can make environments: $(PYTHONS)" >&2; \
+	  echo "  fix: install one (Debian: apt install python3 python3-venv), or name it: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 2; fi; \
+	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
+	  echo "setting up $(VENV) with $$("$$python" --version); this takes a few minutes, once" >&2; \
+	  "$$python" -m venv --clear $(VENV); fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $@

@@ -1,0 +1,236 @@
+"""Blobs in a folder. A blob that has its final name is whole and durable; everything else lies under partial/.
+
+    ROOT/blake3/3f/3f9a….blob       content, mode 0600
+    ROOT/blake3/3f/3f9a….leaves     its leaf list
+    ROOT/partial/OWNER/…            uploads of one owner, counted in `usage`, dropped by `discard_uploads`
+    ROOT/writing/                   blobs that this process writes itself
+
+One process owns a store; its threads may all use it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.blobs import digest, disk, ingest
+from common.blobs.reader import BlobReader
+from common.blobs.reference import BlobRef, DigestName
+from common.blobs.upload import Upload
+from common.blobs.writer import BlobWriter
+from common.errors import BadBlobReference, MissingBlob
+from common.names import check_name
+
+
+class FolderBlobStore:
+    """Content by reference, in a private folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._uploads: dict[tuple[str, str], Upload] = {}
+        self._lock = threading.Lock()
+        with disk.storage("create", root):
+            self._partial = disk.private_folder(root / "partial")
+            self._writing = disk.private_folder(root / "writing")
+
+    # --- coming in, chunk by chunk -----------------------------------------------------------------------------------
+
+    def begin(self, ref: BlobRef, leaves: bytes, *, owner: str) -> Upload:
+        """The upload of a blob by one owner: the running one, what a crash left of it, or a new one.
+
+        A blob that is there already gives an upload that misses nothing. Room for the blob and the owner's quota are the
+        caller's to check (`usage`).
+
+        Raises:
+            BadBlobReference: leaf list and reference do not fit together, or a blob of that root has another size.
+            InvalidName: the owner's name.
+            StorageFailure: the disk refuses.
+        """
+        check_name(owner)
+        digest.check_leaves(ref, leaves)
+        key = (owner, f"{ref.algorithm}-{ref.root}")
+        with self._lock:
+            upload = self._uploads.get(key)
+            if upload is None and self._size_of(ref) is not None:
+                self._expect_size(ref)
+                with disk.storage("touch", self.path(ref)):
+                    os.utime(self.path(ref))  # wanted again: who deletes old blobs that no statement names shall wait
+                return Upload.finished(ref, final=self.path(ref))
+            if upload is None:
+                partial = self._partial / owner / f"{key[1]}.part"
+                upload = Upload(ref, leaves, partial=partial, final=self.path(ref))
+                upload.when_finished(lambda: self._forget(key))
+                self._uploads[key] = upload
+        if upload.ref != ref:
+            raise BadBlobReference(f"Blob {ref} is being sent with size {upload.ref.size:,} already.")
+        upload.open()
+        return upload
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            self._uploads.pop(key, None)
+
+    def discard_uploads(self, owner: str, *, older_than: float | None = None) -> None:
+        """Drop unfinished uploads of one owner, also an earlier process's; streams that still write get TruncatedChunk.
+
+        Args:
+            owner: whose.
+            older_than: only those to which nothing was written since then; seconds since 1970. Default: all.
+
+        Raises:
+            InvalidName: the owner's name.
+        """
+        folder = self._partial / check_name(owner)
+        with self._lock, disk.storage("empty", folder):
+            for path in sorted(folder.glob("*")):
+                if older_than is not None and not _unwritten_since(path, older_than):
+                    continue
+                upload = self._uploads.pop((owner, path.stem), None)
+                if upload is not None:
+                    upload.discard()
+                path.unlink(missing_ok=True)
+            if older_than is None:
+                for key in [key for key in self._uploads if key[0] == owner]:
+                    self._uploads.pop(key).discard()
+
+    def upload_owners(self) -> tuple[str, ...]:
+        """Who has unfinished uploads, or once had some."""
+        return tuple(sorted(path.name for path in self._partial.iterdir()))
+
+    def usage(self, owner: str) -> int:
+        """Bytes that the unfinished uploads of one owner will have when they are whole."""
+        folder = self._partial / check_name(owner)
+        total = 0
+        for path in folder.glob("*.part"):
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:  # finished or discarded meanwhile
+                continue
+        return total
+
+    # --- coming in from this process ---------------------------------------------------------------------------------
+
+    def writer(self, algorithm: DigestName) -> BlobWriter:
+        """A new blob, written from its first byte to its last."""
+        return BlobWriter(self._writing / uuid.uuid4().hex, algorithm, self._install)
+
+    def ingest(self, path: Path, algorithm: DigestName, *, move: bool) -> BlobRef:
+        """Take a file in; durable on return.
+
+        Args:
+            path: a regular file; a link is refused.
+            algorithm: the consortium's digest.
+            move: rename it instead of copying, where that is safe; the file is gone afterwards either way.
+
+        Raises:
+            StorageFailure: not a regular file, or the disk refuses.
+        """
+        with ingest.open_plain_file(path) as fd:
+            if move and ingest.is_ours_alone(fd, self._root):
+                return ingest.move_in(fd, path, algorithm, self._install)
+            ref = ingest.copy_in(fd, self.writer(algorithm), path)
+        if move:
+            with disk.storage("remove", path):
+                path.unlink(missing_ok=True)
+        return ref
+
+    def discard_unfinished_writers(self) -> None:
+        """Remove what writers of an earlier process left. For start-up, while the home's lock is held."""
+        with disk.storage("empty", self._writing):
+            for path in self._writing.glob("*"):
+                path.unlink(missing_ok=True)
+
+    def _install(self, path: Path, ref: BlobRef, leaves: bytes) -> None:
+        final = self.path(ref)
+        with disk.storage("finish", final):
+            disk.private_folder(final.parent)
+            staged = self._writing / f"{uuid.uuid4().hex}.leaves"
+            disk.write_durably(staged, leaves)
+            # Leaves first: a blob with its final name always has them.
+            os.replace(staged, final.with_suffix(".leaves"))
+            os.utime(path)  # a blob's age counts from here
+            os.replace(path, final)
+            disk.sync_folder(final.parent)
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
+    def path(self, ref: BlobRef) -> Path:
+        """Where the blob is, or would be."""
+        return self._root / ref.algorithm / ref.root[:2] / f"{ref.root}.blob"
+
+    def contains(self, ref: BlobRef) -> bool:
+        """Whether the blob is there, whole."""
+        return self._size_of(ref) == ref.size
+
+    def list(self) -> Iterator[tuple[BlobRef, float]]:
+        """Every blob, with the time it came or was last begun again, in seconds since 1970; in no order."""
+        for algorithm in digest.HASH_FUNCTIONS:
+            for path in (self._root / algorithm).glob("??/*.blob"):
+                try:
+                    found = path.stat()
+                except FileNotFoundError:  # deleted meanwhile
+                    continue
+                yield BlobRef(algorithm=algorithm, size=found.st_size, root=path.stem), found.st_mtime
+
+    def leaves(self, ref: BlobRef) -> bytes:
+        """The blob's leaf list.
+
+        Raises:
+            MissingBlob: the blob is not there.
+            BadBlobReference: it was damaged on disk, or the reference names another size.
+        """
+        self._expect_size(ref)
+        path = self.path(ref).with_suffix(".leaves")
+        with disk.storage("read", path):
+            leaves = path.read_bytes()
+        digest.check_leaves(ref, leaves)
+        return leaves
+
+    def open(self, ref: BlobRef) -> BlobReader:
+        """A reader that verifies each chunk; close it.
+
+        Raises:
+            MissingBlob: the blob is not there.
+            BadBlobReference: the leaf list was damaged on disk, or the reference names another size.
+        """
+        return BlobReader(self.path(ref), ref, self.leaves(ref))
+
+    def delete(self, ref: BlobRef) -> None:
+        """Remove a blob, if it is there; open readers keep theirs."""
+        path = self.path(ref)
+        with disk.storage("remove", path):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".leaves").unlink(missing_ok=True)
+
+    def _size_of(self, ref: BlobRef) -> int | None:
+        try:
+            return self.path(ref).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def _expect_size(self, ref: BlobRef) -> None:
+        size = self._size_of(ref)
+        if size is None:
+            raise MissingBlob(f"Blob {ref} is not in {self._root}.")
+        if size != ref.size:
+            raise BadBlobReference(
+                f"The file of blob {ref} has {size:,} bytes.",
+                "If the reference is right, the file was changed on disk: delete the blob and fetch it again.",
+            )
+
+    def close(self) -> None:
+        """Let go of the files of unfinished uploads; they can be resumed."""
+        with self._lock:
+            for upload in self._uploads.values():
+                upload.close()
+            self._uploads.clear()
+
+
+def _unwritten_since(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime < moment
+    except FileNotFoundError:  # finished meanwhile
+        return False

@@ -1,0 +1,189 @@
+"""What a ledger says, as values: members, runs, rounds. Folded from statements by common.ledger.rules, never changed in place.
+
+LedgerState ── roster ── members
+    └── runs ── RunRecord ── answers
+                    └── rounds ── RoundRecord ── contributions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from common.blobs.reference import BlobRef
+from common.statements.kinds import (
+    Answer,
+    Contribution,
+    Control,
+    Genesis,
+    Kind,
+    Member,
+    PlanStatement,
+    Refusal,
+    Roster,
+    RoundClosed,
+    RoundOpened,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def with_entry(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    """A new read-only mapping with one entry set."""
+    return MappingProxyType({**mapping, key: value})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a statement stands: its index and its payload's SHA-256."""
+
+    index: int
+    digest: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An institution's answer to a plan, in the ledger."""
+
+    place: Place
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    """An institution's contribution to a round, in the ledger."""
+
+    place: Place
+    contribution: Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round as far as the ledger tells."""
+
+    place: Place
+    opened: RoundOpened
+    contributions: Mapping[str, Contributed] = field(default_factory=lambda: MappingProxyType({}))
+    closed: RoundClosed | None = None
+    closed_place: Place | None = None
+
+    @property
+    def number(self) -> int:
+        return self.opened.round
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Members of the cohort that have not contributed."""
+        return tuple(name for name in self.opened.cohort if name not in self.contributions)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as far as the ledger tells."""
+
+    place: Place
+    statement: PlanStatement
+    answers: Mapping[str, Answered] = field(default_factory=lambda: MappingProxyType({}))
+    rounds: tuple[RoundRecord, ...] = ()
+    paused: bool = False
+    ended: Control | None = None
+
+    @property
+    def run(self) -> str:
+        return self.statement.run
+
+    @property
+    def current(self) -> RoundRecord | None:
+        """The newest round, open or closed."""
+        return self.rounds[-1] if self.rounds else None
+
+    @property
+    def open_round(self) -> RoundRecord | None:
+        """The round that is open, if one is."""
+        return self.rounds[-1] if self.rounds and self.rounds[-1].closed is None else None
+
+    @property
+    def tip(self) -> Place:
+        """What the next round or control names as its parent: the newest round-closed, or the plan."""
+        for record in reversed(self.rounds):
+            if record.closed_place is not None:
+                return record.closed_place
+        return self.place
+
+    @property
+    def model(self) -> BlobRef:
+        """The newest committed model."""
+        for record in reversed(self.rounds):
+            if record.closed is not None:
+                return record.closed.outputs.model
+        return self.statement.initial.model
+
+    @property
+    def server_state(self) -> BlobRef | None:
+        """The newest server optimizer state."""
+        for record in reversed(self.rounds):
+            if record.closed is not None:
+                return record.closed.outputs.server_state
+        return None
+
+    @property
+    def accepted(self) -> Mapping[str, Answer]:
+        """Acceptances by institution."""
+        return {name: entry.answer for name, entry in self.answers.items() if entry.answer.accept}
+
+    def committed(self, task: str = "train") -> tuple[RoundRecord, ...]:
+        """Rounds of that task that changed or measured the model."""
+        return tuple(
+            record
+            for record in self.rounds
+            if record.closed is not None and record.closed.outcome == "committed" and record.opened.task == task
+        )
+
+    def with_round(self, record: RoundRecord) -> RunRecord:
+        """The run with its newest round replaced, or with one more."""
+        kept = self.rounds[:-1] if self.rounds and self.rounds[-1].number == record.number else self.rounds
+        return replace(self, rounds=(*kept, record))
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """The fold of a ledger's first `size` statements."""
+
+    genesis: Genesis
+    genesis_place: Place
+    size: int
+    roster: Roster | None = None
+    roster_place: Place | None = None
+    runs: Mapping[str, RunRecord] = field(default_factory=lambda: MappingProxyType({}))
+    refusals: Mapping[tuple[str, str | None, int | None, str], Place] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    refusal_list: tuple[tuple[Place, Refusal], ...] = ()
+    places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
+
+    def member(self, name: str) -> Member | None:
+        """The roster's member of that name, whatever its status."""
+        return self.roster.member(name) if self.roster else None
+
+    @property
+    def active_trainers(self) -> tuple[str, ...]:
+        """Names of members that train, ascending."""
+        members = self.roster.members if self.roster else ()
+        return tuple(member.name for member in members if member.status == "active" and "trainer" in member.roles)
+
+    @property
+    def active_runs(self) -> tuple[RunRecord, ...]:
+        """Runs that have not ended, oldest first."""
+        return tuple(run for run in self.runs.values() if run.ended is None)
+
+    def round_by_opening(self, digest: str) -> tuple[RunRecord, RoundRecord] | None:
+        """The run and round that this round-opened statement opened."""
+        for run in self.runs.values():
+            for record in reversed(run.rounds):
+                if record.place.digest == digest:
+                    return run, record
+        return None

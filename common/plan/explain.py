@@ -1,0 +1,178 @@
+"""A plan in words: every field with its meaning, the numbers that follow from it, and what happens in a round.
+
+explanation = explain(plan)
+explanation.rows[4]      Row(section="local", field="steps", value="25", is_default=True, meaning="Optimizer steps a round.")
+explanation.derived[0]   Derived(name="tokens a round", value="25,600", meaning="…")
+explanation.prose        ["1. The coordinator opens …", …]
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel
+
+from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One field of the plan. `is_default`: leaving it out would mean the same."""
+
+    section: str
+    field: str
+    value: str
+    is_default: bool
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A number that the plan implies."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything `llmasos plan explain` shows; `prose` is one sentence or two for each step of a round, in order."""
+
+    rows: tuple[Row, ...]
+    derived: tuple[Derived, ...]
+    prose: tuple[str, ...]
+
+
+def explain(plan: Plan) -> Explanation:
+    """The plan in words. Pure: nothing is read or prepared, so what only preparing tells is called unknown."""
+    return Explanation(tuple(_rows(plan)), _derived(plan), _prose(plan))
+
+
+# --- fields --------------------------------------------------------------------------------------------------------------
+
+
+def _rows(section: BaseModel, path: str = "", default: Any = None) -> Iterator[Row]:
+    """Rows of a section's own fields first, then of the sections inside.
+
+    `default` is what stands for the section when it is left out; None where nothing does.
+    """
+    fields = type(section).model_fields
+    for name, field in fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            continue
+        if name == "type":
+            yield Row(path, name, str(value), type(default) is type(section), _first_paragraph(type(section)))
+        else:
+            is_default = not field.is_required() and value == field.get_default()
+            yield Row(path, name, show(value), is_default, field.description or "")
+    for name, field in fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            inner = None if field.is_required() else field.get_default()
+            yield from _rows(value, f"{path}.{name}" if path else name, inner)
+
+
+def show(value: object) -> str:
+    """A value as a plan file would hold it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, tuple):
+        return "[" + ", ".join(show(item) for item in value) + "]"
+    return str(value) if value != "" else '""'
+
+
+def _first_paragraph(model: type[BaseModel]) -> str:
+    return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------------
+
+
+def _derived(plan: Plan) -> tuple[Derived, ...]:
+    local = plan.local
+    micro_batch = local.micro_batch_size or local.batch_size
+    tokens = local.tokens_per_round
+    table = (
+        (
+            "tokens a round",
+            tokens,
+            "steps × batch_size × sequence_length, at each institution; no delta may weigh more.",
+        ),
+        ("weight bound", MAX_NUM_TOKENS, "No plan may exceed it: below 2^29, weight × float32 is exact in float64."),
+        ("tokens a step", local.batch_size * local.sequence_length, "One optimizer step of one institution."),
+        ("accumulation", local.batch_size // micro_batch, "Backward passes a step, micro_batch_size sequences each."),
+        ("local steps in all", plan.rounds * local.steps, "At an institution that is in every cohort."),
+        ("local tokens in all", plan.rounds * tokens, "What such an institution trains on at most."),
+        ("vocabulary", _vocabulary(plan), "Tokens that the model knows."),
+        ("parameters", None, "Known after `llmasos plan prepare`, which makes tokenizer, tensor list and weights."),
+    )
+    return tuple(Derived(name, "unknown" if n is None else f"{n:,}", meaning) for name, n, meaning in table)
+
+
+def _vocabulary(plan: Plan) -> int | None:
+    match plan.tokenizer:
+        case BytesTokenizer():
+            return 257
+        case BpeTokenizer(vocab_size=size):
+            return size
+    return None
+
+
+# --- a round -------------------------------------------------------------------------------------------------------------
+
+
+def _prose(plan: Plan) -> tuple[str, ...]:
+    local = plan.local
+    size = plan.cohort.size
+    who = (
+        "every institution that accepted the plan"
+        if size is None
+        else f"{size} of the institutions that accepted the plan"
+    )
+    moments = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
+    return (
+        f"The coordinator opens a round and invites {who}; the opening names the base model by digest.",
+        "Each institution fetches the base model and measures it on its own held-out documents "
+        f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
+        f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
+        f"{local.optimizer.type}; the optimizer's moments {moments}.",
+        "It sends its delta (new minus base weights) and signs a contribution that names it, weighted by the tokens it "
+        f"trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
+        f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
+        "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
+        f"On commit: new model = base + {show(plan.server_optimizer.learning_rate)} × mean of the deltas, weighted by tokens.",
+        _visibility(plan),
+        _ending(plan),
+    )
+
+
+def _visibility(plan: Plan) -> str:
+    losses = {
+        "none": "nobody sees held-out losses",
+        "pooled": "only sums over 3 or more institutions show held-out losses",
+        "institution": "each institution's held-out losses are visible",
+    }[plan.metrics_visibility]
+    readers = "the coordinator" + "".join(f", {auditor}" for auditor in plan.delta_audience)
+    small = (
+        " The quorum is below 3: with two deltas, one institution can compute the other's." if plan.quorum < 3 else ""
+    )
+    return f"Deltas are readable by {readers}; {losses}.{small}"
+
+
+def _ending(plan: Plan) -> str:
+    reasons = [f"after round {plan.rounds}"]
+    if plan.stop.target_perplexity is not None:
+        reasons.append(f"when the median held-out perplexity is {show(plan.stop.target_perplexity)} or below")
+    if plan.stop.patience_rounds is not None:
+        reasons.append(f"when it has not improved for {plan.stop.patience_rounds} rounds")
+    return f"The run ends {', or '.join(reasons)}; a last task measures the final model."

@@ -1,0 +1,160 @@
+"""reduce_round: one committed round's arithmetic, out of core (docs/protocol.md#arithmetic).
+
+    for each chunk of the deltas:        4 MiB, header left out
+        combined = rule(all institutions' numbers, in ascending bytewise order of names)
+        for each block of it:            65,536 elements
+            write(server_optimizer(base, combined))
+    frozen tensors: copied
+
+Everything that is read is hashed again by its reader, so a file that changed after it arrived is found before it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from common import tensors
+from common.blobs.reader import BlobStream, ChunkSource
+from common.blobs.reference import CHUNK_BYTES
+from common.codecs import codec
+from common.codecs.base import Float32s
+from common.errors import ImplausibleWeight, ModelOverflow, SlotTaken, WrongTensors
+from common.plan.model import MAX_NUM_TOKENS, Plan
+from common.reduce import registry
+from common.reduce.rule import BLOCK_ELEMENTS, Weighted
+from common.reduce.window import DeltaWindow, read_head
+from common.statements.kinds import Tensor
+
+Write = Callable[[memoryview], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedDelta:
+    """One institution's part of a sealed round."""
+
+    institution: str
+    num_tokens: int
+    reader: ChunkSource
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceJob:
+    """What a round's result is a function of, and nothing else."""
+
+    plan: Plan
+    """Names codec, rule and server optimizer."""
+    manifest: Sequence[Tensor]
+    base: ChunkSource
+    deltas: Sequence[WeightedDelta]
+
+
+def reduce_round(job: ReduceJob, write: Write) -> None:
+    """Compute the new model and hand its bytes to `write`, from first to last, each view valid during the call only.
+
+    The order of `job.deltas` does not matter. Memory is a few chunks for any model and cohort.
+
+    Raises:
+        ImplausibleWeight: a num_tokens out of range, or no delta at all.
+        SlotTaken: an institution stands twice.
+        WrongTensors: base or a delta are not the manifest's.
+        ModelOverflow: the new model would not be finite.
+        CorruptChunk: a blob changed on disk.
+    """
+    deltas = in_order(job.deltas)
+    delta_codec = codec(job.plan.codec)
+    window = DeltaWindow(delta_codec, delta_codec.header(job.manifest))
+    for delta in deltas:
+        window.check_size(delta.reader)
+    base = _open_base(job, write)
+    combined_N = np.empty(window.max_elements, dtype=np.float32)
+    rule = registry.rule_for(job.plan.rule, max_elements=window.max_elements)
+    step = _BlockwiseStep(job, base, write)
+    with np.errstate(all="ignore"):  # what overflows is found by its result
+        for index in range(window.chunks):
+            part_N = combined_N[: window.elements(index)]
+            rule.combine(_numbers(window, deltas, index), part_N)
+            step.apply(part_N)
+    while frozen := base.take(CHUNK_BYTES):
+        write(frozen)
+
+
+def in_order(deltas: Sequence[WeightedDelta]) -> list[WeightedDelta]:
+    """In ascending bytewise order of institutions' names, the order in which sums are taken.
+
+    Raises:
+        ImplausibleWeight, SlotTaken: as `reduce_round`.
+    """
+    ordered = sorted(deltas, key=lambda delta: delta.institution.encode())
+    for before, after in pairwise(ordered):
+        if before.institution == after.institution:
+            raise SlotTaken(f"{after.institution} stands twice among the deltas of one round.")
+    for delta in ordered:
+        if not 1 <= delta.num_tokens <= MAX_NUM_TOKENS:
+            raise ImplausibleWeight(
+                f"num_tokens of {delta.institution} is {delta.num_tokens:,}, expected 1 to {MAX_NUM_TOKENS:,}."
+            )
+    if not ordered:
+        raise ImplausibleWeight("A round without deltas has no mean.")
+    return ordered
+
+
+def _numbers(window: DeltaWindow, deltas: Sequence[WeightedDelta], index: int) -> Iterator[Weighted]:
+    for delta in deltas:
+        yield delta.num_tokens, window.values(delta.reader, index)
+
+
+def _open_base(job: ReduceJob, write: Write) -> BlobStream:
+    """The base model after its header, which is the new model's too."""
+    header = tensors.model_header(job.manifest)
+    expected_size = tensors.model_size(job.manifest)
+    base = BlobStream(job.base)
+    while base.position < len(header):
+        start = base.position
+        piece = base.take(len(header) - start)
+        if not piece or bytes(piece) != header[start : start + len(piece)]:
+            tensors.check_header(read_head(job.base), header)
+        write(piece)
+    if job.base.ref.size != expected_size:
+        raise WrongTensors(f"Base model {job.base.ref} has {job.base.ref.size:,} bytes, expected {expected_size:,}.")
+    return base
+
+
+class _BlockwiseStep:
+    """Takes as much of the base model as comes in, and hands the new model on, in blocks that fit the processor's cache."""
+
+    def __init__(self, job: ReduceJob, base: BlobStream, write: Write) -> None:
+        self._header = tensors.model_header(job.manifest)
+        self._optimizer = registry.server_optimizer_for(job.plan.server_optimizer)
+        self._base = base
+        self._write = write
+        self._content = memoryview(bytearray(BLOCK_ELEMENTS * tensors.ELEMENT_BYTES))
+        self._block: Float32s = np.frombuffer(self._content, dtype="<f4")
+        self._finite = np.empty(BLOCK_ELEMENTS, dtype=np.bool_)
+        self._elements_done = 0
+
+    def apply(self, combined_N: Float32s) -> None:
+        """
+        Raises:
+            ModelOverflow: an element of the new model is NaN or infinite.
+        """
+        for start in range(0, len(combined_N), BLOCK_ELEMENTS):
+            combined_B = combined_N[start : start + BLOCK_ELEMENTS]
+            model_B = self._block[: len(combined_B)]
+            content = self._content[: model_B.nbytes]
+            self._base.read_into(content)
+            self._optimizer.step(model_B, combined_B)
+            self._check_finite(model_B)
+            self._write(content)
+            self._elements_done += len(model_B)
+
+    def _check_finite(self, model_B: Float32s) -> None:
+        finite_B = self._finite[: len(model_B)]
+        np.isfinite(model_B, out=finite_B)
+        if not finite_B.all():
+            at = int(finite_B.argmin())
+            place = tensors.locate(self._header, self._elements_done + at)
+            raise ModelOverflow(f"The new model would hold {float(model_B[at])} in tensor {place}.")

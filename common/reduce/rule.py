@@ -1,0 +1,30 @@
+"""What rules and server optimizers offer to `reduce_round`. They do no IO and see one window of all tensors at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from common.codecs.base import Float32s
+
+BLOCK_ELEMENTS = 65_536
+"""Arithmetic goes in blocks that stay in the processor's cache."""
+
+Weighted = tuple[int, Float32s]
+"""num_tokens and delta_N: one institution's numbers in the window, valid until the next is asked for."""
+
+
+class Rule(Protocol):
+    """Many deltas into one, element by element."""
+
+    def combine(self, deltas: Iterable[Weighted], out_N: Float32s) -> None:
+        """Fill `out_N` from all deltas of one window, which come once each, in ascending order of institutions."""
+        ...
+
+
+class ServerOptimizer(Protocol):
+    """The outer step: from base and combined delta to the new model."""
+
+    def step(self, base_B: Float32s, combined_B: Float32s) -> None:
+        """Make `base_B` the new model in place; `combined_B` may be used up."""
+        ...

@@ -1,0 +1,159 @@
+"""This machine's arithmetic against golden.json: a coordinator or auditor that does not pass aggregates nothing.
+
+What could differ: a library that sets flush-to-zero for the process, a numpy built with fast-math, x87 arithmetic. Inputs are
+made with integers alone, so that they are the same everywhere.
+
+    python -m common.reduce.selftest            check
+    python -m common.reduce.selftest --write    make golden.json anew; only together with docs/protocol.md#arithmetic
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import tensors
+from common.blobs.reference import CHUNK_BYTES, BlobRef
+from common.errors import ReducerSelfTestFailed
+from common.plan.model import Float32Codec, Plan, ServerSGD, WeightedMean
+from common.reduce.inspect import inspect_delta
+from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
+from common.statements.kinds import Tensor
+
+GOLDEN_FILE = Path(__file__).with_name("golden.json")
+
+MANIFEST = (
+    Tensor(name="wte.weight", shape=(1100, 1000)),  # beyond one chunk, so that chunk borders are in the test
+    Tensor(name="ln.bias", shape=(77,)),
+    Tensor(name="scale", shape=()),
+    Tensor(name="positions", shape=(5, 13), group="frozen"),
+    Tensor(name="private", shape=(3,), group="personal"),
+)
+WEIGHTS = {"north": 536_870_911, "east": 1, "south": 1_048_577, "a-1": 999_983}
+LEARNING_RATES = ("1", "0.7")
+
+_DENORMAL, _SMALLEST_NORMAL_BITS = 2.0**-149, 0x00800000
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBlob:
+    """A blob in memory; nobody can change it between hashing and reading, so it is not hashed."""
+
+    content: bytes
+
+    @property
+    def ref(self) -> BlobRef:
+        return BlobRef(algorithm="sha256", size=len(self.content), root=64 * "0")
+
+    def read_chunk(self, index: int, into: memoryview) -> memoryview:
+        size = self.ref.chunk_size(index)
+        start = index * CHUNK_BYTES
+        into[:size] = self.content[start : start + size]
+        return into[:size]
+
+
+def numbers(seed: int, elements: int) -> NDArray[np.float32]:
+    """Float32 values from integers: both signs, 16 exponents around 2^-8, every 11th a denormal, every 97th a zero.
+
+    Element i is made from bits of i·2654435761 + seed·40503 modulo 2^32, mixed by shifts and one more product.
+    """
+    mixed = np.arange(elements, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(seed * 40503 % 2**32)
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(2246822519)
+    mixed ^= mixed >> np.uint32(13)
+    exponent = np.uint32(112) + ((mixed >> np.uint32(23)) & np.uint32(15))
+    bits = (mixed & np.uint32(0x807FFFFF)) | (exponent << np.uint32(23))
+    bits[seed % 11 :: 11] &= np.uint32(0x807FFFFF)
+    bits[seed % 97 :: 97] &= np.uint32(0x80000000)
+    return bits.view(np.float32)
+
+
+def golden_jobs() -> dict[str, ReduceJob]:
+    """The self-test's jobs by learning rate: four institutions, denormals, two chunks, a frozen tail."""
+    header = tensors.trainable_header(MANIFEST)
+    elements = tensors.trainable_elements(MANIFEST)
+    model_elements = sum(tensor.elements for tensor in MANIFEST if tensor.group != "personal")
+    base = MemoryBlob(tensors.model_header(MANIFEST) + _little_endian(numbers(1, model_elements)))
+    deltas = [
+        WeightedDelta(name, num_tokens, MemoryBlob(header + _little_endian(numbers(seed, elements))))
+        for seed, (name, num_tokens) in enumerate(WEIGHTS.items(), start=2)
+    ]
+    return {text: ReduceJob(_plan(text), MANIFEST, base, deltas) for text in LEARNING_RATES}
+
+
+def _plan(learning_rate: str) -> Plan:
+    return Plan(
+        apiVersion="llmasos/v1",
+        name="self-test",
+        codec=Float32Codec(),
+        rule=WeightedMean(),
+        server_optimizer=ServerSGD(learning_rate=Decimal(learning_rate)),
+    )
+
+
+def _little_endian(values: NDArray[np.float32]) -> bytes:
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def compute() -> dict[str, str]:
+    """What golden.json holds, by this machine: SHA-256 of new models, norms as hexadecimal float64."""
+    results = {}
+    jobs = golden_jobs()
+    for learning_rate, job in jobs.items():
+        model = hashlib.sha256()
+        reduce_round(job, model.update)
+        results[f"model sha256, learning rate {learning_rate}"] = model.hexdigest()
+    header = tensors.trainable_header(MANIFEST)
+    for delta in jobs[LEARNING_RATES[0]].deltas:
+        facts = inspect_delta(delta.reader, header, max_l2=float("inf"))
+        results[f"l2 of {delta.institution}"] = facts.l2.hex()
+    return results
+
+
+def check_denormals() -> None:
+    """
+    Raises:
+        ReducerSelfTestFailed: this process flushes denormal numbers to zero.
+    """
+    tiny = np.full(16, _DENORMAL, dtype=np.float32)
+    normal = np.full(16, _SMALLEST_NORMAL_BITS, dtype=np.uint32).view(np.float32)
+    doubled, halved = tiny + tiny, normal * np.float32(0.5)
+    widened = np.multiply(tiny, 3.0, dtype=np.float64)
+    if not (np.all(doubled == 2 * _DENORMAL) and np.all(halved == 2.0**-127) and np.all(widened == 3 * _DENORMAL)):
+        raise ReducerSelfTestFailed(
+            f"Denormal numbers are flushed to zero: 2^-149 + 2^-149 gives {float(doubled[0])}, expected 2^-148."
+        )
+
+
+def run_self_test() -> None:
+    """Check that this machine computes what every other one does; under half a second.
+
+    Raises:
+        ReducerSelfTestFailed: it does not; the message names the first result that differs.
+    """
+    check_denormals()
+    expected: dict[str, str] = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
+    actual = compute()
+    for name in sorted(expected.keys() | actual.keys()):
+        if actual.get(name) != expected.get(name):
+            raise ReducerSelfTestFailed(
+                f"The reducer's result {name!r} is {actual.get(name)} here, expected {expected.get(name)}."
+            )
+
+
+def main(arguments: Sequence[str]) -> None:
+    if list(arguments) == ["--write"]:
+        GOLDEN_FILE.write_text(json.dumps(compute(), indent=2) + "\n", encoding="utf-8")
+    run_self_test()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

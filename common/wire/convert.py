@@ -1,0 +1,247 @@
+"""Between wire messages and checked values: the one module of `common` where generated messages are read or made.
+
+`*_to_wire` trusts its argument; `*_from_wire` treats the message as hostile: presence, range and size are checked, and the
+error names the field. What only the coordinator reads or writes stands in coordinator/api/convert.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from common.blobs.reference import MAX_BLOB_BYTES, BlobRef, DigestName
+from common.errors import BadBlobReference, MalformedMessage
+from common.statements.envelope import MAX_ENVELOPE_BYTES
+from common.wire import check
+from common.wire.messages import (
+    ActivityReport,
+    Diagnosis,
+    Enrolment,
+    EnrolmentRequest,
+    LedgerEntries,
+    MetricsRecord,
+    Piece,
+    Purpose,
+)
+from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, work_pb2
+
+MAX_PIECE_BYTES = 1024 * 1024
+MAX_METRICS_BYTES = 64 * 1024
+MAX_FOLLOW_MILLISECONDS = 30_000
+MAX_FOLLOW_BYTES = 2 * 1024 * 1024
+DIGEST_BYTES = 32
+ALGORITHMS: tuple[str, ...] = get_args(DigestName)
+_MAX_FOLLOW_ENTRIES = 65_536
+
+# --- blobs ------------------------------------------------------------------------------------------------------------
+
+
+def blob_ref_to_wire(ref: BlobRef) -> common_pb2.BlobRef:
+    return common_pb2.BlobRef(algorithm=ref.algorithm, size=ref.size, root=bytes.fromhex(ref.root))
+
+
+def blob_ref_from_wire(message: common_pb2.BlobRef) -> BlobRef:
+    """
+    Raises:
+        MalformedMessage: unknown algorithm, size above MAX_BLOB_BYTES, root not of 32 bytes.
+    """
+    algorithm: Any = check.one_of(message, "algorithm", ALGORITHMS)
+    size = check.integer(message, "size", most=MAX_BLOB_BYTES)
+    return BlobRef(algorithm=algorithm, size=size, root=check.exactly(message, "root", DIGEST_BYTES).hex())
+
+
+def leaves_to_wire(leaves: bytes) -> common_pb2.LeafList:
+    return common_pb2.LeafList(hashes=leaves)
+
+
+def leaves_from_wire(message: common_pb2.LeafList, ref: BlobRef) -> bytes:
+    """The concatenated leaf hashes. Whether they give the root, the store checks.
+
+    Raises:
+        BadBlobReference: not as many as `ref` has chunks.
+    """
+    if len(message.hashes) != DIGEST_BYTES * ref.chunks:
+        raise BadBlobReference(
+            f"LeafList.hashes: expected {DIGEST_BYTES * ref.chunks:,} bytes for {ref}, got {len(message.hashes):,}."
+        )
+    return bytes(message.hashes)
+
+
+def piece_to_wire(piece: Piece) -> common_pb2.ChunkPiece:
+    return common_pb2.ChunkPiece(chunk=piece.chunk, offset=piece.offset, data=piece.data)
+
+
+def piece_from_wire(message: common_pb2.ChunkPiece) -> Piece:
+    """
+    Raises:
+        MalformedMessage: no bytes in it, or more than MAX_PIECE_BYTES.
+    """
+    data = check.at_most(message, "data", MAX_PIECE_BYTES, least=1)
+    return Piece(chunk=message.chunk, offset=message.offset, data=data)
+
+
+def purpose_to_wire(purpose: Purpose) -> blobs_pb2.Purpose:
+    if purpose.round_opened is not None:
+        return blobs_pb2.Purpose(round_opened=bytes.fromhex(purpose.round_opened))
+    return blobs_pb2.Purpose(plan=purpose.plan)
+
+
+def purpose_from_wire(message: blobs_pb2.Purpose) -> Purpose:
+    """
+    Raises:
+        MalformedMessage: neither is set, the digest is not of 32 bytes, the plan is not a name.
+    """
+    match message.WhichOneof("purpose"):
+        case "round_opened":
+            return Purpose(round_opened=check.exactly(message, "round_opened", DIGEST_BYTES).hex())
+        case "plan":
+            return Purpose(plan=check.name(message, "plan"))
+        case _:
+            raise MalformedMessage("Purpose.purpose is absent: expected round_opened or plan.")
+
+
+def begin_request_to_wire(ref: BlobRef, leaves: bytes, purpose: Purpose) -> blobs_pb2.BeginRequest:
+    return blobs_pb2.BeginRequest(
+        ref=blob_ref_to_wire(ref), leaves=leaves_to_wire(leaves), purpose=purpose_to_wire(purpose)
+    )
+
+
+def missing_to_wire(ranges: Sequence[tuple[int, int]]) -> blobs_pb2.BeginResponse:
+    return blobs_pb2.BeginResponse(missing=[blobs_pb2.ChunkRange(first=first, count=count) for first, count in ranges])
+
+
+def missing_from_wire(message: blobs_pb2.BeginResponse, ref: BlobRef) -> list[tuple[int, int]]:
+    """(first, count) of each run of missing chunks: ascending, apart, inside the blob."""
+    ranges, end = [], 0
+    for missing in check.repeated(message, "missing", ref.chunks):
+        if missing.count < 1 or missing.first < end or missing.first + missing.count > ref.chunks:
+            raise MalformedMessage(
+                f"BeginResponse.missing: expected ascending ranges inside {ref.chunks:,} chunks, "
+                f"got {missing.count:,} from {missing.first:,}."
+            )
+        end = missing.first + missing.count
+        ranges.append((missing.first, missing.count))
+    return ranges
+
+
+def put_header_to_wire(ref: BlobRef, purpose: Purpose) -> blobs_pb2.PutRequest:
+    return blobs_pb2.PutRequest(ref=blob_ref_to_wire(ref), purpose=purpose_to_wire(purpose))
+
+
+def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
+    return blobs_pb2.PutRequest(piece=piece_to_wire(piece))
+
+
+def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int) -> blobs_pb2.GetRequest:
+    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks)
+
+
+def leaves_request_to_wire(ref: BlobRef) -> blobs_pb2.LeavesRequest:
+    return blobs_pb2.LeavesRequest(ref=blob_ref_to_wire(ref))
+
+
+# --- ledger and statements --------------------------------------------------------------------------------------------
+
+
+def envelope_from_wire(message: common_pb2.Envelope) -> bytes:
+    """
+    Raises:
+        MalformedMessage: empty, or above MAX_ENVELOPE_BYTES.
+    """
+    return check.at_most(message, "json", MAX_ENVELOPE_BYTES, least=1)
+
+
+def follow_request_to_wire(from_index: int, *, wait_seconds: float) -> work_pb2.FollowRequest:
+    milliseconds = min(MAX_FOLLOW_MILLISECONDS, max(0, round(wait_seconds * 1000)))
+    return work_pb2.FollowRequest(from_index=from_index, wait_milliseconds=milliseconds)
+
+
+def entries_to_wire(entries: LedgerEntries) -> work_pb2.FollowResponse:
+    return work_pb2.FollowResponse(
+        entries=[
+            common_pb2.LedgerEntry(index=index, envelope=common_pb2.Envelope(json=envelope))
+            for index, envelope in enumerate(entries.envelopes, start=entries.first_index)
+        ],
+        ledger_size=entries.ledger_size,
+    )
+
+
+def entries_from_wire(message: work_pb2.FollowResponse, *, from_index: int) -> LedgerEntries:
+    """
+    Raises:
+        MalformedMessage: the entries are not consecutive from `from_index`, or the ledger is shorter than they say.
+    """
+    envelopes = tuple(_consecutive(message, from_index))
+    size = check.integer(message, "ledger_size")
+    if envelopes and size < from_index + len(envelopes):
+        raise MalformedMessage(
+            f"FollowResponse.ledger_size: expected at least {from_index + len(envelopes):,}, got {size:,}."
+        )
+    return LedgerEntries(first_index=from_index, envelopes=envelopes, ledger_size=size)
+
+
+def _consecutive(message: work_pb2.FollowResponse, from_index: int) -> Iterator[bytes]:
+    for index, entry in enumerate(check.repeated(message, "entries", _MAX_FOLLOW_ENTRIES), start=from_index):
+        if entry.index != index:
+            raise MalformedMessage(f"LedgerEntry.index: expected {index:,}, got {entry.index:,}.")
+        yield envelope_from_wire(check.present(entry, "envelope"))
+
+
+def submit_request_to_wire(envelope: bytes, metrics: MetricsRecord | None) -> work_pb2.SubmitRequest:
+    request = work_pb2.SubmitRequest(envelope=common_pb2.Envelope(json=envelope))
+    if metrics is not None:
+        request.metrics, request.metrics_salt = metrics.content, metrics.salt
+    return request
+
+
+def report_to_wire(report: ActivityReport) -> work_pb2.ReportRequest:
+    return work_pb2.ReportRequest(
+        run=report.run,
+        round=report.round,
+        activity=report.activity,
+        steps_done=report.steps_done,
+        steps_total=report.steps_total,
+        tokens_done=report.tokens_done,
+        bytes_down=report.bytes_down,
+        bytes_up=report.bytes_up,
+        loss_fixed=report.loss_fixed,
+    )
+
+
+# --- enrolment --------------------------------------------------------------------------------------------------------
+
+
+def enrolment_request_to_wire(request: EnrolmentRequest) -> enrolment_pb2.EnrolRequest:
+    return enrolment_pb2.EnrolRequest(
+        invitation_id=request.invitation_id,
+        secret=request.secret,
+        csr_der=request.csr_der,
+        signing_key=request.signing_key,
+        proof=request.proof,
+        encryption_key=request.encryption_key or b"",
+    )
+
+
+def enrolment_from_wire(message: enrolment_pb2.EnrolResponse) -> Enrolment:
+    return Enrolment(
+        certificate_pem=check.text(message, "certificate_pem", limit=16_384, least=1),
+        roster_index=check.integer(message, "roster_index"),
+    )
+
+
+def diagnosis_to_wire(diagnosis: Diagnosis) -> enrolment_pb2.DiagnoseResponse:
+    return enrolment_pb2.DiagnoseResponse(
+        code=diagnosis.code,
+        message=diagnosis.message,
+        fix=diagnosis.fix,
+        coordinator_time=diagnosis.coordinator_time,
+    )
+
+
+def diagnosis_from_wire(message: enrolment_pb2.DiagnoseResponse) -> Diagnosis:
+    return Diagnosis(
+        code=check.code(message, "code"),
+        message=check.text(message, "message", limit=4000),
+        fix=check.text(message, "fix", limit=4000),
+        coordinator_time=check.text(message, "coordinator_time", limit=40),
+    )

@@ -1,0 +1,96 @@
+"""What wire messages become: plain values that were checked on arrival (common.wire.convert makes them).
+
+The coordinator's own seam (coordinator.ports) has types of its own; these are what both ends need, or the calling end alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ActivityName = Literal["fetching", "preparing", "evaluating", "training", "sending", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntries:
+    """Consecutive envelopes from `first_index` on, and how long the ledger is."""
+
+    first_index: int
+    envelopes: tuple[bytes, ...]
+    ledger_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a chunk: `data` starts at byte `offset` of chunk `chunk`."""
+
+    chunk: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a blob is sent for; exactly one of the two is set."""
+
+    round_opened: str | None = None
+    """SHA-256 of the round-opened statement's payload, hexadecimal digits."""
+    plan: str | None = None
+    """A run's name, by an operator."""
+
+    def __post_init__(self) -> None:
+        if (self.round_opened is None) == (self.plan is None):
+            raise ValueError("a purpose is a round or a plan, one of the two")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsRecord:
+    """A contribution's metrics beside it: canonical JSON, and the salt that its commitment used."""
+
+    content: bytes
+    salt: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityReport:
+    """How local work goes. `loss_fixed` is nats × 2^16."""
+
+    run: str
+    round: int
+    activity: ActivityName
+    steps_done: int = 0
+    steps_total: int = 0
+    tokens_done: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    loss_fixed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRequest:
+    """What redeems an invitation; `proof` is over common.identity.certificates.enrol_proof_message."""
+
+    invitation_id: str
+    secret: bytes = field(repr=False)
+    csr_der: bytes
+    signing_key: bytes
+    proof: bytes
+    encryption_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What an invitation was redeemed for."""
+
+    certificate_pem: str
+    roster_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why a certificate is refused; code `ok` when it is not. `coordinator_time` is RFC 3339 UTC."""
+
+    code: str
+    message: str
+    fix: str
+    coordinator_time: str

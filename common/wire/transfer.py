@@ -1,0 +1,262 @@
+"""The calling end of the data plane: a blob goes up or comes down, whatever the connection does meanwhile.
+
+    upload:    Begin ─▶ missing chunks ─▶ Put … (stream breaks) … Begin ─▶ what is still missing ─▶ Put ─▶ complete
+    download:  Leaves ─▶ store.begin ─▶ missing chunks ─▶ Get … (stream breaks) … Get what is still missing ─▶ finish
+
+Nothing is sent or fetched twice but the chunk that a break cut. Waits between attempts double up to a limit and start over
+after each attempt that got a chunk further. One 4 MiB buffer a stream, at both ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+
+from common.blobs.reader import chunk_buffer
+from common.blobs.reference import BlobRef
+from common.blobs.store import FolderBlobStore
+from common.blobs.upload import Upload
+from common.errors import (
+    CoordinatorUnreachable,
+    CorruptChunk,
+    LLMasOSError,
+    MissingBlob,
+    TooManyRequests,
+    TruncatedChunk,
+)
+from common.wire import convert
+from common.wire.chunks import ChunkAssembler, pieces
+from common.wire.errors import rpc_errors
+from common.wire.messages import Purpose
+
+CALL_SECONDS = 60.0
+_STOP_POLL_SECONDS = 0.5
+_TRY_AGAIN = (CoordinatorUnreachable, TooManyRequests, CorruptChunk, TruncatedChunk)
+_BEGIN_AGAIN = (*_TRY_AGAIN, MissingBlob)
+"""MissingBlob answers a Put whose Begin the coordinator has forgotten in a restart."""
+
+
+class WholeBlob(Protocol):
+    """A blob to send, with its leaf list: common.blobs.reader.BlobReader is one."""
+
+    @property
+    def ref(self) -> BlobRef: ...
+
+    leaves: bytes
+
+    def read_chunk(self, index: int, into: memoryview) -> memoryview: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often and how soon to try again: 0.5 s, 1, 2 … at most 15 s; about two minutes without progress."""
+
+    retries: int = 10
+    first_seconds: float = 0.5
+    most_seconds: float = 15.0
+
+    def wait_seconds(self, failures: int) -> float:
+        """Before the attempt that follows the `failures`-th failure in a row."""
+        return min(self.most_seconds, self.first_seconds * 2.0 ** min(failures - 1, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """How a transfer behaves towards its surroundings.
+
+    Args:
+        on_bytes: told of payload bytes as they pass, also of those that a break makes pass again.
+        stop: set from another thread, it ends the transfer; chunks that arrived stay.
+        sleep: waits so many seconds; by default it ends early when `stop` is set.
+    """
+
+    on_bytes: Callable[[int], object] = lambda count: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    backoff: Backoff = Backoff()
+    sleep: Callable[[float], object] | None = None
+
+    def pause(self, failures: int) -> None:
+        """Waits before the next attempt."""
+        (self.sleep or self.stop.wait)(self.backoff.wait_seconds(failures))
+
+
+def upload(stub: Any, source: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
+    """Sends `source` until the other side holds it whole and durable.
+
+    Returns:
+        True when it does, False when `options.stop` was set before.
+
+    Raises:
+        LLMasOSError: a refusal at once; a broken connection after `options.backoff.retries` without progress.
+    """
+    options = options or TransferOptions()
+    attempt = _Upload(stub, source, purpose, options)
+    return _persist(attempt.once, options, _BEGIN_AGAIN)
+
+
+def download(
+    stub: Any, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
+) -> bool:
+    """Fetches `ref` into `store`, each chunk checked against its leaf before it is written.
+
+    Returns:
+        True when the store holds it whole, False when `options.stop` was set before.
+
+    Raises:
+        LLMasOSError: as `upload`; BadBlobReference when the leaf list does not give the root.
+    """
+    options = options or TransferOptions()
+    attempt = _Download(stub, ref, store, owner, options)
+    return _persist(attempt.once, options, _TRY_AGAIN)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one attempt came to."""
+
+    done: bool
+    progress: bool
+    failure: LLMasOSError | None = None
+
+
+def _persist(once: Callable[[], _Attempt], options: TransferOptions, retryable: tuple[type[LLMasOSError], ...]) -> bool:
+    failures = 0
+    while not options.stop.is_set():
+        attempt = once()
+        if attempt.done:
+            return True
+        if options.stop.is_set():
+            break
+        if attempt.failure is not None and not isinstance(attempt.failure, retryable):
+            raise attempt.failure
+        failures = 1 if attempt.progress else failures + 1
+        if failures > options.backoff.retries:
+            raise attempt.failure or CoordinatorUnreachable("The transfer ended early again and again, with no error.")
+        options.pause(failures)
+    return False
+
+
+class _Upload:
+    def __init__(self, stub: Any, source: WholeBlob, purpose: Purpose, options: TransferOptions) -> None:
+        self._stub, self._source, self._purpose, self._options = stub, source, purpose, options
+        self._left: int | None = None
+        self._buffer = chunk_buffer(source.ref)
+
+    def once(self) -> _Attempt:
+        """Asks what is missing and sends it; progress shows in the next answer."""
+        ref = self._source.ref
+        try:
+            with rpc_errors():
+                request = convert.begin_request_to_wire(ref, self._source.leaves, self._purpose)
+                reply = self._stub.Begin(request, timeout=CALL_SECONDS)
+            missing = convert.missing_from_wire(reply, ref)
+            if not missing:
+                return _Attempt(done=True, progress=True)
+        except LLMasOSError as failure:
+            return _Attempt(done=False, progress=False, failure=failure)
+        left = sum(count for _, count in missing)
+        progress, self._left = self._left is not None and left < self._left, left
+        outgoing = _Outgoing(self._messages(missing))
+        try:
+            with rpc_errors():
+                reply = self._result(self._stub.Put.future(outgoing))
+        except LLMasOSError as failure:
+            # What our own disk did wrong is no matter of trying again.
+            if outgoing.failure is not None:
+                raise outgoing.failure from failure
+            return _Attempt(done=False, progress=progress, failure=failure)
+        if outgoing.failure is not None:
+            raise outgoing.failure
+        return _Attempt(done=reply is not None and bool(reply.complete), progress=progress)
+
+    def _messages(self, missing: list[tuple[int, int]]) -> Iterator[Any]:
+        """Runs in a thread of grpc's."""
+        yield convert.put_header_to_wire(self._source.ref, self._purpose)
+        for first, count in missing:
+            for chunk in range(first, first + count):
+                content = self._source.read_chunk(chunk, self._buffer)
+                for piece in pieces(chunk, content):
+                    if self._options.stop.is_set():
+                        return
+                    yield convert.put_piece_to_wire(piece)
+                    self._options.on_bytes(len(piece.data))
+
+    def _result(self, call: Any) -> Any:
+        """The stream's answer, or None when told to stop: also while flow control holds the sender."""
+        while True:
+            try:
+                return call.result(timeout=_STOP_POLL_SECONDS)
+            except grpc.FutureTimeoutError:
+                if self._options.stop.is_set():
+                    call.cancel()
+                    return None
+            except grpc.FutureCancelledError:
+                return None
+
+
+class _Outgoing:
+    """A request iterator that keeps what went wrong in it: grpc would only log it and cancel the call."""
+
+    def __init__(self, messages: Iterator[Any]) -> None:
+        self._messages = messages
+        self.failure: LLMasOSError | None = None
+
+    def __iter__(self) -> _Outgoing:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._messages)
+        except LLMasOSError as failure:
+            self.failure = failure
+            raise StopIteration from failure
+
+
+class _Download:
+    def __init__(self, stub: Any, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions) -> None:
+        self._stub, self._ref, self._store, self._owner, self._options = stub, ref, store, owner, options
+        self._upload: Upload | None = None
+
+    def once(self) -> _Attempt:
+        """Fetches what is missing, until it is all there or the stream breaks."""
+        if self._store.contains(self._ref):
+            return _Attempt(done=True, progress=True)
+        written = 0
+        try:
+            with rpc_errors():
+                upload = self._begun()
+                for first, count in upload.missing():
+                    for chunk, content in self._chunks(first, count):
+                        upload.write(chunk, content)
+                        written += 1
+            return _Attempt(done=upload.finish(), progress=written > 0)
+        except LLMasOSError as failure:
+            return _Attempt(done=False, progress=written > 0, failure=failure)
+
+    def _begun(self) -> Upload:
+        if self._upload is None:
+            message = self._stub.Leaves(convert.leaves_request_to_wire(self._ref), timeout=CALL_SECONDS)
+            leaves = convert.leaves_from_wire(message, self._ref)
+            self._upload = self._store.begin(self._ref, leaves, owner=self._owner)
+        return self._upload
+
+    def _chunks(self, first: int, count: int) -> Iterator[tuple[int, memoryview]]:
+        """Finished chunks of one Get stream; the stream is cancelled when the reader stops early."""
+        assembler = ChunkAssembler(self._ref)
+        stream = self._stub.Get(convert.get_request_to_wire(self._ref, first, count))
+        try:
+            for message in stream:
+                if self._options.stop.is_set():
+                    return
+                piece = convert.piece_from_wire(message)
+                self._options.on_bytes(len(piece.data))
+                chunk = assembler.add(piece)
+                if chunk is not None:
+                    yield chunk
+            assembler.finish()
+        finally:
+            stream.cancel()

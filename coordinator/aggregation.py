@@ -1,0 +1,91 @@
+"""Schedules the exact reducer over the blob store: inputs, output, what may be deleted. No arithmetic here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from common.blobs.reference import BlobRef
+from common.blobs.store import FolderBlobStore
+from common.ledger.state import LedgerState, RoundRecord, RunRecord
+from common.logs import get_logger
+from common.reduce import ReduceJob, WeightedDelta, reduce_round
+from common.statements.kinds import SealedInput
+
+log = get_logger(__name__)
+
+UNREFERENCED_SECONDS = 3600.0
+"""A whole blob that no statement names is kept so long: its statement may be on the way."""
+
+
+class Aggregation:
+    """The engine's Aggregator over a folder of blobs."""
+
+    def __init__(self, blobs: FolderBlobStore) -> None:
+        self._blobs = blobs
+
+    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
+        """The new model, durable; constant memory for any model and cohort.
+
+        Raises:
+            BlobError: an input is missing or its bytes changed.
+        """
+        plan = run.statement.plan
+        base = current.opened.inputs.model
+        used = [entry for entry in inputs if entry.status == "used"]
+        with ExitStack() as stack:
+            deltas = [
+                WeightedDelta(
+                    entry.institution,
+                    entry.num_tokens,
+                    stack.enter_context(
+                        self._blobs.open(current.contributions[entry.institution].contribution.blobs["delta"])
+                    ),
+                )
+                for entry in used
+            ]
+            job = ReduceJob(
+                plan=plan,
+                manifest=run.statement.manifest,
+                base=stack.enter_context(self._blobs.open(base)),
+                deltas=deltas,
+            )
+            writer = stack.enter_context(self._blobs.writer(base.algorithm))
+            started = time.monotonic()
+            reduce_round(job, writer.write)
+            model = writer.commit()
+        log.info(
+            "model written",
+            extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
+        )
+        return model
+
+    def expire(self, state: LedgerState) -> None:
+        """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
+        keep, given_up = kept_roots(state)
+        cutoff = time.time() - UNREFERENCED_SECONDS
+        for ref, modified in self._blobs.list():
+            if ref.root not in keep and (ref.root in given_up or modified < cutoff):
+                self._blobs.delete(ref)
+        if not any(run.open_round for run in state.active_runs):
+            for owner in self._blobs.upload_owners():
+                self._blobs.discard_uploads(owner, older_than=cutoff)
+
+
+def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
+    """Roots that statements name: those that retention keeps, and those that it gives up.
+
+    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says.
+    """
+    keep: set[str] = set()
+    named: set[str] = set()
+    for run in state.runs.values():
+        keep |= {run.statement.initial.model.root, run.statement.initial.tokenizer.root, run.model.root}
+        rounds = run.statement.plan.retention.delta_rounds
+        first_kept = 0 if rounds is None else max(0, len(run.rounds) - rounds)
+        for position, record in enumerate(run.rounds):
+            roots = {record.opened.inputs.model.root}
+            roots |= {ref.root for entry in record.contributions.values() for ref in entry.contribution.blobs.values()}
+            (keep if position >= first_kept or record.closed is None else named).update(roots)
+    return keep, named - keep

@@ -1,0 +1,61 @@
+"""The calling end of Operations: what the operator's commands use, from any host.
+
+with OperatorSession(address, genesis, TlsFiles(key, certificate)) as session:
+    for view in session.watch("tiny-3f2a90"): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from common.statements.kinds import Role
+from common.wire.errors import rpc_errors
+from common.wire.session import CALL_SECONDS, COMMAND_SECONDS, Session
+from common.wire.v1 import operations_pb2
+from coordinator.api.convert_views import institution_from_wire, run_view_from_wire
+from coordinator.ports import InstitutionView, RunView
+
+
+class OperatorSession(Session):
+    """A session whose certificate belongs to a member with the role `operator`; else each call raises RoleMissing."""
+
+    def invite(self, institution: str, *, expires_hours: int, roles: Sequence[Role]) -> str:
+        """The armoured invitation of a new institution."""
+        request = operations_pb2.InviteRequest(institution=institution, expires_hours=expires_hours, roles=roles)
+        return str(self.call(lambda stubs: stubs.operations.Invite(request, timeout=COMMAND_SECONDS)).invitation)
+
+    def institutions(self) -> tuple[InstitutionView, ...]:
+        """Members and open invitations."""
+        request = operations_pb2.ListInstitutionsRequest()
+        reply = self.call(lambda stubs: stubs.operations.ListInstitutions(request, timeout=CALL_SECONDS))
+        return tuple(institution_from_wire(view) for view in reply.institutions)
+
+    def start_run(self, plan_json: bytes) -> str:
+        """The id of a run that starts with this draft; its blobs are uploaded before."""
+        request = operations_pb2.StartRunRequest(plan_json=plan_json)
+        return str(self.call(lambda stubs: stubs.operations.StartRun(request, timeout=COMMAND_SECONDS)).run)
+
+    def runs(self) -> tuple[RunView, ...]:
+        """Every run's view."""
+        request = operations_pb2.ListRunsRequest()
+        reply = self.call(lambda stubs: stubs.operations.ListRuns(request, timeout=CALL_SECONDS))
+        return tuple(run_view_from_wire(view) for view in reply.runs)
+
+    def watch(self, run: str) -> Iterator[RunView]:
+        """The run's view now and at each change, until the run ended; closing the iterator ends the call.
+
+        Raises:
+            UnknownObject: no run, or more than one, has this prefix; and what `Session.call` raises.
+        """
+        with rpc_errors(self.address):
+            stream = self.stubs().operations.WatchRun(operations_pb2.WatchRunRequest(run=run))
+            try:
+                for view in stream:
+                    yield run_view_from_wire(view)
+            finally:
+                stream.cancel()
+
+    def control(self, run: str, action: str, reason: str) -> int:
+        """Pauses, resumes or aborts a run; the ledger index of the statement that says so."""
+        request = operations_pb2.ControlRunRequest(run=run, action=action, reason=reason)
+        return int(self.call(lambda stubs: stubs.operations.ControlRun(request, timeout=COMMAND_SECONDS)).index)

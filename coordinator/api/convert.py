@@ -1,0 +1,179 @@
+"""Between wire messages and the coordinator's ports: what common/wire/convert.py leaves to the coordinator.
+
+Requests arrive here hostile and leave checked: presence, range and size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from common.blobs.reference import BlobRef
+from common.errors import MalformedMessage
+from common.identity.certificates import MAX_CERTIFICATE_BYTES
+from common.statements.kinds import Role
+from common.wire import check
+from common.wire.convert import (
+    DIGEST_BYTES,
+    MAX_FOLLOW_MILLISECONDS,
+    MAX_METRICS_BYTES,
+    blob_ref_from_wire,
+    envelope_from_wire,
+    leaves_from_wire,
+    piece_from_wire,
+    purpose_from_wire,
+)
+from common.wire.messages import ActivityName, Piece
+from common.wire.v1 import blobs_pb2, enrolment_pb2, operations_pb2, work_pb2
+from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, UploadPurpose
+
+MAX_PLAN_BYTES = 1024 * 1024
+ROLES: tuple[str, ...] = get_args(Role)
+ACTIVITIES: tuple[str, ...] = get_args(ActivityName)
+MAX_INVITATION_HOURS = 24 * 366
+_MAX_LOSS = 2**53
+
+# --- requests of institutions -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """A blob that a caller sends, and what for."""
+
+    ref: BlobRef
+    purpose: UploadPurpose
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRange:
+    """Chunks `first` to `end - 1` of a blob: at least one, all inside it."""
+
+    ref: BlobRef
+    first: int
+    end: int
+
+
+def upload_request_from_wire(message: blobs_pb2.BeginRequest | blobs_pb2.PutRequest) -> UploadRequest:
+    """What Begin, and the first message of Put, are about."""
+    purpose = purpose_from_wire(check.present(message, "purpose"))
+    return UploadRequest(
+        ref=blob_ref_from_wire(check.present(message, "ref")),
+        purpose=UploadPurpose(round_opened=purpose.round_opened, plan=purpose.plan),
+    )
+
+
+def begin_from_wire(message: blobs_pb2.BeginRequest) -> tuple[UploadRequest, bytes]:
+    """What is to come, and its leaf list."""
+    request = upload_request_from_wire(message)
+    return request, leaves_from_wire(check.present(message, "leaves"), request.ref)
+
+
+def put_from_wire(messages: Iterator[blobs_pb2.PutRequest]) -> tuple[UploadRequest, Iterator[Piece]]:
+    """The stream's first message, and the pieces that follow."""
+    header = next(messages, None)
+    if header is None:
+        raise MalformedMessage("PutRequest.ref is absent: the stream ended before its first message.")
+    return upload_request_from_wire(header), (piece_from_wire(check.present(each, "piece")) for each in messages)
+
+
+def leaves_request_from_wire(message: blobs_pb2.LeavesRequest) -> BlobRef:
+    return blob_ref_from_wire(check.present(message, "ref"))
+
+
+def get_from_wire(message: blobs_pb2.GetRequest) -> ChunkRange:
+    ref = blob_ref_from_wire(check.present(message, "ref"))
+    end = message.first_chunk + message.chunks
+    if not message.first_chunk < end <= ref.chunks:
+        raise MalformedMessage(
+            f"GetRequest.chunks: expected at least one chunk and all of them inside {ref.chunks:,}, "
+            f"got {message.chunks:,} from {message.first_chunk:,}."
+        )
+    return ChunkRange(ref, message.first_chunk, end)
+
+
+def follow_from_wire(message: work_pb2.FollowRequest) -> tuple[int, float]:
+    """From which index, and how many seconds to wait at most."""
+    wait = check.integer(message, "wait_milliseconds", most=MAX_FOLLOW_MILLISECONDS)
+    return check.integer(message, "from_index"), wait / 1000
+
+
+def submit_from_wire(message: work_pb2.SubmitRequest) -> tuple[bytes, Metrics | None]:
+    """A statement's envelope, and what travels beside it."""
+    return envelope_from_wire(check.present(message, "envelope")), metrics_from_wire(message)
+
+
+def metrics_from_wire(message: work_pb2.SubmitRequest) -> Metrics | None:
+    """A contribution's metrics with their salt, or None; one without the other is malformed."""
+    if not message.metrics and not message.metrics_salt:
+        return None
+    return Metrics(
+        content=check.at_most(message, "metrics", MAX_METRICS_BYTES, least=1),
+        salt=check.exactly(message, "metrics_salt", DIGEST_BYTES),
+    )
+
+
+def activity_from_wire(message: work_pb2.ReportRequest) -> Activity:
+    name: Any = check.one_of(message, "activity", ACTIVITIES)
+    loss = message.loss_fixed if message.HasField("loss_fixed") else None
+    if loss is not None and abs(loss) >= _MAX_LOSS:
+        raise MalformedMessage(f"ReportRequest.loss_fixed: expected below 2^53, got {loss:,}.")
+    return Activity(
+        run=check.name(message, "run"),
+        round=check.integer(message, "round"),
+        activity=name,
+        steps_done=check.integer(message, "steps_done"),
+        steps_total=check.integer(message, "steps_total"),
+        tokens_done=check.integer(message, "tokens_done"),
+        bytes_down=check.integer(message, "bytes_down"),
+        bytes_up=check.integer(message, "bytes_up"),
+        loss_fixed=loss,
+    )
+
+
+def enrolment_offer_from_wire(message: enrolment_pb2.EnrolRequest) -> EnrolmentOffer:
+    encryption_key = check.exactly(message, "encryption_key", 32) if message.encryption_key else None
+    return EnrolmentOffer(
+        invitation_id=check.text(message, "invitation_id", limit=100, least=1),
+        secret=check.exactly(message, "secret", 32),
+        csr_der=check.at_most(message, "csr_der", 8192, least=1),
+        signing_key=check.exactly(message, "signing_key", 32),
+        proof=check.exactly(message, "proof", 64),
+        encryption_key=encryption_key,
+    )
+
+
+def certificate_pem_from_wire(message: enrolment_pb2.DiagnoseRequest) -> bytes:
+    return check.text(message, "certificate_pem", limit=MAX_CERTIFICATE_BYTES, least=1).encode()
+
+
+def enrolled_to_wire(enrolled: Enrolled) -> enrolment_pb2.EnrolResponse:
+    return enrolment_pb2.EnrolResponse(certificate_pem=enrolled.certificate_pem, roster_index=enrolled.roster_index)
+
+
+# --- requests of operators --------------------------------------------------------------------------------------------
+
+
+def invite_from_wire(message: operations_pb2.InviteRequest) -> tuple[str, int, tuple[Role, ...]]:
+    """The institution's name, hours until the invitation expires, and roles, of which there is at least one."""
+    hours = check.integer(message, "expires_hours", most=MAX_INVITATION_HOURS)
+    if hours < 1:
+        raise MalformedMessage(f"InviteRequest.expires_hours: expected 1 to {MAX_INVITATION_HOURS:,}, got {hours}.")
+    roles: Any = tuple(dict.fromkeys(check.repeated(message, "roles", len(ROLES))))
+    if not roles or not set(roles) <= set(ROLES):
+        raise MalformedMessage(f"InviteRequest.roles: expected some of {', '.join(ROLES)}, got {list(roles)!r:.200}.")
+    return check.name(message, "institution"), hours, roles
+
+
+def plan_json_from_wire(message: operations_pb2.StartRunRequest) -> bytes:
+    return check.at_most(message, "plan_json", MAX_PLAN_BYTES, least=1)
+
+
+def run_prefix_from_wire(message: operations_pb2.WatchRunRequest | operations_pb2.ControlRunRequest) -> str:
+    return check.text(message, "run", limit=63, least=1)
+
+
+def control_from_wire(message: operations_pb2.ControlRunRequest) -> tuple[str, str, str]:
+    """A prefix of the run's id, the action, and the reason as a code."""
+    action = check.one_of(message, "action", ("pause", "resume", "abort"))
+    return run_prefix_from_wire(message), action, check.code(message, "reason")

@@ -1,0 +1,94 @@
+"""Who gets in: the work listener knows its callers by certificate, the enrolment listener only their addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from common.clock import Clock
+from common.errors import RoleMissing, UnknownCertificate
+from common.identity.certificates import certificate_id, check_validity
+from common.statements.kinds import CertificateId
+from coordinator.api.calls import Call, Caller
+from coordinator.api.limits import AddressLimiter, CallLimiter, peer_address
+from coordinator.ports import Members
+
+OPERATIONS = "/llmasos.v1.Operations/"
+BLOB_STREAMS = frozenset({"/llmasos.v1.Blobs/Put", "/llmasos.v1.Blobs/Get"})
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that may begin, and how to give back what it holds; `leave` may be called more than once."""
+
+    call: Call
+    leave: Callable[[], None]
+
+
+class Door(Protocol):
+    """Lets a call in, before anything of its message is read."""
+
+    def admit(self, method: str, context: Any) -> Admitted:
+        """
+        Raises:
+            IdentityError: the caller may not make this call, or not now.
+        """
+        ...
+
+
+class WorkDoor:
+    """Mutual TLS proved a key; the roster says whose it is and what that member may do."""
+
+    def __init__(self, members: Members, limiter: CallLimiter, clock: Clock) -> None:
+        self._members, self._limiter, self._clock = members, limiter, clock
+
+    def admit(self, method: str, context: Any) -> Admitted:
+        spiffe_id, pem = presented(context)
+        check_validity(pem, now=self._clock.now(), what=f"The certificate of {spiffe_id}")
+        certificate = _certificate_id(pem)
+
+        def member() -> Any:
+            return self._members.by_certificate(certificate.serial, certificate.spki_sha256, spiffe_id)
+
+        caller = Caller(member=member(), still_active=member)
+        name, roles = caller.member.name, caller.member.roles
+        if method.startswith(OPERATIONS) and "operator" not in roles:
+            call = method.removeprefix(OPERATIONS)
+            raise RoleMissing(f"{name} has the roles {', '.join(roles) or 'none'}; {call} needs the role operator.")
+        leave = self._limiter.enter(name, "blob" if method in BLOB_STREAMS else "control")
+        return Admitted(Call(context, self._clock, caller), leave)
+
+
+class EnrolmentDoor:
+    """Anybody, at a limited rate."""
+
+    def __init__(self, limiter: AddressLimiter, clock: Clock) -> None:
+        self._limiter, self._clock = limiter, clock
+
+    def admit(self, method: str, context: Any) -> Admitted:
+        self._limiter.admit(peer_address(context.peer()))
+        return Admitted(Call(context, self._clock, None), lambda: None)
+
+
+def presented(context: Any) -> tuple[str, bytes]:
+    """The one SPIFFE ID of the peer's certificate, and the certificate as PEM.
+
+    Raises:
+        UnknownCertificate: there is not exactly one of each. The untyped list of alternative names is never looked at: a DNS
+            name there may spell a SPIFFE ID.
+    """
+    identity = context.auth_context()
+    spiffe_ids, certificates = identity.get("peer_spiffe_id", ()), identity.get("x509_pem_cert", ())
+    if len(spiffe_ids) != 1 or len(certificates) != 1:
+        raise UnknownCertificate(
+            f"Expected a client certificate with exactly one SPIFFE ID, got {len(certificates)} certificates and "
+            f"{len(spiffe_ids)} SPIFFE IDs."
+        )
+    return spiffe_ids[0].decode("utf-8", "replace"), bytes(certificates[0])
+
+
+@lru_cache(maxsize=4096)
+def _certificate_id(pem: bytes) -> CertificateId:
+    return certificate_id(pem)

@@ -1,0 +1,190 @@
+"""The coordinator's two listeners, because gRPC has no optional client certificate: mutual TLS, and server TLS only.
+
+work        ┬ Work, Operations          pool `control`
+            ├ Follow, WatchRun          pool `waiting`: long polls sleep in threads of their own
+            └ Blobs                     pool `blobs`: idle uploads never keep a control call from its thread
+enrolment   ─ Enrolment                 pool `enrolment`
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from common.blobs.store import FolderBlobStore
+from common.clock import Clock
+from common.errors import PortInUse
+from common.wire.channel import enrolment_server_credentials, server_options, split_address, work_server_credentials
+from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
+from coordinator.api.blobs import BlobsServicer
+from coordinator.api.calls import IDLE_SECONDS, OpenCalls
+from coordinator.api.doors import Door, EnrolmentDoor, WorkDoor
+from coordinator.api.enrolment import EnrolmentServicer
+from coordinator.api.intake import MAX_UNFINISHED_BYTES, Intake
+from coordinator.api.interceptor import Interceptor
+from coordinator.api.limits import AddressLimiter, CallLimiter, EnrolmentLimits, WorkLimits
+from coordinator.api.operations import OperationsServicer
+from coordinator.api.work import WorkServicer
+from coordinator.ports import Access, Board, BytesMoved, Desk, LedgerReader, Members, Views
+
+CONTROL_THREADS = 64
+WAITING_THREADS = 256
+BLOB_THREADS = 32
+ENROLMENT_THREADS = 8
+SWEEP_SECONDS = 1.0
+_MOST_CALLS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All that the servicers ask."""
+
+    ledger: LedgerReader
+    members: Members
+    desk: Desk
+    board: Board
+    access: Access
+    views: Views
+    moved: BytesMoved
+    store: FolderBlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The coordinator's certificate and key, and the CA whose clients it takes; PEM."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    ca_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """Where to listen, and how much a caller may ask. Port 0 is any free one."""
+
+    work_address: str
+    enrolment_address: str
+    work_limits: WorkLimits = field(default_factory=WorkLimits)
+    enrolment_limits: EnrolmentLimits = field(default_factory=EnrolmentLimits)
+    max_unfinished_bytes: int = MAX_UNFINISHED_BYTES
+    idle_seconds: float = IDLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the listeners are, with the ports that they got."""
+
+    work: str
+    enrolment: str
+
+
+class Listeners:
+    """Both servers and the sweep over their calls."""
+
+    def __init__(self, settings: ListenerSettings, tls: ServerTls, ports: Ports, clock: Clock) -> None:
+        self._settings, self._tls, self._ports, self._clock = settings, tls, ports, clock
+        self._open_calls = OpenCalls(settings.idle_seconds)
+        self._stopping = threading.Event()
+        self._pools: list[ThreadPoolExecutor] = []
+        self._servers: list[Any] = []
+        self._sweeper = threading.Thread(target=self._sweep, name="api-sweep", daemon=True)
+
+    def start(self) -> Addresses:
+        """Binds and serves both.
+
+        Raises:
+            PortInUse: an address is taken or not this machine's; nothing listens then.
+            UsageError: an address is not host:port.
+        """
+        tls, settings = self._tls, self._settings
+        work, enrolment = self._work_server(), self._enrolment_server()
+        self._servers = [work, enrolment]
+        mutual = work_server_credentials(tls.key_pem, tls.certificate_pem, tls.ca_pem)
+        open_door = enrolment_server_credentials(tls.key_pem, tls.certificate_pem)
+        try:
+            addresses = Addresses(
+                work=_bind(work, settings.work_address, mutual, "work"),
+                enrolment=_bind(enrolment, settings.enrolment_address, open_door, "enrolment"),
+            )
+        except PortInUse:
+            self.stop(grace=0)
+            raise
+        for server in self._servers:
+            server.start()
+        self._sweeper.start()
+        return addresses
+
+    def stop(self, grace: float) -> None:
+        """Takes no more calls, gives those in progress `grace` seconds, then cancels them; returns when all have ended."""
+        self._stopping.set()
+        for stopped in [server.stop(grace) for server in self._servers]:
+            stopped.wait()
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+
+    def sweep(self) -> int:
+        """Ends calls of revoked members and idle streams now; how many. Otherwise it happens each second."""
+        return self._open_calls.sweep()
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(SWEEP_SECONDS):
+            self.sweep()
+
+    def _work_server(self) -> Any:
+        ports, settings = self._ports, self._settings
+        blobs, waiting = self._pool("api-blobs", BLOB_THREADS), self._pool("api-waiting", WAITING_THREADS)
+        pools = {
+            "/llmasos.v1.Blobs/": blobs,
+            "/llmasos.v1.Work/Follow": waiting,
+            "/llmasos.v1.Operations/WatchRun": waiting,
+        }
+        door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock)
+        server = self._server(door, "api-control", CONTROL_THREADS, pools)
+        intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
+        work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(ports.ledger, ports.desk, ports.board), server)
+        blobs_pb2_grpc.add_BlobsServicer_to_server(
+            BlobsServicer(ports.store, ports.access, ports.moved, intake), server
+        )
+        operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(ports.desk, ports.views), server)
+        return server
+
+    def _enrolment_server(self) -> Any:
+        door = EnrolmentDoor(AddressLimiter(self._settings.enrolment_limits, self._clock), self._clock)
+        server = self._server(door, "api-enrolment", ENROLMENT_THREADS, {})
+        servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
+        enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
+        return server
+
+    def _server(self, door: Door, name: str, threads: int, pools: Mapping[str, ThreadPoolExecutor]) -> Any:
+        return grpc.server(
+            self._pool(name, threads),
+            interceptors=[Interceptor(door, self._open_calls, pools)],
+            options=server_options(),
+            maximum_concurrent_rpcs=_MOST_CALLS,
+        )
+
+    def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._pools.append(pool)
+        return pool
+
+
+def _bind(server: Any, address: str, credentials: grpc.ServerCredentials, listener: str) -> str:
+    """The address with the port that it got."""
+    split_address(address)
+    try:
+        port = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise PortInUse(
+            f"The {listener} listener cannot have {address}: it is taken, or not this machine's."
+        ) from error
+    if port == 0:
+        raise PortInUse(f"The {listener} listener cannot have {address}: it is taken, or not this machine's.")
+    return f"{address.rpartition(':')[0]}:{port}"

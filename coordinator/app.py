@@ -1,0 +1,179 @@
+"""The coordinator's composition root: the only place that constructs, in the order in which things depend on each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from common.blobs.store import FolderBlobStore
+from common.clock import Clock, SystemClock
+from common.config import load_yaml
+from common.errors import NotInitialised
+from common.homes import HomeLock, atomic_write
+from common.identity.authority import Authority
+from common.identity.keys import SigningKey
+from common.logs import configure, get_logger
+from common.reduce.selftest import run_self_test
+from coordinator.access import BlobAccess
+from coordinator.aggregation import Aggregation
+from coordinator.api.limits import EnrolmentLimits, WorkLimits
+from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports, ServerTls
+from coordinator.board import Board
+from coordinator.config import CoordinatorConfig, HomeLayout
+from coordinator.desk import CommandDesk, DeskPorts
+from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
+from coordinator.ledger import Ledger
+from coordinator.metrics import StoredMeasurements
+from coordinator.rounds.engine import Engine, EnginePorts
+from coordinator.rounds.ports import NoSteps, Steps
+from coordinator.store.database import Database, file_url
+from coordinator.views import OperatorViews
+
+log = get_logger(__name__)
+
+ENVIRONMENT_PREFIX = "LLMASOS_COORDINATOR_"
+STOP_GRACE_SECONDS = 2.0
+
+
+def load_config(home: Path) -> CoordinatorConfig:
+    """The configuration of a coordinator's home folder, environment included.
+
+    Raises:
+        NotInitialised: the folder holds none.
+        InvalidConfiguration: a field is wrong; the message says which.
+    """
+    layout = HomeLayout(home)
+    if not layout.config.exists():
+        raise NotInitialised(f"{home} holds no coordinator.", "Make one: llmasos-coordinator init --consortium NAME.")
+    return load_yaml(layout.config, CoordinatorConfig, environment=os.environ, prefix=ENVIRONMENT_PREFIX)
+
+
+class CoordinatorApp:
+    """A coordinator over one home folder: `start`, then `stop`. The home's lock is the caller's to hold."""
+
+    def __init__(
+        self, home: Path, config: CoordinatorConfig, *, clock: Clock | None = None, steps: Steps | None = None
+    ) -> None:
+        self.layout = HomeLayout(home)
+        self.config = config
+        clock = clock or SystemClock()
+        genesis = self.layout.genesis.read_bytes()
+        self.database = Database(file_url(self.layout.state))
+        self.ledger = Ledger(self.database, SigningKey.load(self.layout.statement_key), clock, genesis)
+        self.blobs = FolderBlobStore(self.layout.blobs)
+        self.board = Board(self.ledger, clock, config.lease_seconds)
+        self.engine = Engine(
+            EnginePorts(
+                chronicle=self.ledger,
+                aggregator=Aggregation(self.blobs),
+                leases=self.board,
+                measurements=StoredMeasurements(self.ledger, self.database),
+                steps=steps or NoSteps(),
+                clock=clock,
+            )
+        )
+        self._addresses = Addresses(work=config.listen.work, enrolment=config.listen.enrolment)
+        enrolment = EnrolmentDesk(
+            self.ledger, self.database, Authority.load(self.layout.identity), clock, self._enrolment_settings()
+        )
+        desk = CommandDesk(DeskPorts(self.ledger, self.engine, enrolment, self.blobs, clock, genesis))
+        views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock)
+        self._listeners = Listeners(self._listener_settings(), self._tls(), self._ports(desk, views), clock)
+        self._thread = threading.Thread(target=self.engine.run, name="engine", daemon=True)
+
+    def start(self) -> Addresses:
+        """Check the arithmetic, start the engine, listen.
+
+        Raises:
+            ReducerSelfTestFailed: this machine must not aggregate.
+            PortInUse: an address is taken.
+        """
+        run_self_test()
+        self.blobs.discard_unfinished_writers()
+        self._addresses = self._listeners.start()
+        self._thread.start()
+        written = {"work": self._addresses.work, "enrolment": self._addresses.enrolment, "pid": os.getpid()}
+        atomic_write(self.layout.addresses, json.dumps(written).encode())
+        log.info("coordinator ready", extra={"work": self._addresses.work, "enrolment": self._addresses.enrolment})
+        return self._addresses
+
+    def stop(self) -> None:
+        """End calls, then the engine after its current step; everything durable stays."""
+        self.layout.addresses.unlink(missing_ok=True)
+        self._listeners.stop(STOP_GRACE_SECONDS)
+        if self._thread.is_alive():
+            self.engine.stop()
+            self._thread.join()
+        self.blobs.close()
+        self.database.close()
+        log.info("coordinator stopped")
+
+    @property
+    def engine_alive(self) -> bool:
+        """Whether the engine's thread runs: without it nothing moves, and the process must end."""
+        return self._thread.is_alive()
+
+    def _enrolment_settings(self) -> EnrolmentSettings:
+        listen = self.config.listen
+        return EnrolmentSettings(
+            certificate_days=self.config.certificate_days,
+            enrolment_address=lambda: listen.public_enrolment or self._addresses.enrolment,
+            work_address=lambda: listen.public_work or self._addresses.work,
+        )
+
+    def _listener_settings(self) -> ListenerSettings:
+        limits = self.config.limits
+        return ListenerSettings(
+            work_address=self.config.listen.work,
+            enrolment_address=self.config.listen.enrolment,
+            work_limits=WorkLimits(
+                control_calls=limits.control_calls,
+                blob_streams=limits.blob_streams,
+                calls_per_second=limits.requests_per_second,
+                calls_at_once=int(2 * limits.requests_per_second) + 1,
+            ),
+            enrolment_limits=EnrolmentLimits(
+                calls_per_second=limits.enrolments_per_second,
+                calls_at_once=int(10 * limits.enrolments_per_second) + 1,
+            ),
+        )
+
+    def _tls(self) -> ServerTls:
+        return ServerTls(
+            key_pem=self.layout.tls_key.read_bytes(),
+            certificate_pem=self.layout.tls_certificate.read_bytes(),
+            ca_pem=self.ledger.state.genesis.ca_certificate.encode(),
+        )
+
+    def _ports(self, desk: CommandDesk, views: OperatorViews) -> Ports:
+        return Ports(
+            ledger=self.ledger,
+            members=self.ledger,
+            desk=desk,
+            board=self.board,
+            access=BlobAccess(self.ledger, max_plan_blob_bytes=self.config.limits.max_model_bytes),
+            views=views,
+            moved=self.board,
+            store=self.blobs,
+        )
+
+
+def serve(home: Path, stopping: threading.Event) -> None:
+    """Run a coordinator until `stopping` is set.
+
+    Raises:
+        HomeLocked: another process runs on this home.
+    """
+    config = load_config(home)
+    configure(format=config.logging.format, level=config.logging.level)
+    with HomeLock(home):
+        app = CoordinatorApp(home, config)
+        try:
+            app.start()
+            while not stopping.wait(0.5):
+                if not app.engine_alive:
+                    raise RuntimeError("the engine ended by itself; its traceback is above")
+        finally:
+            app.stop()

@@ -1,0 +1,151 @@
+"""The ledger as the coordinator holds it: envelopes in the state database, their fold in memory, one writer, many readers.
+
+Writing happens on the engine's thread: rules first (common.ledger.rules), then the transaction, then the new state becomes
+visible and waiting readers wake. Readers take `state`, an immutable value, and never see half a change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from common.clock import Clock, parse_rfc3339, rfc3339
+from common.errors import LedgerConflict, UnknownCertificate
+from common.identity.certificates import spiffe_id
+from common.identity.keys import SigningKey
+from common.ledger.rules import Admission, admit, admit_verified, start
+from common.ledger.state import LedgerState, Place
+from common.statements.envelope import Parent, Statement, sign
+from common.statements.kinds import CertificateId, Member, Predicate
+from coordinator.ports import LedgerSlice
+from coordinator.store.database import Database, LedgerRow, Seal, Transaction
+
+Beside = Callable[[Transaction], None]
+"""More writes in the transaction that appends a statement."""
+
+
+class Ledger:
+    """Appends on the engine's thread; everything else from any thread.
+
+    Raises:
+        LedgerConflict: the stored envelopes do not follow from each other under this genesis.
+    """
+
+    def __init__(self, database: Database, key: SigningKey, clock: Clock, genesis_envelope: bytes) -> None:
+        self._database = database
+        self._key = key
+        self._clock = clock
+        self._grown = threading.Condition()
+        self._appended_at: dict[int, datetime] = {}
+        self._seals = database.seals()
+        self._state = self._replay(genesis_envelope)
+
+    @property
+    def state(self) -> LedgerState:
+        """The fold of all that is durable."""
+        return self._state
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def slice(self, from_index: int, *, max_bytes: int, wait_seconds: float) -> LedgerSlice:
+        """Consecutive envelopes from `from_index`; waits up to `wait_seconds` for the first."""
+        with self._grown:
+            self._grown.wait_for(lambda: self._state.size > from_index, timeout=wait_seconds)
+            size = self._state.size
+        envelopes: list[bytes] = []
+        total = 0
+        for row in self._database.envelopes(from_index) if size > from_index else ():
+            total += len(row.envelope)
+            if row.index >= size or (envelopes and total > max_bytes):
+                break
+            envelopes.append(row.envelope)
+        return LedgerSlice(from_index, tuple(envelopes), size)
+
+    def wait_for_growth(self, size: int, timeout: float) -> int:
+        """Blocks until the ledger has more than `size` statements or the time is over; its size then."""
+        with self._grown:
+            self._grown.wait_for(lambda: self._state.size > size, timeout=timeout)
+            return self._state.size
+
+    def by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
+        """The active member whom this certificate belongs to, by the newest roster.
+
+        Raises:
+            UnknownCertificate: serial, key or name is not one that an active member holds.
+        """
+        state = self._state
+        presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
+        for member in state.roster.members if state.roster else ():
+            named = spiffe_id(state.genesis.consortium, member.name) == peer
+            if named and member.status == "active" and presented in member.certificates:
+                return member
+        raise UnknownCertificate(
+            f"The certificate with serial {serial} for {peer} is not in the newest roster of "
+            f"{state.genesis.consortium}."
+        )
+
+    def appended_at(self, place: Place) -> datetime:
+        """When that statement became durable, by this machine's clock."""
+        return self._appended_at[place.index]
+
+    def seal_of(self, round_opened: str) -> str | None:
+        """Why that round is sealed, or None."""
+        seal = self._seals.get(round_opened)
+        return seal.reason if seal else None
+
+    # --- writing, on the engine's thread -----------------------------------------------------------------------------
+
+    def seal(self, round_opened: str, reason: str) -> None:
+        """Durably take no more contributions to that round."""
+        seal = Seal(round_opened, reason, rfc3339(self._clock.now()))
+        with self._database.transaction() as tx:
+            tx.seal(seal)
+        self._seals[round_opened] = seal
+        self._wake()
+
+    def append(self, predicate: Predicate, parent: Place, beside: Beside | None = None) -> Place:
+        """Sign and append a statement of the coordinator's, durably."""
+        statement = sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._key)
+        return self._write(admit_verified(self._state, statement), beside)
+
+    def take(self, statement: Statement, beside: Beside | None = None) -> Place:
+        """Append an institution's verified statement, as the very bytes that it signed."""
+        return self._write(admit_verified(self._state, statement), beside)
+
+    def _write(self, admission: Admission, beside: Beside | None) -> Place:
+        place, now = admission.place, self._clock.now()
+        row = LedgerRow(place.index, place.digest, place.kind.value, rfc3339(now), admission.statement.envelope)
+        with self._database.transaction() as tx:
+            tx.append(row)
+            if beside is not None:
+                beside(tx)
+        self._appended_at[place.index] = parse_rfc3339(row.appended_at)
+        with self._grown:
+            self._state = admission.state
+            self._grown.notify_all()
+        return place
+
+    def _wake(self) -> None:
+        with self._grown:
+            self._grown.notify_all()
+
+    def _replay(self, genesis_envelope: bytes) -> LedgerState:
+        state = start(genesis_envelope).state
+        rows = self._database.envelopes(0)
+        if not rows:
+            now = rfc3339(self._clock.now())
+            row = LedgerRow(0, state.genesis_place.digest, "genesis", now, genesis_envelope)
+            with self._database.transaction() as tx:
+                tx.append(row)
+            rows = [row]
+        if rows[0].envelope != genesis_envelope:
+            raise LedgerConflict("genesis.json is not the genesis of the state database beside it.")
+        self._appended_at[0] = parse_rfc3339(rows[0].appended_at)
+        while rows := self._database.envelopes(state.size):
+            for row in rows:
+                if row.index != state.size:
+                    raise LedgerConflict(f"The ledger lacks index {state.size}; the next row has {row.index}.")
+                state = admit(state, row.envelope).state
+                self._appended_at[row.index] = parse_rfc3339(row.appended_at)
+        return state

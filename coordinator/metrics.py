@@ -1,0 +1,109 @@
+"""What institutions measured: checked against the commitment in the ledger, kept beside it, shown as far as the plan allows."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadCommitment
+from common.ledger.state import RunRecord
+from common.statements.envelope import Statement
+from common.statements.kinds import Contribution
+from common.strict_json import StrictJsonError, loads
+from coordinator.ledger import Ledger
+from coordinator.ports import EvaluationView, Metrics
+from coordinator.rounds.phases import Evaluations, EvaluationSums
+from coordinator.store.database import Database, MetricsRow
+
+MAX_METRICS_BYTES = 64 * 1024
+POOL_AT_LEAST = 3
+"""Sums over fewer institutions would show single ones'."""
+
+
+class MeasuredLoss(BaseModel):
+    """A sum of losses, nats × 2^16, and over how many tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    loss_sum_fixed: int = Field(ge=0, lt=2**53)
+    num_tokens: int = Field(ge=0, lt=2**40)
+
+
+class ContributionMetrics(BaseModel):
+    """What travels beside a contribution where the plan lets it: held-out loss of the round's base model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    evaluation: MeasuredLoss
+    train_loss_fixed: int | None = Field(default=None, ge=0, lt=2**53)
+
+
+def metrics_row(run: RunRecord, statement: Statement, metrics: Metrics | None) -> MetricsRow | None:
+    """The row to keep for a contribution, or None where the plan keeps metrics at home.
+
+    Raises:
+        BadCommitment: metrics are absent, too large, not well formed, or not what was committed to.
+    """
+    if run.statement.plan.metrics_visibility == "none" or not isinstance(statement.predicate, Contribution):
+        return None
+    committed = statement.predicate.metrics_commitment
+    if metrics is None or committed is None:
+        raise BadCommitment("The plan asks for metrics beside each contribution; none came.")
+    if len(metrics.content) > MAX_METRICS_BYTES or len(metrics.salt) != 32:
+        raise BadCommitment(
+            f"Metrics have {len(metrics.content):,} bytes and a salt of {len(metrics.salt)}, "
+            f"expected at most {MAX_METRICS_BYTES:,} and 32."
+        )
+    if not hmac.compare_digest(sha256(metrics.salt + metrics.content).hexdigest(), committed):
+        raise BadCommitment("Metrics and salt do not give the commitment in the contribution.")
+    parse_metrics(metrics.content)
+    return MetricsRow(statement.digest, run.run, metrics.content, metrics.salt)
+
+
+def parse_metrics(content: bytes) -> ContributionMetrics:
+    """
+    Raises:
+        BadCommitment: the bytes are not metrics.
+    """
+    try:
+        loads(content, max_bytes=MAX_METRICS_BYTES, max_depth=4)
+        return ContributionMetrics.model_validate_json(content)
+    except (StrictJsonError, ValidationError) as err:
+        raise BadCommitment("The metrics are not of the form that docs/protocol.md#metrics gives.") from err
+
+
+class StoredMeasurements:
+    """The engine's Measurements, from the metrics table."""
+
+    def __init__(self, ledger: Ledger, database: Database) -> None:
+        self._ledger = ledger
+        self._database = database
+
+    def evaluations(self, run: str) -> Evaluations:
+        """Every institution's measurement, by round."""
+        rows = self._database.metrics(run)
+        found: dict[int, list[EvaluationSums]] = {}
+        for record in self._ledger.state.runs[run].rounds:
+            for name in sorted(record.contributions):
+                row = rows.get(record.contributions[name].place.digest)
+                if row is not None:
+                    loss = parse_metrics(row.content).evaluation
+                    found.setdefault(record.number, []).append(
+                        EvaluationSums(name, loss.loss_sum_fixed, loss.num_tokens)
+                    )
+        return found
+
+
+def visible(sums: Sequence[EvaluationSums], visibility: str) -> tuple[EvaluationView, ...]:
+    """What an operator may see: the pool over three or more, and single institutions where the plan says so."""
+    measured = [entry for entry in sums if entry.num_tokens > 0]
+    views: list[EvaluationView] = []
+    if visibility == "institution" or (visibility == "pooled" and len(measured) >= POOL_AT_LEAST):
+        loss = sum(entry.loss_sum_fixed for entry in measured)
+        views.append(EvaluationView("pooled", loss, sum(entry.num_tokens for entry in measured), len(measured)))
+    if visibility == "institution":
+        views += [EvaluationView(entry.institution, entry.loss_sum_fixed, entry.num_tokens, 1) for entry in measured]
+    return tuple(views)

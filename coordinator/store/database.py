@@ -1,0 +1,215 @@
+"""The state database through SQLAlchemy: SQLite by default, in memory for tests, PostgreSQL by URL later.
+
+Every change is one transaction, durable before it is visible: WAL, synchronous=FULL, BEGIN IMMEDIATE. SQLAlchemy is used
+for its dialects and pooling; there is no object mapping, rows are small frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from common.errors import StorageFailure
+from coordinator.store import tables
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    index: int
+    digest: str
+    kind: str
+    appended_at: str
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    round_opened: str
+    reason: str
+    sealed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsRow:
+    contribution: str
+    run: str
+    content: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationRow:
+    id: str
+    institution: str
+    roles: str
+    secret_sha256: str
+    expires_at: str
+    redeemed_by: str | None = None
+    certificate_pem: bytes | None = None
+    roster_index: int | None = None
+
+
+def file_url(path: Path) -> str:
+    """The URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+class Database:
+    """All reads and writes of the coordinator's state. Reads from any thread; writes from the engine's thread only.
+
+    Args:
+        url: `sqlite:///…` for a file, `sqlite://` for memory.
+
+    Raises:
+        StorageFailure: the database cannot be opened, or was made by another schema version.
+    """
+
+    def __init__(self, url: str) -> None:
+        memory = url in {"sqlite://", "sqlite:///:memory:"}
+        arguments: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": 30}}
+        if memory:
+            arguments["poolclass"] = StaticPool
+        self._engine = create_engine(url, **arguments)
+        if self._engine.dialect.name == "sqlite":
+            _sqlite_pragmas(self._engine, wal=not memory)
+        with self.transaction() as tx:
+            tx.check_schema()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Everything inside becomes durable together, or not at all.
+
+        Raises:
+            StorageFailure: the database refused; nothing was written.
+        """
+        try:
+            with self._engine.execution_options(writes=True).begin() as connection:
+                yield Transaction(connection)
+        except SQLAlchemyError as err:
+            raise StorageFailure(f"The state database refused a change: {err.__class__.__name__}.") from err
+
+    def _rows(self, query: Any) -> list[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query).all())
+        except SQLAlchemyError as err:
+            raise StorageFailure(f"The state database cannot be read: {err.__class__.__name__}.") from err
+
+    def envelopes(self, from_index: int, *, limit: int = 1000) -> list[LedgerRow]:
+        """Rows from `from_index` on, in order, at most `limit`."""
+        query = select(tables.ledger).where(tables.ledger.c.index >= from_index).order_by(tables.ledger.c.index)
+        return [LedgerRow(*row) for row in self._rows(query.limit(limit))]
+
+    def ledger_size(self) -> int:
+        return int(self._rows(select(func.count()).select_from(tables.ledger))[0][0])
+
+    def seals(self) -> dict[str, Seal]:
+        return {row.round_opened: Seal(*row) for row in self._rows(select(tables.seals))}
+
+    def metrics(self, run: str) -> dict[str, MetricsRow]:
+        """Metrics of a run by contribution digest."""
+        query = select(tables.metrics).where(tables.metrics.c.run == run)
+        return {row.contribution: MetricsRow(*row) for row in self._rows(query)}
+
+    def invitation(self, invitation_id: str) -> InvitationRow | None:
+        rows = self._rows(select(tables.invitations).where(tables.invitations.c.id == invitation_id))
+        return InvitationRow(*rows[0]) if rows else None
+
+    def invitations(self) -> list[InvitationRow]:
+        return [InvitationRow(*row) for row in self._rows(select(tables.invitations).order_by(tables.invitations.c.id))]
+
+
+class Transaction:
+    """The writes that belong together."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def check_schema(self) -> None:
+        tables.metadata.create_all(self._connection)
+        found = self._connection.execute(select(tables.schema.c.version)).scalar_one_or_none()
+        if found is None:
+            self._connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+        elif found != tables.SCHEMA_VERSION:
+            raise StorageFailure(
+                f"The state database has schema version {found}, expected {tables.SCHEMA_VERSION}.",
+                "Start the release that made it, or restore a backup.",
+            )
+
+    def append(self, row: LedgerRow) -> None:
+        """One more ledger row; its index must be the ledger's size (the primary key refuses a second one)."""
+        self._connection.execute(
+            insert(tables.ledger).values(
+                index=row.index, digest=row.digest, kind=row.kind, appended_at=row.appended_at, envelope=row.envelope
+            )
+        )
+
+    def seal(self, seal: Seal) -> None:
+        self._connection.execute(
+            insert(tables.seals).values(round_opened=seal.round_opened, reason=seal.reason, sealed_at=seal.sealed_at)
+        )
+
+    def unseal(self, round_opened: str) -> None:
+        """Forget a seal, in the transaction that writes the round-closed."""
+        self._connection.execute(delete(tables.seals).where(tables.seals.c.round_opened == round_opened))
+
+    def keep_metrics(self, row: MetricsRow) -> None:
+        self._connection.execute(
+            insert(tables.metrics).values(
+                contribution=row.contribution, run=row.run, content=row.content, salt=row.salt
+            )
+        )
+
+    def invite(self, row: InvitationRow) -> None:
+        """A new invitation; open ones of the same institution are withdrawn."""
+        self._connection.execute(
+            delete(tables.invitations).where(
+                tables.invitations.c.institution == row.institution, tables.invitations.c.redeemed_by.is_(None)
+            )
+        )
+        self._connection.execute(
+            insert(tables.invitations).values(
+                id=row.id,
+                institution=row.institution,
+                roles=row.roles,
+                secret_sha256=row.secret_sha256,
+                expires_at=row.expires_at,
+            )
+        )
+
+    def redeem(self, invitation_id: str, *, redeemed_by: str, certificate_pem: bytes, roster_index: int) -> None:
+        self._connection.execute(
+            update(tables.invitations)
+            .where(tables.invitations.c.id == invitation_id)
+            .values(redeemed_by=redeemed_by, certificate_pem=certificate_pem, roster_index=roster_index)
+        )
+
+
+def _sqlite_pragmas(engine: Engine, *, wal: bool) -> None:
+    """Durability and transactions; sqlite3's own implicit transactions are switched off for that."""
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        if wal:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    def on_begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)

@@ -1,0 +1,137 @@
+"""`llmasos plan`: look at a plan, check it, and prepare what a run starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common import strict_yaml
+from common.errors import UsageError
+from common.plan.explain import Explanation, Row, explain
+from common.plan.load import load_plan, plan_schema, plan_yaml
+from common.plan.model import Plan
+from common.terminal import WIDTH, FormatOption, OutputFormat, Terminal, new_app
+
+app = new_app("plan", "Look at a plan, check it, prepare it for a run.")
+
+PlanFile = Annotated[Path, typer.Argument(help="A plan, as YAML.", show_default=False)]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Set a field, as in local.steps=50. Repeatable."),
+]
+
+
+@app.command()
+def show(plan: PlanFile, settings: Override = None, output: FormatOption = OutputFormat.HUMAN) -> None:
+    """Print the whole plan, every default visible."""
+    loaded = load_plan(plan, overrides=overrides(settings))
+    text = plan_yaml(loaded).rstrip()
+    Terminal(output).result(text, data=_data(loaded), quiet=text)
+
+
+@app.command("explain")
+def explain_command(plan: PlanFile, settings: Override = None, output: FormatOption = OutputFormat.HUMAN) -> None:
+    """Say what each field means, what follows from it, and what happens in a round."""
+    explanation = explain(load_plan(plan, overrides=overrides(settings)))
+    Terminal(output).result(_in_words(explanation), data=dataclasses.asdict(explanation))
+
+
+@app.command()
+def check(plan: PlanFile, settings: Override = None, output: FormatOption = OutputFormat.HUMAN) -> None:
+    """Say whether the plan is valid; exit with 2 and the reasons if not."""
+    loaded = load_plan(plan, overrides=overrides(settings))
+    line = (
+        f"{plan}: valid. {loaded.model.type}, {loaded.rounds} rounds of {loaded.local.steps} steps, "
+        f"quorum {loaded.quorum}."
+    )
+    Terminal(output).result(line, data={"valid": True, "name": loaded.name})
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of plan files, for editors."""
+    Terminal().result(json.dumps(plan_schema(), indent=2), data=None)
+
+
+@app.command()
+def prepare(
+    plan: PlanFile,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to make. Default: prepared/NAME.")] = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Make initial weights, tokenizer and tensor list, pinned by digest: what `run start` takes."""
+    folder = out or Path("prepared") / load_plan(plan).name
+    terminal = Terminal(output)
+    terminal.progress(f"preparing {plan}")
+    from llmasos.preparation import prepare as prepare_plan  # lazily: only this command needs torch
+
+    draft = prepare_plan(plan, folder).draft
+    elements = sum(tensor.elements for tensor in draft.manifest)
+    data = {
+        "run": draft.run,
+        "folder": str(folder),
+        "parameters": elements,
+        "tensors": len(draft.manifest),
+        "model": draft.initial.model.model_dump(),
+        "tokenizer": draft.initial.tokenizer.model_dump(),
+    }
+    human = (
+        f"run        {draft.run}\nparameters {elements:,} in {len(draft.manifest)} tensors\n"
+        f"model      {draft.initial.model}\ntokenizer  {draft.initial.tokenizer}\n\n"
+        f"Next: llmasos-coordinator run start {folder}"
+    )
+    terminal.result(human, data=data, quiet=str(folder))
+
+
+def overrides(settings: list[str] | None) -> dict[str, object]:
+    """`["local.steps=50"]` as overrides for `load_plan`; values are read as YAML.
+
+    Raises:
+        UsageError: no `=` in one.
+    """
+    return dict(_setting(text) for text in settings or [])
+
+
+def _setting(text: str) -> tuple[str, object]:
+    field, sign, value = text.partition("=")
+    if not sign or not field:
+        raise UsageError(f"--set expected FIELD=VALUE, got {text!r}.")
+    return field, strict_yaml.read(value, source=f"--set {field}").value
+
+
+# --- writing -------------------------------------------------------------------------------------------------------------
+
+
+def _data(plan: Plan) -> object:
+    return plan.model_dump(mode="json")
+
+
+def _in_words(explanation: Explanation) -> str:
+    lines: list[str] = []
+    section: str | None = None
+    for row in explanation.rows:
+        if row.section != section:
+            section = row.section
+            lines += ["", f"{section or 'plan'}"]
+        lines += _row_lines(row)
+    lines += ["", "What follows from it"]
+    for number in explanation.derived:
+        lines += [f"  {number.name}: {number.value}", *_wrapped(number.meaning, "      ")]
+    lines += ["", "What happens in a round"]
+    for position, sentence in enumerate(explanation.prose, start=1):
+        lines += textwrap.wrap(sentence, WIDTH, initial_indent=f"  {position}. ", subsequent_indent="     ")
+    return "\n".join(lines).strip("\n")
+
+
+def _row_lines(row: Row) -> list[str]:
+    mark = "  (default)" if row.is_default else ""
+    return [f"  {row.field}: {row.value}{mark}", *_wrapped(row.meaning, "      ")]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -1,0 +1,30 @@
+"""What the `train` extra brings, checked before it is imported, and kept from calling home."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from common.errors import MissingExtra
+
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+
+
+def require_train(*packages: str, task: str) -> None:
+    """Make sure that `packages` can be imported, and that none of them reaches for the network.
+
+    To be called before the first import of one of them. The hub's own switches are read when it is imported, so they are
+    set here; they stay set for child processes, too.
+
+    Raises:
+        MissingExtra: names the task and the packages that are absent.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.")
+    os.environ.update(_OFFLINE)

@@ -1,0 +1,134 @@
+"""Text from a model folder, on the CPU, offline.
+
+print(generate_text(Path("out/demo/model"), "import ", max_new_tokens=100, temperature=0.8))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import InvalidConfiguration, UsageError
+from llmasos.extras import require_train
+from llmasos.models.architecture import MODEL_TYPES, model_class
+from llmasos.tokenizers import end_of_document_id, load
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+_FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
+_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: temperature 0 takes the likeliest, else one is drawn, from the `top_k` likeliest if set."""
+
+    temperature: float = 0.8
+    top_k: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:
+            raise UsageError(f"temperature is {self.temperature}, expected 0 to 100.", "0 takes the likeliest token.")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k is {self.top_k}, expected 1 or more.", "Leave it out to draw from all tokens.")
+
+
+def generate_text(
+    model_dir: Path,
+    prompt: str,
+    *,
+    max_new_tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> str:
+    """`prompt` and what the model writes after it, up to the end of a document or `max_new_tokens`.
+
+    The same arguments give the same text on the same machine. An empty prompt begins a document. Of a text longer than the
+    model's context, the model sees the newest part.
+
+    Raises:
+        UsageError: `model_dir` is not the folder of a model that this release knows, or a setting is out of range.
+        MissingExtra: torch, transformers or tokenizers are not installed.
+    """
+    require_train("torch", "transformers", "tokenizers", task="generate text")
+    sampling = Sampling(temperature, top_k, seed)
+    if max_new_tokens < 0:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}, expected 0 or more.")
+    model = _load_model(model_dir)
+    tokenizer = load(model_dir / "tokenizer.json")
+    end = end_of_document_id(tokenizer)
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    written: list[int] = []
+    for token in _continue(model, ids or [end], sampling):
+        if token == end or len(written) == max_new_tokens:
+            break
+        written.append(token)
+    return str(tokenizer.decode([*ids, *written], skip_special_tokens=False))
+
+
+def _load_model(model_dir: Path) -> PreTrainedModel:
+    """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched."""
+    absent = [name for name in _FILES if not (model_dir / name).is_file()]
+    if absent:
+        raise UsageError(f"{model_dir} is no model folder: it holds no {' and no '.join(absent)}.", _FIX)
+    try:
+        config = json.loads((model_dir / "config.json").read_bytes())
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        found = model_class(str(model_type))
+        model: PreTrainedModel = found.from_pretrained(
+            model_dir, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        )
+    except InvalidConfiguration as err:
+        raise UsageError(f"{model_dir} holds a model of a type not in {', '.join(MODEL_TYPES)}.", _FIX) from err
+    except (OSError, ValueError, RuntimeError, _safetensors_error()) as err:
+        raise UsageError(
+            f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
+        ) from err
+    model.train(False)
+    return model
+
+
+def _safetensors_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    error: type[Exception] = SafetensorError
+    return error
+
+
+def _continue(model: PreTrainedModel, ids: list[int], sampling: Sampling) -> Iterator[int]:
+    """Tokens after `ids`, without end. Keys and values are kept; when the context is full, its newer half starts a new one."""
+    import torch
+
+    context = int(model.config.max_position_embeddings)
+    generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
+    seen = list(ids[-context:])
+    fresh, cache = seen, None
+    with torch.inference_mode():
+        while True:
+            out = model(input_ids=torch.tensor([fresh]), past_key_values=cache, use_cache=True)
+            token = _choose(out.logits[0, -1], sampling, generator)
+            yield token
+            seen.append(token)
+            fresh, cache = [token], out.past_key_values
+            if len(seen) > context:
+                seen = seen[-max(1, context // 2) :]
+                fresh, cache = list(seen), None
+
+
+def _choose(logits_V: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    import torch
+
+    if sampling.temperature == 0:
+        return int(logits_V.argmax())
+    scaled_V = logits_V.double() / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < scaled_V.numel():
+        least = scaled_V.topk(sampling.top_k).values[-1]
+        scaled_V = scaled_V.masked_fill(scaled_V < least, -torch.inf)
+    return int(torch.multinomial(scaled_V.softmax(dim=-1), 1, generator=generator))

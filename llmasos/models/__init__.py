@@ -1,0 +1,9 @@
+"""Models: from a plan's architecture to weights, to a file in the wire's layout, to a folder that others can load.
+
+architecture.py   a plan's model section → a transformers configuration, by allow-list
+build.py          configuration + seed → module
+manifest.py       module → ordered tensor manifest
+initial.py        the initial weights, the same bits on every machine
+tensors.py        module ↔ model file, base + module → delta file; streamed
+export.py         module → Hugging Face folder
+"""

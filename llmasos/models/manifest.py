@@ -1,0 +1,41 @@
+"""The tensor manifest of a module: what a run pins, in the order of the bytes of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from common.errors import WrongTensors
+from common.statements.kinds import Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+def manifest_of(model: torch.nn.Module) -> tuple[Tensor, ...]:
+    """The ordered list of a model's tensors: parameters that learn, then parameters and persistent buffers that do not.
+
+    A tied weight stands once, under the first of its names. Buffers that are rebuilt from the configuration (rotary
+    frequencies, causal masks) are not part of a model's state and do not appear; nor do integer buffers.
+
+    Raises:
+        WrongTensors: a tensor is not float32.
+    """
+    parameters = list(model.named_parameters())
+    trainable = [_tensor(name, value, "trainable") for name, value in parameters if value.requires_grad]
+    frozen = [_tensor(name, value, "frozen") for name, value in parameters if not value.requires_grad]
+    frozen += [_tensor(name, value, "frozen") for name, value in _persistent_float_buffers(model)]
+    return (*trainable, *frozen)
+
+
+def _persistent_float_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    kept = model.state_dict(keep_vars=True).keys()
+    return ((name, value) for name, value in model.named_buffers() if name in kept and value.is_floating_point())
+
+
+def _tensor(name: str, value: torch.Tensor, group: str) -> Tensor:
+    import torch
+
+    if value.dtype != torch.float32:
+        raise WrongTensors(f"Tensor {name} is {value.dtype}, expected float32.", "Build the model in float32.")
+    return Tensor.model_validate({"name": name, "shape": tuple(value.shape), "group": group})

@@ -1,0 +1,87 @@
+"""The run's last global model: in Hugging Face layout, on everybody's held-out text, and a sample of what it writes.
+
+torch is imported inside the functions: a simulation that fails before needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmasos.preparation import Prepared
+from llmasos.simulation.deployment import InstitutionFolder
+from llmasos.simulation.results import Scores, scores_from_sums
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmasos.training.corpus import Corpus
+
+SAMPLE_TOKENS = 80
+SAMPLE_SEED = 1
+
+
+def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
+    """The model that `run export` gave as `tensors`.
+
+    Raises:
+        WrongTensors, StorageFailure: they are not the plan's, or cannot be read.
+    """
+    from llmasos.models.build import build_model, read_tensors
+    from llmasos.tokenizers import load, vocab_size_of
+
+    plan = prepared.draft.plan
+    model = build_model(plan.model, vocab_size=vocab_size_of(load(prepared.tokenizer)), seed=plan.seed)
+    read_tensors(model, tensors, prepared.draft.manifest)
+    return model
+
+
+def export_final(prepared: Prepared, tensors: Path, folder: Path) -> None:
+    """Write `folder` in Hugging Face layout."""
+    from llmasos.models.build import export_hf
+
+    export_hf(load_final(prepared, tensors), prepared.tokenizer, folder)
+
+
+def sample(folder: Path, prompt: str) -> str:
+    """What the model writes after `prompt`, without it; the same each time."""
+    from llmasos.generation import generate_text
+
+    text = generate_text(folder, prompt, max_new_tokens=SAMPLE_TOKENS, seed=SAMPLE_SEED)
+    return text.removeprefix(prompt)
+
+
+@contextmanager
+def _corpora(
+    prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path
+) -> Iterator[dict[str, Corpus]]:
+    from contextlib import ExitStack
+
+    from llmasos.training.corpus import Source, prepare_corpus
+
+    with ExitStack() as open_files:
+        yield {
+            one.name: open_files.enter_context(
+                prepare_corpus(
+                    [Source(one.folder.resolve(), one.text_column)], prepared.tokenizer, tokens, prepared.draft.plan
+                )
+            )
+            for one in institutions
+        }
+
+
+def encode_texts(prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path) -> None:
+    """Encode all institutions' text once, for all baselines that follow."""
+    with _corpora(prepared, institutions, tokens):
+        pass
+
+
+def measure(prepared: Prepared, tensors: Path, institutions: Sequence[InstitutionFolder], tokens: Path) -> Scores:
+    """The model on every institution's held-out text, for plans that show nobody's numbers but the sum."""
+    from llmasos.evaluation.perplexity import evaluate
+
+    model = load_final(prepared, tensors)
+    with _corpora(prepared, institutions, tokens) as corpora:
+        return scores_from_sums({name: evaluate(model, one.held_out_windows()) for name, one in corpora.items()})

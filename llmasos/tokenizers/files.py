@@ -1,0 +1,77 @@
+"""Tokenizers on disk: one JSON file, loaded without what a foreign file may do to our text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import StorageFailure, UnreadableData, UsageError
+from llmasos.atomic import BY_UMASK, replacing
+from llmasos.extras import require_train
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_OF_DOCUMENT = "<|endoftext|>"
+MAX_FILE_BYTES = 256 * 1024 * 1024
+
+
+def load(path: Path) -> Tokenizer:
+    """The tokenizer in `path`, ready to encode whole documents.
+
+    Truncation and padding that the file may ask for are switched off, and text that happens to spell a special token is
+    encoded as text, so that no document can end another.
+
+    Raises:
+        StorageFailure: the file cannot be read.
+        UnreadableData: it is not a tokenizers JSON file.
+        UsageError: it has no `<|endoftext|>` token.
+    """
+    require_train("tokenizers", task="load a tokenizer")
+    from tokenizers import Tokenizer
+
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableData(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too large for a tokenizer.")
+        content = path.read_bytes()
+    except OSError as err:
+        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as err:  # the library raises bare Exception, and ValueError, for any file it does not know
+        raise UnreadableData(f"{path} is not a tokenizers JSON file.", "Name a tokenizer.json.") from err
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    if tokenizer.token_to_id(END_OF_DOCUMENT) is None:
+        raise UsageError(
+            f"{path} has no token {END_OF_DOCUMENT}, which ends a document.", "Add it as a special token, or train one."
+        )
+    return tokenizer
+
+
+def save(tokenizer: Tokenizer, path: Path) -> None:
+    """Write the tokenizer as JSON; the same tokenizer always gives the same bytes.
+
+    Raises:
+        StorageFailure: the file cannot be written.
+    """
+    with replacing(path, mode=BY_UMASK) as file:
+        file.write(tokenizer.to_str(pretty=False).encode())
+
+
+def end_of_document_id(tokenizer: Tokenizer) -> int:
+    """The id of `<|endoftext|>`.
+
+    Raises:
+        UsageError: the tokenizer has no such token.
+    """
+    found = tokenizer.token_to_id(END_OF_DOCUMENT)
+    if found is None:
+        raise UsageError(f"The tokenizer has no token {END_OF_DOCUMENT}.", "Load it with llmasos.tokenizers.load.")
+    return int(found)
+
+
+def vocab_size_of(tokenizer: Tokenizer) -> int:
+    """Rows that an embedding needs: the largest id plus one, since a foreign file may leave ids out."""
+    return int(max(tokenizer.get_vocab(with_added_tokens=True).values())) + 1

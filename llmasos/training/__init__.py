@@ -1,0 +1,8 @@
+"""Local training: what one institution does between a base model and its delta.
+
+corpus     folders of text → training and held-out tokens on disk
+schedule   learning rate, a pure function of the global step
+loop       AdamW steps of a round, each a pure function of (weights, moments, seed, step)
+snapshot   training state on disk, from which a worker goes on with the same bits
+baseline   the same training without a federation: alone, or on pooled data
+"""

@@ -1,0 +1,210 @@
+"""The local optimizer at work: steps of a round, each a pure function of weights, moments, seed and step.
+
+    training = LocalTraining(plan, model, machine)
+    sums = training.run_round(RoundWork(trained_rounds=0, seed=7), draw)      # weights are changed in place
+
+Nothing random outlives a step: dropout is reseeded from (seed, step), batches come from `draw(step)`, the learning rate from
+the global step. So training that stops at a step boundary and goes on from weights and moments gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from common.errors import NonFiniteDelta, StorageFailure
+from common.plan.model import AdamW, Plan
+from llmasos.evaluation.perplexity import next_token_nats, to_fixed
+from llmasos.training.device import Machine
+from llmasos.training.schedule import learning_rate, total_steps
+
+Draw = Callable[[int], npt.NDArray[np.int64]]
+"""The batch of a step in the round: int64, shape (B, sequence_length + 1)."""
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSums:
+    """What was trained so far in a round. `loss_sum_fixed` adds up mean step losses, nats × 2^16."""
+
+    steps: int = 0
+    num_tokens: int = 0
+    loss_sum_fixed: int = 0
+
+    @property
+    def mean_loss_fixed(self) -> int | None:
+        return None if self.steps == 0 else round(self.loss_sum_fixed / self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundWork:
+    """One round's work. `done` is where a snapshot left off; `steps` cuts the plan's steps short."""
+
+    trained_rounds: int
+    seed: int
+    done: RoundSums = field(default_factory=RoundSums)
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step boundary, at which weights and moments may be read. `loss_fixed` is the step's mean loss."""
+
+    step: int
+    steps: int
+    loss_fixed: int
+    sums: RoundSums
+
+
+def _ignore(done: StepDone) -> None:
+    pass
+
+
+def _step_seed(seed: int, step: int) -> int:
+    digest = hashlib.sha256(f"llmasos step {seed} {step}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _adamw(plan: AdamW, parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        parameters,
+        lr=float(plan.learning_rate),
+        betas=(float(plan.beta1), float(plan.beta2)),
+        eps=float(plan.epsilon),
+        weight_decay=float(plan.weight_decay),
+        fused=True,
+    )
+
+
+class LocalTraining:
+    """Trains `model` in place as the plan's `local` section says. The model stays on the machine's device.
+
+    Weight decay is torch's: decoupled, on every parameter.
+    """
+
+    def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine) -> None:
+        self.model = model.to(machine.device)
+        self.machine = machine
+        self.deviations = machine.deviations(plan.local.precision)
+        self._local = plan.local
+        self._total_steps = total_steps(plan)
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self._names = [name for name, _ in named]
+        self._parameters = [weight for _, weight in named]
+        self._optimizer = _adamw(self._local.optimizer, self._parameters)
+
+    def run_round(self, work: RoundWork, draw: Draw, on_step: Callable[[StepDone], None] = _ignore) -> RoundSums:
+        """Train the steps of a round that are not done yet; `on_step` is called at each step boundary.
+
+        Raises:
+            NonFiniteDelta: loss or gradient became NaN or infinite.
+        """
+        self.model.train()
+        sums, steps = work.done, self._local.steps if work.steps is None else work.steps
+        for step in range(sums.steps, steps):
+            batch_BT = draw(step)
+            loss_fixed = to_fixed(self._step(batch_BT, work, step))
+            tokens = batch_BT.shape[0] * (batch_BT.shape[1] - 1)
+            sums = replace(
+                sums,
+                steps=step + 1,
+                num_tokens=sums.num_tokens + tokens,
+                loss_sum_fixed=sums.loss_sum_fixed + loss_fixed,
+            )
+            on_step(StepDone(step + 1, steps, loss_fixed, sums))
+        self._optimizer.zero_grad(set_to_none=True)  # gradients are as large as the model, which lives on
+        return sums
+
+    def _step(self, batch_BT: npt.NDArray[np.int64], work: RoundWork, step: int) -> float:
+        """One optimizer step; its mean loss in nats."""
+        torch.manual_seed(_step_seed(work.seed, step))
+        global_step = work.trained_rounds * self._local.steps + step
+        rate = learning_rate(self._local, global_step=global_step, total=self._total_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._accumulate(torch.from_numpy(batch_BT))
+        max_norm = float(self._local.max_gradient_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NonFiniteDelta(
+                f"Step {step + 1} of this round: loss is {loss}, gradient norm {norm}, expected finite numbers."
+            )
+        self._optimizer.step()
+        return loss
+
+    def _accumulate(self, tokens_BT: torch.Tensor) -> float:
+        """Gradients of the batch's mean loss, by micro-batches scaled by tokens; the mean loss in nats."""
+        size = self._local.micro_batch_size or self._local.batch_size
+        num_tokens = tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
+        nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
+        for micro_MT in torch.split(tokens_BT.to(self.machine.device), size):
+            with self.machine.autocast(self._local.precision):
+                micro_nats = next_token_nats(self.model, micro_MT).sum()
+            (micro_nats / num_tokens).backward()  # type: ignore[no-untyped-call]
+            nats += micro_nats.detach()
+        return float(nats) / num_tokens
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state by `NAME.MOMENT`; empty before the first step. Not copies."""
+        state: Mapping[int, Mapping[str, Any]] = self._optimizer.state_dict()["state"]
+        return {
+            f"{name}.{moment}": state[index][moment]
+            for index, name in enumerate(self._names)
+            if index in state
+            for moment in MOMENTS
+        }
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Trainable weights by name. Not copies."""
+        return {name: weight.detach() for name, weight in zip(self._names, self._parameters, strict=True)}
+
+    def load_moments(self, moments: Mapping[str, torch.Tensor]) -> None:
+        """Go on with the moments of a snapshot; an empty mapping starts afresh.
+
+        Raises:
+            StorageFailure: a moment is missing or has another shape than its weight.
+        """
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for index, (name, weight) in enumerate(zip(self._names, self._parameters, strict=True) if moments else ()):
+            state[index] = {moment: _pick(moments, f"{name}.{moment}") for moment in MOMENTS}
+            for moment in MOMENTS[1:]:
+                _check_shape(f"{name}.{moment}", state[index][moment], weight)
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Set the trainable weights.
+
+        Raises:
+            StorageFailure: a weight is missing or has another shape.
+        """
+        with torch.no_grad():
+            for name, weight in zip(self._names, self._parameters, strict=True):
+                value = _pick(weights, name)
+                _check_shape(name, value, weight)
+                weight.copy_(value)
+
+
+def _pick(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    if name not in tensors:
+        raise StorageFailure(
+            f"The snapshot lacks tensor {name}.", "Remove the snapshot's folder; the round begins again."
+        )
+    return tensors[name]
+
+
+def _check_shape(name: str, value: torch.Tensor, weight: torch.Tensor) -> None:
+    if value.shape != weight.shape:
+        raise StorageFailure(
+            f"The snapshot's tensor {name} has shape {tuple(value.shape)}, the model's {tuple(weight.shape)}.",
+            "Remove the snapshot's folder; the round begins again.",
+        )

@@ -1,0 +1,5 @@
+"""`python -m participant` is `llmasos-participant`."""
+
+from participant.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""llmasos-participant: join a consortium, run the daemon, see what it does and what left the house."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from common.clock import SystemClock
+from common.daemon import stop_event
+from common.errors import InvalidInvitation
+from common.identity.invitation import parse_invitation
+from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app, table
+from participant.config import HomeLayout
+from participant.journal import Journal
+from participant.status import read_status
+
+app = new_app("llmasos-participant", "Join a consortium, run the daemon, see what it does.")
+
+
+@app.command()
+def join(
+    invitation_file: Annotated[Path, typer.Option(help="The invitation; - reads it from standard input.")],
+    data: Annotated[Path, typer.Option(help="Folder of this institution's text; only the worker reads it.")],
+    text_column: Annotated[str | None, typer.Option(help="Field of .jsonl and .csv records.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the worker.")] = 1,
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Redeem an invitation. Keys are made here and never leave."""
+    from participant.joining import Joining
+    from participant.joining import join as redeem
+
+    folder = resolve_home(home, "participant")
+    invitation = parse_invitation(_read(invitation_file))
+    joined = redeem(folder, invitation, Joining(data, text_column, threads), SystemClock())
+    policy = HomeLayout(folder).policy
+    Terminal(output).result(
+        f"{joined.institution} is a member of {joined.consortium} (ledger index {joined.roster_index}).\n"
+        f"Fingerprint of the consortium: {joined.fingerprint}\n"
+        f"Policy: {policy}\n"
+        f"Next: llmasos-participant start --home {folder}",
+        data={
+            "institution": joined.institution,
+            "consortium": joined.consortium,
+            "fingerprint": joined.fingerprint,
+            "home": str(folder),
+        },
+        quiet=joined.institution,
+    )
+
+
+@app.command()
+def start(
+    home: HomeOption = None,
+    lifeline_fd: Annotated[int | None, typer.Option(help="Inherited pipe; the daemon ends when it closes.")] = None,
+) -> None:
+    """Run the participant, in the foreground, until SIGTERM or Ctrl-C."""
+    from participant.app import serve
+
+    serve(resolve_home(home, "participant"), stop_event(lifeline_fd))
+
+
+@app.command()
+def status(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
+    """What the daemon does now, and what left the house."""
+    from participant.app import load_config
+
+    folder = resolve_home(home, "participant")
+    config, layout = load_config(folder), HomeLayout(folder)
+    now = read_status(layout.status)
+    journal = Journal(layout.journal)
+    try:
+        left = journal.egress()
+        entries = len(journal.ledger())
+    finally:
+        journal.close()
+    data = {
+        "institution": config.institution,
+        "consortium": config.consortium,
+        **now,
+        "ledger_entries": entries,
+        "bytes_sent": sum(entry.bytes for entry in left),
+        "contributions": sum(entry.kind == "contribution" for entry in left),
+    }
+    rows = [
+        ["institution", f"{config.institution} of {config.consortium}"],
+        ["daemon", "running" if now["running"] else "not running"],
+        ["connection", str(now.get("connection", "-")) if now["running"] else "-"],
+        ["activity", _activity(now)],
+        ["ledger", f"{entries} entries, each verified here"],
+        ["left the house", f"{data['bytes_sent']:,} bytes in {data['contributions']} contributions"],
+        ["data", ", ".join(str(source.folder) for source in config.data)],
+    ]
+    Terminal(output).result(table(["", ""], rows), data=data, quiet="running" if now["running"] else "stopped")
+
+
+def _activity(now: dict[str, object]) -> str:
+    where = f" ({now['run']}, round {now['round']})" if now.get("run") else ""
+    return f"{now.get('activity', '-')}{where}"
+
+
+def _read(path: Path) -> str:
+    if str(path) == "-":
+        return sys.stdin.read(64 * 1024)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise InvalidInvitation(f"{path} cannot be read as text: {err}.") from err
+
+
+def main() -> NoReturn:
+    """The console script."""
+    run_app(app)

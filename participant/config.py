@@ -1,0 +1,84 @@
+"""The participant's configuration: HOME/participant.yaml, one section a component."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.names import Name
+
+
+class Section(BaseModel):
+    """Base: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CoordinatorAddresses(Section):
+    """Where the coordinator listens, as the invitation said."""
+
+    work: str
+    enrolment: str
+
+
+class DataFolder(Section):
+    """A folder of text that the worker reads."""
+
+    name: Name = "default"
+    folder: Path
+    text_column: Annotated[str | None, Field(description="Field of .jsonl and .csv records.")] = None
+
+
+class WorkerSettings(Section):
+    """How the training process runs."""
+
+    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads; the same number gives the same bits.")] = 1
+    snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    command: Annotated[
+        tuple[str, ...] | None,
+        Field(description="Starts the worker; the default is this Python, -m participant.worker."),
+    ] = None
+
+
+class Logging(Section):
+    """Where events go. `text` for people, `json` for machines."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class ParticipantConfig(Section):
+    """The whole file."""
+
+    apiVersion: Literal["llmasos/v1"] = "llmasos/v1"  # noqa: N815  the field's name in declarative files
+    institution: Name
+    consortium: Name
+    coordinator: CoordinatorAddresses
+    data: Annotated[tuple[DataFolder, ...], Field(min_length=1)]
+    worker: WorkerSettings = WorkerSettings()
+    logging: Logging = Logging()
+
+
+class HomeLayout:
+    """Where everything lies in a participant's home folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = home / "participant.yaml"
+        self.policy = home / "policy.yaml"
+        self.genesis = home / "genesis.json"
+        self.identity = home / "identity"
+        self.signing_key = self.identity / "signing.key.pem"
+        self.encryption_key = self.identity / "encryption.key.pem"
+        self.tls_key = self.identity / "tls.key.pem"
+        self.tls_certificate = self.identity / "tls.pem"
+        self.request = self.identity / "request.der"
+        self.journal = home / "journal.sqlite"
+        self.blobs = home / "blobs"
+        self.jobs = home / "jobs"
+        self.logs = home / "logs"
+        self.worker_log = self.logs / "worker.log"
+        self.lock = home / "lock"
+        self.status = home / "status.json"

@@ -1,0 +1,65 @@
+"""status.json: what the daemon does, for `llmasos-participant status` and for whoever looks into the home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from common.clock import Clock, rfc3339
+from common.homes import atomic_write
+
+
+class StatusFile:
+    """Written at each change; thread-safe."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._fields: dict[str, Any] = {"pid": os.getpid(), "connection": "connecting", "activity": "starting"}
+
+    def doing(self, activity: str, **fields: str | int) -> None:
+        """The agent's activity, with run and round where there are any."""
+        self._change({"activity": activity, "run": "", "round": 0, **fields})
+
+    def connection(self, state: str) -> None:
+        """`connected`, or `unreachable`."""
+        self._change({"connection": state})
+
+    def worker(self, **fields: str | int | bool) -> None:
+        """What is known of the worker."""
+        self._change({"worker": fields})
+
+    def stopped(self) -> None:
+        self._change({"activity": "stopped", "connection": "closed", "run": "", "round": 0})
+
+    def _change(self, fields: dict[str, Any]) -> None:
+        with self._lock:
+            after = {**self._fields, **fields}
+            if after == self._fields and self._path.exists():
+                return
+            self._fields = after
+            written = {**after, "changed_at": rfc3339(self._clock.now())}
+            atomic_write(self._path, json.dumps(written, indent=2).encode())
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The last status; `running` says whether its process is there."""
+    if not path.exists():
+        return {"activity": "never started", "running": False}
+    fields: dict[str, Any] = json.loads(path.read_text())
+    fields["running"] = fields.get("activity") != "stopped" and _alive(int(fields.get("pid", 0)))
+    return fields
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0

@@ -1,0 +1,87 @@
+"""One plan's data and model, in a job folder.
+
+JOB/
+    plan.json  tokenizer.json      from the agent
+    tokens/                        the institution's text, encoded (llmasos.training.corpus)
+    snapshots/                     training state (llmasos.training.snapshot)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from pydantic import ValidationError
+
+from common.errors import MalformedMessage, StorageFailure, WrongTensors
+from common.statements.kinds import PlanStatement, Tensor
+from llmasos.models.build import build_model, manifest_of
+from llmasos.tokenizers import load, vocab_size_of
+from llmasos.training.corpus import Corpus, Source, prepare_corpus
+from llmasos.training.snapshot import SnapshotFolder
+from participant.worker_protocol import Prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all rounds of a run share. The model's weights are those of the last round."""
+
+    folder: Path
+    statement: PlanStatement
+    corpus: Corpus
+    model: torch.nn.Module
+
+    @property
+    def snapshots(self) -> SnapshotFolder:
+        return SnapshotFolder(self.folder / "snapshots")
+
+    def path(self, name: str) -> Path:
+        """A file that the agent names, inside the job folder.
+
+        Raises:
+            MalformedMessage: the name leads out of it.
+        """
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise MalformedMessage(f"{name!r} is not a path inside the job folder.")
+        return self.folder / relative
+
+    def close(self) -> None:
+        self.corpus.close()
+
+
+def prepare_job(request: Prepare) -> Job:
+    """Read the plan, tokenise the data unless that was done before, and build the model.
+
+    Raises:
+        TooLittleData, UnreadableData, UsageError: about the data; see llmasos.datasets.
+        WrongTensors: this release builds other tensors than the plan's manifest lists.
+        StorageFailure: plan.json or a file cannot be read.
+    """
+    folder = Path(request.job)
+    try:
+        statement = PlanStatement.model_validate_json((folder / "plan.json").read_bytes())
+    except (OSError, ValidationError) as err:
+        raise StorageFailure(f"{folder / 'plan.json'} is not a readable plan: {type(err).__name__}.") from err
+    plan, tokenizer_path = statement.plan, folder / "tokenizer.json"
+    model = build_model(plan.model, vocab_size=vocab_size_of(load(tokenizer_path)), seed=plan.seed)
+    _check_manifest(manifest_of(model), statement.manifest)
+    sources = [Source(Path(one.folder), one.text_column) for one in request.data]
+    corpus = prepare_corpus(sources, tokenizer_path, folder / "tokens", plan)
+    return Job(folder, statement, corpus, model)
+
+
+def _check_manifest(built: tuple[Tensor, ...], listed: tuple[Tensor, ...]) -> None:
+    for ours, theirs in zip(built, listed, strict=False):
+        if ours != theirs:
+            raise WrongTensors(f"The plan lists tensor {_text(theirs)}, this release builds {_text(ours)}.", _FIX)
+    if len(built) != len(listed):
+        raise WrongTensors(f"The plan lists {len(listed)} tensors, this release builds {len(built)}.", _FIX)
+
+
+def _text(tensor: Tensor) -> str:
+    return f"{tensor.name} {tensor.shape} {tensor.group}"
+
+
+_FIX = "Install the release that prepared the plan, or ask the operator to prepare it with this one."

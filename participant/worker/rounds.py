@@ -1,0 +1,206 @@
+"""One round at an institution: measure the base model, train, write the delta, keep the optimizer's moments.
+
+A round that was interrupted goes on from its newest snapshot and ends with the same bits. The local optimizer's moments come
+from the newest round that was trained to its end, always by way of the disk: so a restarted worker and one that never stopped
+do the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import StorageFailure
+from llmasos.evaluation.perplexity import LossSums, evaluate
+from llmasos.models.tensors import read_tensors, write_delta
+from llmasos.training.device import Machine
+from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
+from llmasos.training.snapshot import Record, Snapshot, State
+from participant.worker.agent_side import AgentSide, StopRequested
+from participant.worker.job import Job
+from participant.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
+
+ENVIRONMENT_CHANGED = "environment-changed"
+"""Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""
+_PROGRESS_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RoundContext:
+    """What a round needs besides its message. `monotonic` counts seconds."""
+
+    job: Job
+    machine: Machine
+    agent: AgentSide
+    snapshot_seconds: float
+    monotonic: Callable[[], float]
+
+
+def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
+    """Measure the model and change nothing."""
+    started = context.monotonic()
+    sums = _measure_base(request, context)
+    context.job.model.to("cpu")
+    return Result(
+        round=request.round,
+        task="evaluate",
+        evaluation=_to_message(sums),
+        seconds=context.monotonic() - started,
+    )
+
+
+def train_round(request: Train, context: RoundContext) -> Result:
+    """Train from the base model, or go on from the round's newest snapshot, and leave the delta where the agent wants it.
+
+    Raises:
+        StopRequested: the agent wants the worker to end; a snapshot was taken first.
+        NonFiniteDelta: training diverged.
+        StorageFailure, WrongTensors: about the files of the job folder.
+    """
+    started = context.monotonic()
+    trained = TrainedRound(request, context)
+    try:
+        sums = trained.run()
+    finally:
+        context.agent.snapshot_wanted.clear()
+        context.job.model.to("cpu")
+    return Result(
+        round=request.round,
+        task="train",
+        evaluation=_to_message(trained.record.evaluation),
+        delta=request.delta,
+        num_tokens=sums.num_tokens,
+        train_loss_fixed=sums.mean_loss_fixed,
+        seconds=context.monotonic() - started,
+        deviations=tuple(sorted(trained.deviations)),
+    )
+
+
+class TrainedRound:
+    """One training round; `record` describes its state at the newest step boundary."""
+
+    def __init__(self, request: Train, context: RoundContext) -> None:
+        self._request = request
+        self._context = context
+        self._keep_moments = context.job.statement.plan.local.optimizer_state == "keep"
+        self._snapshots = context.job.snapshots
+        self._snapshot_at = context.monotonic() + context.snapshot_seconds
+        self._progress_at = 0.0
+        self.record = self._fresh_record()
+        self.deviations: set[str] = set()
+
+    def run(self) -> RoundSums:
+        """Evaluate, train, write the delta, keep the state; each step of it may be the first after a restart."""
+        job, request = self._context.job, self._request
+        snapshot = self._snapshots.newest_of(self.record) if request.resume else None
+        if snapshot is None:
+            sums = _measure_base(request, self._context)
+            self.record = self.record.model_copy(update={"evaluation": sums})
+        else:
+            read_tensors(job.model, job.path(request.base), job.statement.manifest)
+            self.record = self.record.model_copy(update={"evaluation": snapshot.record.evaluation})
+        training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        self.deviations |= set(training.deviations)
+        done = self._restore(training, snapshot)
+        work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done)
+        trained = training.run_round(
+            work,
+            lambda step: job.corpus.batch(seed=request.seed, step=step),
+            lambda boundary: self._at_boundary(training, boundary),
+        )
+        delta = job.path(request.delta)
+        delta.parent.mkdir(parents=True, exist_ok=True)
+        write_delta(delta, job.path(request.base), job.model, job.statement.manifest)
+        if self._keep_moments and trained != done:
+            self._write(training, trained)
+        return trained
+
+    def _restore(self, training: LocalTraining, snapshot: Snapshot | None) -> RoundSums:
+        """Weights and moments from where this round stopped, or moments from the round before."""
+        if snapshot is not None:
+            if snapshot.record.environment != self.record.environment:
+                self.deviations.add(ENVIRONMENT_CHANGED)
+            state = snapshot.load()
+            training.load_weights(state.weights)
+            training.load_moments(state.moments)
+            record = snapshot.record
+            return RoundSums(record.step, record.tokens, record.loss_sum_fixed)
+        if self._keep_moments:
+            before = self._snapshots.newest_finished_before(self.record.run, self.record.round)
+            if before is not None:
+                training.load_moments(before.load().moments)
+        return RoundSums()
+
+    def _at_boundary(self, training: LocalTraining, boundary: StepDone) -> None:
+        agent, now = self._context.agent, self._context.monotonic()
+        if now >= self._progress_at or boundary.step == boundary.steps:
+            self._progress_at = now + _PROGRESS_SECONDS
+            agent.send(_progress(self._request.round, boundary))
+        if boundary.step == boundary.steps:
+            return  # the delta comes at once, and the state with it
+        wanted, stopping = agent.snapshot_wanted.is_set(), agent.stop_wanted.is_set()
+        if wanted or stopping or now >= self._snapshot_at:
+            agent.snapshot_wanted.clear()
+            self._write(training, boundary.sums)
+            self._snapshot_at = self._context.monotonic() + self._context.snapshot_seconds
+            agent.send(SnapshotTaken(round=self._request.round, step=boundary.step))
+        if stopping:
+            raise StopRequested
+
+    def _write(self, training: LocalTraining, sums: RoundSums) -> None:
+        record = self.record.model_copy(
+            update={"step": sums.steps, "tokens": sums.num_tokens, "loss_sum_fixed": sums.loss_sum_fixed}
+        )
+        self._snapshots.write(record, State(training.weights(), training.moments()))
+
+    def _fresh_record(self) -> Record:
+        job, machine, request = self._context.job, self._context.machine, self._request
+        return Record(
+            run=job.statement.run,
+            round=request.round,
+            seed=request.seed,
+            base=_sha256_of(job.path(request.base)),
+            step=0,
+            steps=job.statement.plan.local.steps,
+            tokens=0,
+            loss_sum_fixed=0,
+            evaluation=LossSums(0, 0),
+            device=machine.name,
+            threads=machine.threads,
+            capability=machine.capability,
+            versions=machine.versions,
+        )
+
+
+def _measure_base(request: Train | Evaluate, context: RoundContext) -> LossSums:
+    """Read the base model and its held-out loss."""
+    job, local = context.job, context.job.statement.plan.local
+    context.agent.send(Progress(round=request.round, activity="evaluating"))
+    job.model.to(context.machine.device)
+    read_tensors(job.model, job.path(request.base), job.statement.manifest)
+    return evaluate(job.model, job.corpus.held_out_windows(), batch_size=local.micro_batch_size or local.batch_size)
+
+
+def _progress(round_number: int, boundary: StepDone) -> Progress:
+    return Progress(
+        round=round_number,
+        activity="training",
+        steps_done=boundary.step,
+        steps_total=boundary.steps,
+        tokens_done=boundary.sums.num_tokens,
+        loss_fixed=boundary.loss_fixed,
+    )
+
+
+def _to_message(sums: LossSums) -> EvaluationSums:
+    return EvaluationSums(loss_sum_fixed=sums.loss_sum_fixed, num_tokens=sums.num_tokens)
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as err:
+        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err

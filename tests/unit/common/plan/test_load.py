@@ -1,0 +1,156 @@
+"""Plans between YAML and the model."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import strict_yaml
+from common.errors import InvalidConfiguration
+from common.plan.load import load_plan, plan_schema, plan_yaml
+from common.plan.model import GPT2, MAX_NUM_TOKENS, Llama, Plan
+
+SMALLEST = "apiVersion: llmasos/v1\nname: tiny\n"
+
+
+def load(tmp_path: Path, text: str) -> Plan:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_plan(path)
+
+
+def test_the_smallest_plan_is_all_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALLEST) == Plan(apiVersion="llmasos/v1", name="tiny")
+
+
+def test_numbers_are_exactly_those_written(tmp_path: Path) -> None:
+    plan = load(tmp_path, SMALLEST + "local: {optimizer: {learning_rate: 0.1, epsilon: 1e-12, weight_decay: '0.05'}}\n")
+    assert plan.local.optimizer.learning_rate == Decimal("0.1")
+    assert plan.local.optimizer.epsilon == Decimal("1e-12")
+    assert plan.local.optimizer.weight_decay == Decimal("0.05")
+
+
+def test_overrides_win_and_none_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(SMALLEST + "rounds: 5\n")
+    plan = load_plan(path, overrides={"local.steps": 3, "rounds": None})
+    assert (plan.local.steps, plan.rounds) == (3, 5)
+
+
+def test_the_environment_never_changes_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMASOS_LOCAL__STEPS", "999")
+    assert load(tmp_path, SMALLEST).local.steps == 25
+
+
+WRONG = {
+    "no version": ("name: tiny\n", r":1: apiVersion: expected a value, for it has no default\."),
+    "another version": (
+        "apiVersion: llmasos/v2\nname: x\n",
+        r":1: apiVersion: expected 'llmasos/v1', got 'llmasos/v2'\.",
+    ),
+    "a bad name": (
+        "apiVersion: llmasos/v1\nname: My Plan\n",
+        r":2: name: expected 1 to 63 lower-case .*, got 'My Plan'\.",
+    ),
+    "an unknown field": (SMALLEST + "local:\n  stepz: 3\n", r":4: local\.stepz: unknown field; did you mean 'steps'\?"),
+    "another model's field": (
+        SMALLEST + "model:\n  type: gpt2\n  hidden_size: 3\n",
+        r":5: model\.hidden_size: unknown field; known here: .*n_embd",
+    ),
+    "an unknown model": (
+        SMALLEST + "model: {type: bert}\n",
+        r":3: model\.type: expected one of 'gpt2', 'llama', got 'bert'\.",
+    ),
+    "no model type": (
+        SMALLEST + "model:\n  n_layer: 2\n",
+        r":3: model\.type: expected one of 'gpt2', 'llama', got nothing\.",
+    ),
+    "a word for a number": (
+        SMALLEST + "local: {optimizer: {learning_rate: fast}}\n",
+        r"learning_rate: .*, got 'fast'\.",
+    ),
+    "infinity": (SMALLEST + "max_delta_l2: Infinity\n", r":3: max_delta_l2: expected a finite number, got"),
+    "zero steps": (SMALLEST + "local: {steps: 0}\n", r":3: local\.steps: expected at least 1, got 0\."),
+    "heads that do not divide": (
+        SMALLEST + "model: {type: gpt2, n_head: 3}\n",
+        r":3: model: n_head must divide n_embd",
+    ),
+    "a context too short": (
+        SMALLEST + "local: {sequence_length: 4096}\n",
+        r"local\.sequence_length is 4096, the model's context 128\.",
+    ),
+    "a weight beyond the bound": (
+        SMALLEST + "local: {steps: 1000000, batch_size: 65536}\n",
+        rf":3: local: steps × batch_size × sequence_length is [0-9,]+, at most {MAX_NUM_TOKENS:,} a round\.",
+    ),
+    "a cohort below the quorum": (SMALLEST + "cohort: {size: 2}\n", r"cohort\.size 2 is below quorum 3\."),
+    "bpe without text": (SMALLEST + "tokenizer: {type: bpe}\n", r":3: tokenizer\.text: expected a value"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_plan_says_where_and_what(tmp_path: Path, name: str) -> None:
+    text, message = WRONG[name]
+    with pytest.raises(InvalidConfiguration, match=message):
+        load(tmp_path, text)
+
+
+def test_a_shown_plan_holds_every_field_and_loads_back_equal(tmp_path: Path) -> None:
+    plan = load(
+        tmp_path, SMALLEST + "tokenizer: {type: bpe, text: 'no'}\ndescription: 'ja: nein'\nstop: {patience_rounds: 2}\n"
+    )
+    text = plan_yaml(plan)
+    assert load(tmp_path, text) == plan
+    shown = strict_yaml.read(text, source="shown").value
+    assert list(shown) == list(Plan.model_fields)
+    assert shown["local"]["optimizer"]["learning_rate"] == Decimal("0.002")
+    assert "learning_rate: 0.002\n" in text
+    assert "size: null\n" in text
+
+
+_numbers = st.decimals(min_value="0.000001", max_value=10, allow_nan=False, allow_infinity=False, places=9)
+
+
+@given(
+    rate=_numbers,
+    seed=st.integers(0, 2**32 - 1),
+    model=st.sampled_from([GPT2(), Llama()]),
+    name=st.from_regex(r"\A[a-z]{1,20}\Z"),
+)
+def test_any_plan_survives_yaml(rate: Decimal, seed: int, model: GPT2 | Llama, name: str) -> None:
+    plan = Plan.model_validate(
+        {
+            "apiVersion": "llmasos/v1",
+            "name": name,
+            "seed": seed,
+            "model": model,
+            "local": {"optimizer": {"learning_rate": rate}},
+        }
+    )
+    assert Plan.model_validate(strict_yaml.read(plan_yaml(plan), source="x").value) == plan
+
+
+def test_the_schema_describes_every_field_for_editors() -> None:
+    schema = json.loads(json.dumps(plan_schema()))
+    assert schema["required"] == ["apiVersion", "name"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["rounds"]["description"].startswith("Training rounds")
+    sections = {name: section["properties"] for name, section in schema["$defs"].items()}
+    undescribed = [
+        f"{section}.{field}"
+        for section, fields in sections.items()
+        for field, facts in fields.items()
+        if "description" not in facts and field != "type" and "$ref" not in facts and "oneOf" not in facts
+    ]
+    assert undescribed == []
+
+
+def test_the_schema_says_which_tag_means_which_section() -> None:
+    discriminator = plan_schema()["properties"]["model"]["discriminator"]
+    assert discriminator["propertyName"] == "type"
+    assert set(discriminator["mapping"]) == {"gpt2", "llama"}

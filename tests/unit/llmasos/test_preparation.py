@@ -1,0 +1,190 @@
+"""A prepared folder is pinned by digest, made whole or not at all, and equal for equal input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from common.blobs.reference import CHUNK_BYTES  # noqa: E402
+from common.errors import (  # noqa: E402
+    AlreadyInitialised,
+    BadBlobReference,
+    InvalidConfiguration,
+    MissingExtra,
+    NotInitialised,
+    StorageFailure,
+    TooLittleData,
+    UsageError,
+)
+from common.statements.kinds import PlanStatement  # noqa: E402
+from llmasos import extras  # noqa: E402
+from llmasos.models.build import build_model, manifest_of, read_tensors  # noqa: E402
+from llmasos.preparation import Prepared, file_reference, load_prepared, prepare, random_suffix  # noqa: E402
+from llmasos.tokenizers import bytes_tokenizer, load, save, vocab_size_of  # noqa: E402
+from tests.support.texts import make_public_text  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+PLAN = """\
+apiVersion: llmasos/v1
+name: tiny
+seed: 3
+model: {type: gpt2, n_layer: 1, n_head: 2, n_embd: 16, n_positions: 16}
+tokenizer: {type: bpe, vocab_size: 300, text: ./public}
+local: {steps: 2, batch_size: 2, sequence_length: 16}
+"""
+
+
+def write_plan(folder: Path, text: str = PLAN) -> Path:
+    folder.mkdir(exist_ok=True)
+    if not (folder / "public").exists():
+        make_public_text(folder / "public")
+    (folder / "plan.yaml").write_text(text)
+    return folder / "plan.yaml"
+
+
+def prepared(tmp_path: Path, out: str = "out") -> Prepared:
+    return prepare(write_plan(tmp_path / "plans"), tmp_path / out, suffix=lambda: "0a1b2c")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_prepared_run_loads_again_as_what_was_made(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    assert made.draft.run == "tiny-0a1b2c"
+    assert sorted(files(made.folder)) == ["draft.json", "model.safetensors", "plan.yaml", "tokenizer.json"]
+    assert load_prepared(made.folder) == made
+    assert (made.folder / "plan.yaml").read_text() == PLAN
+
+
+def test_the_draft_pins_model_manifest_and_tokenizer(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    draft = made.draft
+    assert draft.initial.model == file_reference(made.model, "blake3")
+    assert draft.initial.tokenizer == file_reference(made.tokenizer, "blake3")
+    vocab_size = vocab_size_of(load(made.tokenizer))
+    assert vocab_size == 300
+    expected = build_model(draft.plan.model, vocab_size=vocab_size, seed=3)
+    assert draft.manifest == manifest_of(expected)
+    loaded = build_model(draft.plan.model, vocab_size=vocab_size, seed=4)
+    read_tensors(loaded, made.model, draft.manifest)
+    for name, value in expected.named_parameters():
+        assert torch.equal(value, loaded.get_parameter(name)), name
+
+
+def test_the_draft_is_canonical_json(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    content = (made.folder / "draft.json").read_bytes()
+    assert PlanStatement.model_validate_json(content) == made.draft
+    assert (
+        content == json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    )
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    assert files(prepared(tmp_path, "a").folder) == files(prepared(tmp_path, "b").folder)
+
+
+def test_runs_of_one_plan_have_ids_of_their_own() -> None:
+    assert len({random_suffix() for _ in range(20)}) > 15
+    assert all(len(random_suffix()) == 6 for _ in range(5))
+
+
+def test_a_long_plan_name_still_gives_a_run_id(tmp_path: Path) -> None:
+    name = "a" * 49 + "-" + "b" * 13
+    plan = write_plan(tmp_path / "plans", PLAN.replace("name: tiny", f"name: {name}"))
+    assert prepare(plan, tmp_path / "out", suffix=lambda: "0a1b2c").draft.run == "a" * 49 + "-0a1b2c"
+
+
+def test_bytes_and_given_tokenizers_need_no_text(tmp_path: Path) -> None:
+    bpe = "{type: bpe, vocab_size: 300, text: ./public}"
+    plan = write_plan(tmp_path / "plans", PLAN.replace(bpe, "{type: bytes}"))
+    by_bytes = prepare(plan, tmp_path / "a", suffix=lambda: "0a1b2c")
+    save(bytes_tokenizer(), tmp_path / "plans" / "mine.json")
+    plan.write_text(PLAN.replace(bpe, "{type: given, path: mine.json}"))
+    given = prepare(plan, tmp_path / "b", suffix=lambda: "0a1b2c")
+    assert given.draft.initial == by_bytes.draft.initial
+    assert given.draft.manifest[0].shape == (257, 16)
+
+
+def test_a_consortium_on_sha256_gets_sha256_references(tmp_path: Path) -> None:
+    made = prepare(write_plan(tmp_path / "plans"), tmp_path / "out", suffix=lambda: "0a1b2c", algorithm="sha256")
+    assert made.draft.initial.model.algorithm == "sha256"
+    assert load_prepared(made.folder) == made
+
+
+def test_a_file_of_several_chunks_has_a_reference(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"x" * (CHUNK_BYTES + 1))
+    (tmp_path / "nothing").write_bytes(b"")
+    reference = file_reference(tmp_path / "blob", "blake3")
+    assert (reference.size, reference.chunks) == (CHUNK_BYTES + 1, 2)
+    assert file_reference(tmp_path / "nothing", "sha256").root.startswith("e3b0c44298fc1c14")
+
+
+def test_a_taken_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(AlreadyInitialised, match=r"out exists already and is not an empty folder\."):
+        prepared(tmp_path)
+    assert files(tmp_path / "out") == {"mine.txt": b"mine"}
+    (tmp_path / "out" / "mine.txt").unlink()
+    assert prepared(tmp_path).draft.run == "tiny-0a1b2c"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("./public", "./absent", UsageError, "absent is not a folder of text"),
+        (
+            "./public",
+            "./empty",
+            TooLittleData,
+            "empty, which tokenizer.text names, holds no text to train a tokenizer on",
+        ),
+        ("n_head: 2", "n_head: 3", InvalidConfiguration, "n_head must divide n_embd"),
+        ("seed: 3", "sead: 3", InvalidConfiguration, "sead"),
+    ],
+)
+def test_a_plan_that_cannot_be_prepared_leaves_nothing_behind(
+    tmp_path: Path, old: str, new: str, error: type[Exception], message: str
+) -> None:
+    plan = write_plan(tmp_path / "plans", PLAN.replace(old, new))
+    (tmp_path / "plans" / "empty").mkdir()
+    with pytest.raises(error, match=message):
+        prepare(plan, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["plans"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_changed_file_is_refused(tmp_path: Path, name: str) -> None:
+    folder = prepared(tmp_path).folder
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(BadBlobReference, match=rf"{name} is blake3:[0-9a-f]+… .* bytes\), the draft says blake3:"):
+        load_prepared(folder)
+    (folder / name).unlink()
+    with pytest.raises(StorageFailure, match=rf"{name} could not be read: No such file"):
+        load_prepared(folder)
+
+
+def test_a_folder_without_a_sound_draft_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotInitialised, match=r"holds no draft\.json, so it is not a prepared run"):
+        load_prepared(tmp_path)
+    for content in (b"{}", b"{", b'{"run": 1.5}'):
+        (tmp_path / "draft.json").write_bytes(content)
+        with pytest.raises(InvalidConfiguration, match=r"draft\.json is not a draft of a plan statement"):
+            load_prepared(tmp_path)
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(MissingExtra, match=r"To prepare a plan, torch must be installed") as caught:
+        prepared(tmp_path)
+    assert "pip install 'llmasos[train]'" in str(caught.value)

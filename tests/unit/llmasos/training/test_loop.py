@@ -1,0 +1,146 @@
+"""The local optimizer: golden losses, the same bits twice, and what a plain torch loop would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from common.errors import NonFiniteDelta, StorageFailure  # noqa: E402
+from llmasos.evaluation.perplexity import LOSS_SCALE  # noqa: E402
+from llmasos.training.loop import RoundSums, RoundWork  # noqa: E402
+from llmasos.training.schedule import learning_rate  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+GOLDEN_NATS = [
+    5.5332, 5.4976, 5.3953, 5.3099, 5.1623, 5.0659, 4.9863, 4.8937, 4.7662, 4.6779,
+    4.5879, 4.4927, 4.3501, 4.2929, 4.1656, 4.0801, 4.0633, 3.9220, 3.8065, 3.7442,
+]  # fmt: skip
+
+Make = Callable[..., Any]
+
+
+def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
+    return {name: value.detach().numpy().tobytes() for name, value in tensors.items()}
+
+
+def test_twenty_steps_give_the_golden_losses(trainee: Make) -> None:
+    one = trainee(local={"steps": 20}, rounds=4)
+    boundaries = one.run(one.training())
+    assert [each.loss_fixed / LOSS_SCALE for each in boundaries] == pytest.approx(GOLDEN_NATS, abs=2e-3)
+    assert boundaries[-1].sums == RoundSums(20, 20 * 4 * 32, sum(each.loss_fixed for each in boundaries))
+
+
+def test_the_same_round_gives_the_same_bits_twice(trainee: Make) -> None:
+    one = trainee()
+    first, second = one.training(), one.training()
+    one.run(first)
+    one.run(second)
+    assert bits(first.weights()) == bits(second.weights())
+    assert bits(first.moments()) == bits(second.moments())
+
+
+def test_a_step_is_what_torch_alone_would_do(trainee: Make) -> None:
+    one = trainee(local={"max_gradient_norm": "0.5"})
+    ours, plain = one.training(), one.model()
+    adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for step in range(6):
+        adamw.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
+        batch = torch.from_numpy(one.draw(step))
+        logits = plain(input_ids=batch[:, :-1]).logits
+        adamw.zero_grad()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        adamw.step()
+    one.run(ours)
+    for (name, expected), value in zip(plain.named_parameters(), ours.weights().values(), strict=True):
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_accumulating_micro_batches_equals_the_whole_batch(trainee: Make) -> None:
+    whole, small = trainee(), trainee(local={"micro_batch_size": 1})
+    whole_training, small_training = whole.training(), small.training()
+    losses = [
+        [each.loss_fixed for each in one.run(it)] for one, it in ((whole, whole_training), (small, small_training))
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=20)
+    for name, value in whole_training.weights().items():
+        torch.testing.assert_close(small_training.weights()[name], value, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_dropout_is_a_function_of_seed_and_step(trainee: Make) -> None:
+    one = trainee(model={"type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 32, "dropout": "0.2"})
+    first, second, other = one.training(), one.training(), one.training()
+    one.run(first)
+    torch.manual_seed(12345)
+    one.run(second)
+    one.run(other, RoundWork(trained_rounds=0, seed=6))
+    assert bits(first.weights()) == bits(second.weights())
+    assert bits(first.weights()) != bits(other.weights())
+
+
+def test_later_rounds_go_on_along_the_schedule(trainee: Make) -> None:
+    one = trainee()
+    early, late = one.training(), one.training()
+    one.run(early)
+    one.run(late, RoundWork(trained_rounds=1, seed=5))
+    length = {
+        name: sum(
+            float((value - start.detach()).norm())
+            for value, start in zip(it.weights().values(), one.model().parameters(), strict=True)
+        )
+        for name, it in (("early", early), ("late", late))
+    }
+    assert length["late"] < length["early"]
+
+
+def test_moments_reset_when_told(trainee: Make) -> None:
+    one = trainee()
+    training = one.training()
+    one.run(training)
+    assert training.moments()["transformer.wte.weight.step"] == 6
+    training.load_moments({})
+    assert training.moments() == {}
+
+
+def test_diverging_training_is_refused_with_step_and_loss(trainee: Make) -> None:
+    one = trainee()
+    training = one.training()
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteDelta, match=r"Step 1 of this round: loss is nan, gradient norm nan, expected finite"):
+        one.run(training)
+
+
+def test_moments_of_another_model_are_refused(trainee: Make) -> None:
+    one = trainee()
+    training = one.training()
+    one.run(training)
+    moments = dict(training.moments())
+    moments["transformer.wpe.weight.exp_avg"] = torch.zeros(3, 3)
+    with pytest.raises(
+        StorageFailure, match=r"transformer.wpe.weight.exp_avg has shape \(3, 3\), the model's \(32, 32\)"
+    ):
+        one.training().load_moments(moments)
+    del moments["transformer.wpe.weight.exp_avg"]
+    with pytest.raises(StorageFailure, match=r"lacks tensor transformer.wpe.weight.exp_avg"):
+        one.training().load_moments(moments)
+
+
+def test_bfloat16_trains_where_the_device_has_it_and_is_recorded_where_not(trainee: Make) -> None:
+    from dataclasses import replace
+
+    from llmasos.training.loop import LocalTraining
+
+    one = trainee(local={"precision": "bfloat16", "steps": 2})
+    without = LocalTraining(one.plan, one.model(), replace(one.machine, has_bfloat16=False))
+    assert without.deviations == ("precision-float32",)
+    within = LocalTraining(one.plan, one.model(), replace(one.machine, has_bfloat16=True))
+    assert within.deviations == ()
+    close = [each.loss_fixed / LOSS_SCALE for each in one.run(within)]
+    assert close == pytest.approx([each.loss_fixed / LOSS_SCALE for each in one.run(without)], abs=0.05)
+    assert all(value.dtype == torch.float32 for value in within.weights().values())

@@ -1,0 +1,264 @@
+"""What the worker answers and keeps on disk, without a process: a recorder stands where the socket is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from llmasos.training.device import Machine, set_up
+from llmasos.training.snapshot import SnapshotFolder
+from participant.worker.agent_side import StopRequested
+from participant.worker.session import Session
+from participant.worker_protocol import (
+    DataSource,
+    Evaluate,
+    Message,
+    Prepare,
+    Prepared,
+    Progress,
+    Result,
+    SnapshotTaken,
+    Train,
+    WorkerError,
+)
+from tests.support.jobs import a_training_plan, make_job
+
+pytestmark = pytest.mark.torch
+
+
+class Recorder:
+    """An agent that keeps what it hears; once it hears of `stop_at_step` it wants the worker to end."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.snapshot_wanted = threading.Event()
+        self.stop_wanted = threading.Event()
+        self.stop_at_step: int | None = None
+
+    def send(self, message: Message) -> None:
+        self.heard.append(message)
+        if isinstance(message, Progress) and message.steps_done == self.stop_at_step:
+            self.stop_wanted.set()
+
+
+class Desk:
+    """Sessions on one job folder; each `restart` is a new process in all but name."""
+
+    def __init__(self, root: Path, machine: Machine, snapshot_seconds: float = 300.0, **plan: Any) -> None:
+        self.job, self.data = make_job(root, a_training_plan(**plan))
+        self._machine = machine
+        self._snapshot_seconds = snapshot_seconds
+        self.restart()
+
+    def restart(self) -> None:
+        self.close()
+        self.agent = Recorder()
+        self.session = Session(self.agent, self._machine, self._snapshot_seconds, False)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        if hasattr(self, "session") and self.session.job is not None:
+            self.session.job.close()
+
+    def ask(self, message: Any) -> Any:
+        self.agent.heard.clear()
+        self.session._serve(message)
+        return self.agent.heard[-1]
+
+    def prepare(self, data: Path | None = None) -> Any:
+        source = DataSource(name="notes", folder=str(data or self.data))
+        return self.ask(Prepare(job=str(self.job), data=(source,)))
+
+    def train(self, round_number: int = 1, **changes: Any) -> tuple[Any, bytes]:
+        """The answer, and the delta's bytes."""
+        fields: dict[str, Any] = {
+            "trained_rounds": round_number - 1,
+            "seed": 5,
+            "base": "base.safetensors",
+            "delta": "d",
+        }
+        answer = self.ask(Train(round=round_number, **(fields | changes)))
+        assert isinstance(answer, Result), answer
+        return answer, (self.job / "d").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return set_up(1, allow_cuda=False)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, machine: Machine) -> Iterator[Callable[..., Desk]]:
+    made: list[Desk] = []
+
+    def make(**changes: Any) -> Desk:
+        made.append(Desk(tmp_path / str(len(made)), machine, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def without_time(result: Result) -> Result:
+    return result.model_copy(update={"seconds": 0.0})
+
+
+def test_training_before_preparing_is_an_error_and_the_worker_stays_usable(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    answer = one.ask(Evaluate(round=1, base="base.safetensors"))
+    assert (answer.code, answer.message) == ("worker-failed", "The worker has prepared no job.")
+    (one.job / "empty").mkdir()
+    answer = one.prepare(one.job / "empty")
+    assert answer.code == "too-little-data"
+    assert str(one.job / "empty") in answer.message
+    assert isinstance(one.prepare(), Prepared)
+
+
+def test_the_same_round_gives_the_same_delta_and_a_later_one_another(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    first, second, later = one.train(), one.train(), one.train(2)
+    assert without_time(first[0]) == without_time(second[0])
+    assert first[1] == second[1]
+    assert later[1] != first[1]
+
+
+def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    trained, _ = one.train()
+    base = (one.job / "base.safetensors").read_bytes()
+    measured = one.ask(Evaluate(round=9, base="base.safetensors"))
+    assert (measured.task, measured.delta, measured.evaluation) == ("evaluate", None, trained.evaluation)
+    assert (one.job / "base.safetensors").read_bytes() == base
+
+
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_an_interrupted_round_goes_on_with_the_same_bits(desk: Callable[..., Desk], state: str) -> None:
+    whole, broken = (desk(local={"optimizer_state": state}) for _ in range(2))
+    for one in (whole, broken):
+        one.prepare()
+        one.train(1)
+    expected = whole.train(2)
+    broken.agent.stop_at_step = 1
+    with pytest.raises(StopRequested):
+        broken.train(2)
+    assert broken.agent.heard[-1] == SnapshotTaken(round=2, step=1)
+    broken.restart()
+    broken.prepare()
+    result, delta = broken.train(2, resume=True)
+    assert delta == expected[1]
+    assert without_time(result) == without_time(expected[0])
+    assert next(one for one in broken.agent.heard if isinstance(one, Progress)).steps_done == 2
+
+
+def test_a_finished_round_that_is_asked_for_again_is_not_trained_again(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    expected = one.train()
+    one.restart()
+    one.prepare()
+    again = one.train(resume=True)
+    assert again[1] == expected[1]
+    assert without_time(again[0]) == without_time(expected[0])
+    assert one.agent.heard == [again[0]]
+
+
+def test_moments_live_on_across_rounds_and_restarts_or_not_as_the_plan_says(desk: Callable[..., Desk]) -> None:
+    deltas = {}
+    for state in ("keep", "reset"):
+        for restarts in (False, True):
+            one = desk(local={"optimizer_state": state})
+            one.prepare()
+            one.train(1)
+            if restarts:
+                one.restart()
+                one.prepare()
+            deltas[state, restarts] = one.train(2)[1]
+    assert deltas["keep", False] == deltas["keep", True]
+    assert deltas["reset", False] == deltas["reset", True]
+    assert deltas["keep", False] != deltas["reset", False]
+
+
+def test_a_round_trained_again_starts_from_the_moments_of_the_round_before(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    one.train(1)
+    assert one.train(2)[1] == one.train(2)[1]
+
+
+def test_snapshots_are_taken_by_time_and_only_the_needed_ones_stay(desk: Callable[..., Desk]) -> None:
+    one = desk(snapshot_seconds=0.0)
+    one.prepare()
+    one.train(1)
+    one.train(2)
+    assert [each.step for each in one.agent.heard if isinstance(each, SnapshotTaken)] == [1, 2, 3, 4, 5]
+    names = sorted(path.name for path in (one.job / "snapshots").iterdir())
+    assert names == ["round-00000001-step-00000006", "round-00000002-step-00000006"]
+
+
+def test_going_on_in_another_environment_is_recorded(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = desk()
+    one.prepare()
+    one.train()
+    record = next((one.job / "snapshots").glob("*/snapshot.json"))
+    record.write_text(record.read_text().replace('"threads": 1', '"threads": 8'))
+    assert one.train(resume=True)[0].deviations == ("environment-changed",)
+    assert one.train()[0].deviations == ()
+
+
+def test_a_snapshot_of_another_base_model_is_not_gone_on_from(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    one.train()
+    changed = bytearray((one.job / "base.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (one.job / "other.safetensors").write_bytes(changed)
+    one.train(resume=True, base="other.safetensors")
+    assert any(isinstance(each, Progress) and each.activity == "evaluating" for each in one.agent.heard)
+
+
+def test_a_plan_whose_tensors_this_release_does_not_build_is_refused(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    plan = one.job / "plan.json"
+    plan.write_text(plan.read_text().replace('"transformer.wpe.weight"', '"transformer.other.weight"'))
+    answer = one.prepare()
+    assert answer.code == "wrong-tensors"
+    assert answer.message == (
+        "The plan lists tensor transformer.other.weight (32, 32) trainable, "
+        "this release builds transformer.wpe.weight (32, 32) trainable."
+    )
+
+
+def test_an_unreadable_plan_is_told(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    (one.job / "plan.json").write_text("{}")
+    answer = one.prepare()
+    assert isinstance(answer, WorkerError)
+    assert "plan.json is not a readable plan: ValidationError" in answer.message
+
+
+def test_a_full_disk_is_told_and_the_worker_stays_usable(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = desk()
+    one.prepare()
+    with monkeypatch.context() as patch:
+
+        def full(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("llmasos.training.snapshot.save_file", full)
+        answer = one.ask(Train(round=1, trained_rounds=0, seed=5, base="base.safetensors", delta="d"))
+        assert answer.code == "storage-failure"
+        assert "No space left on device" in answer.message
+    assert isinstance(one.train()[0], Result)
+    assert SnapshotFolder(one.job / "snapshots").newest_finished_before("tiny-abc123", 2) is not None
