@@ -35,8 +35,8 @@ def load_yaml(
     """Read `path` as a `model`.
 
     Args:
-        environment: variables that begin with `prefix` and hold `__` set a field: LLMASOS_WORK__PORT sets work.port.
-            Their values are read as YAML. None: the environment is not asked.
+        environment: variables that begin with `prefix` set fields: LLMASOS_WORK__PORT sets work.port. Their values are
+            read as YAML. None: the environment is not asked.
         overrides: values by dotted field, as flags give them; None as a value means that the flag was not given.
 
     Raises:
@@ -47,7 +47,7 @@ def load_yaml(
     if not isinstance(document.value, dict):
         raise InvalidConfiguration(f"{source}:1: expected fields and values, got {type(document.value).__name__}.")
     layers = _Layers(document.value, {path: f"{source}:{line}" for path, line in document.lines.items()})
-    for variable, field, text in _variables(environment or {}, prefix):
+    for variable, field, text in _variables(environment or {}, prefix, model):
         origin = f"environment variable {variable}"
         layers.put(field, strict_yaml.read(text, source=origin).value, origin)
     for dotted, value in (overrides or {}).items():
@@ -97,11 +97,20 @@ class _Layers:
         return validation.explain(error, model, self.data, self.place)
 
 
-def _variables(environment: Mapping[str, str], prefix: str) -> list[tuple[str, tuple[str, ...], str]]:
-    """Variables that set fields, sorted by name, with field and text: LLMASOS_HOME, without `__`, is none."""
-    names = sorted(name for name in environment if name.startswith(prefix) and "__" in name)
+def _variables(
+    environment: Mapping[str, str], prefix: str, model: type[BaseModel]
+) -> list[tuple[str, tuple[str, ...], str]]:
+    """Variables that set fields, sorted by name, with field and text.
+
+    A name without `__` is a field at the top if there is one, else none of ours: LLMASOS_HOME, for instance.
+    """
+    names = sorted(name for name in environment if name.startswith(prefix))
     paths = {name: tuple(part for part in name[len(prefix) :].lower().split("__") if part) for name in names}
-    return [(name, path, environment[name]) for name, path in paths.items() if path]
+    return [
+        (name, path, environment[name])
+        for name, path in paths.items()
+        if path and ("__" in name or path[0] in model.model_fields)
+    ]
 
 
 def _read_file(path: Path) -> str:

@@ -110,7 +110,9 @@ class UnreadableData(UsageError):
     """A file of text is not in the form that its ending says; the message names file and line, never the text."""
 
     code = "unreadable-data"
-    default_fix = "Correct or remove the named file; .jsonl holds one JSON object a line, .csv a header with column names."
+    default_fix = (
+        "Correct or remove the named file; .jsonl holds one JSON object a line, .csv a header with column names."
+    )
 
 
 class UnknownObject(UsageError):
@@ -323,7 +325,9 @@ class BlobTooLarge(BlobError):
 
     code = "blob-too-large"
     status = Status.RESOURCE_EXHAUSTED
-    default_fix = "A delta has exactly the size that the plan's tensor manifest gives; quotas are the coordinator's settings."
+    default_fix = (
+        "A delta has exactly the size that the plan's tensor manifest gives; quotas are the coordinator's settings."
+    )
 
 
 class BadBlobReference(BlobError):

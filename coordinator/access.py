@@ -16,7 +16,7 @@ from common.errors import (
     TooManyRequests,
     WrongParent,
 )
-from common.ledger.state import RunRecord
+from common.ledger.state import LedgerState, RunRecord
 from common.statements.kinds import Member
 from coordinator.ledger import Ledger
 from coordinator.ports import UploadPurpose
@@ -39,9 +39,9 @@ class BlobAccess:
         Raises:
             NotAuthorised: no statement names this blob for this member.
         """
-        for run in self._ledger.state.runs.values():
-            if may_read(run, reader, ref):
-                return
+        state = self._ledger.state
+        if any(may_read_model(run, reader, ref) for run in state.runs.values()) or may_read_delta(state, reader, ref):
+            return
         raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
 
     def check_write(self, writer: Member, ref: BlobRef, purpose: UploadPurpose) -> None:
@@ -88,17 +88,30 @@ class BlobAccess:
                 raise TooManyRequests(f"{writer.name} began {MAX_BLOBS_A_ROUND} different blobs for one round already.")
 
 
-def may_read(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
-    """Whether this run's statements let this member read that blob."""
+def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
+    """Whether that blob is a model or tokenizer of this run, and this member takes part or looks after it."""
     asked = "trainer" in reader.roles or "evaluator" in reader.roles
     refused = reader.name in run.answers and not run.answers[reader.name].answer.accept
-    if "operator" in reader.roles or "auditor" in reader.roles or (asked and not refused):
-        models = {run.statement.initial.model, run.statement.initial.tokenizer, run.model}
-        if ref in models or any(ref == record.opened.inputs.model for record in run.rounds):
-            return True
-    audience = reader.name in run.statement.plan.delta_audience
-    for record in run.rounds:
-        for name, entry in record.contributions.items():
-            if ref in entry.contribution.blobs.values() and (audience or name == reader.name):
-                return True
-    return False
+    if not ("operator" in reader.roles or "auditor" in reader.roles or (asked and not refused)):
+        return False
+    models = {run.statement.initial.model, run.statement.initial.tokenizer, run.model}
+    return ref in models or any(ref == record.opened.inputs.model for record in run.rounds)
+
+
+def may_read_delta(state: LedgerState, reader: Member, ref: BlobRef) -> bool:
+    """Whether this member contributed that delta, or is in the audience of the plan that it was contributed to.
+
+    The first statement that names a blob decides: everybody reads digests in the ledger, and whoever repeats one in a
+    contribution of its own must not get the bytes for that.
+    """
+    named = [
+        (entry, run)
+        for run in state.runs.values()
+        for record in run.rounds
+        for entry in record.contributions.values()
+        if ref in entry.contribution.blobs.values()
+    ]
+    if not named:
+        return False
+    entry, run = min(named, key=lambda each: each[0].place.index)
+    return reader.name == entry.contribution.institution or reader.name in run.statement.plan.delta_audience

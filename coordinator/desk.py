@@ -6,6 +6,7 @@ institution, round and code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -23,7 +24,7 @@ from common.errors import (
     UsageError,
     WrongSigner,
 )
-from common.ledger.rules import admit_verified, signer_key
+from common.ledger.rules import admit_verified, refused_at, signer_key
 from common.ledger.state import LedgerState, Place, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.reduce import inspect_delta
@@ -39,7 +40,7 @@ from common.statements.kinds import (
     Role,
 )
 from common.strict_json import StrictJsonError, loads
-from common.tensors import model_size
+from common.tensors import model_header, model_size
 from coordinator.enrolment import EnrolmentDesk
 from coordinator.ledger import Beside, Ledger
 from coordinator.metrics import metrics_row
@@ -172,9 +173,7 @@ class CommandDesk:
             attribution="signed-by" if statement is not None else "sent-on-connection",
         )
         self._ledger.append(refusal, parent)
-        log.warning(
-            "statement refused", extra={"institution": sender.name, "code": code, "run": run, "round": number}
-        )
+        log.warning("statement refused", extra={"institution": sender.name, "code": code, "run": run, "round": number})
 
     # --- enrolment and operators -------------------------------------------------------------------------------------
 
@@ -194,6 +193,7 @@ class CommandDesk:
         Raises:
             MalformedStatement: the draft is no plan statement.
             MissingBlob, UsageError: a blob is not here, or the model's size is not the manifest's.
+            WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
         """
         draft = _parse_draft(plan_json)
         for name, ref in (("model", draft.initial.model), ("tokenizer", draft.initial.tokenizer)):
@@ -205,6 +205,8 @@ class CommandDesk:
                 f"The initial model has {draft.initial.model.size:,} bytes, by its manifest {expected:,}.",
                 "Prepare the plan again: llmasos plan prepare.",
             )
+        with self._ports.blobs.open(draft.initial.model) as reader:
+            inspect_delta(reader, model_header(draft.manifest), max_l2=math.inf)  # tensors as listed, all finite
         return self._engine.call(lambda: self._start(draft))
 
     def _start(self, draft: PlanStatement) -> str:
@@ -270,19 +272,13 @@ def _institution(statement: UnverifiedStatement | Statement) -> str:
 
 def _concerned(state: LedgerState, unverified: UnverifiedStatement | None) -> tuple[str | None, int | None, Place]:
     """Run, round and parent of a refusal, as far as what came lets them be known."""
-    elsewhere = state.roster_place or state.genesis_place
-    if unverified is None or not isinstance(unverified.predicate, Answer | Contribution):
-        return None, None, elsewhere
-    run = state.runs.get(unverified.predicate.run)
-    if run is None:
-        return None, None, elsewhere
-    if isinstance(unverified.predicate, Answer):
-        return run.run, None, run.place
-    number = unverified.predicate.round
-    for record in run.rounds:
-        if record.number == number:
-            return run.run, number, record.place
-    return run.run, None, run.place
+    claimed = unverified.predicate if unverified is not None else None
+    if not isinstance(claimed, Answer | Contribution) or claimed.run not in state.runs:
+        return None, None, refused_at(state, None, None)
+    number = claimed.round if isinstance(claimed, Contribution) else None
+    if number not in {record.number for record in state.runs[claimed.run].rounds}:
+        number = None
+    return claimed.run, number, refused_at(state, claimed.run, number)
 
 
 def _parse_draft(plan_json: bytes) -> PlanStatement:

@@ -110,8 +110,12 @@ class Ledger:
         return self._write(admit_verified(self._state, statement), beside)
 
     def take(self, statement: Statement, beside: Beside | None = None) -> Place:
-        """Append an institution's verified statement, as the very bytes that it signed."""
-        return self._write(admit_verified(self._state, statement), beside)
+        """Append an institution's statement, as the very bytes that it signed.
+
+        Its signature is verified once more: the key that counts is the one of the roster right below its own index, and the
+        roster may have changed since the caller looked.
+        """
+        return self._write(admit(self._state, statement.envelope), beside)
 
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
         place, now = admission.place, self._clock.now()

@@ -11,12 +11,16 @@ from coordinator.board import Board
 from coordinator.desk import find_run
 from coordinator.ledger import Ledger
 from coordinator.metrics import StoredMeasurements, visible
-from coordinator.ports import InstitutionView, ParticipantView, RefusalView, RoundView, RunView
+from coordinator.ports import EvaluationView, InstitutionView, ParticipantView, RefusalView, RoundView, RunView
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import Evaluations
 from coordinator.store.database import Database
 
 WATCH_SECONDS = 0.25
+REPEAT_SECONDS = 15.0
+"""An unchanged view is sent again so often: only by sending does a watch notice that its reader is gone."""
+ROUNDS_SHOWN = 500
+"""Newest rounds in a view, so that it stays far below the largest message."""
 
 
 class OperatorViews:
@@ -60,15 +64,17 @@ class OperatorViews:
 
     def _changes(self, name: str) -> Iterator[RunView]:
         before: RunView | None = None
+        sent_at = 0.0
         while True:
             state = self._ledger.state
             record = state.runs.get(name)
             if record is None:
                 raise UnknownObject(f"Run {name} is gone.")
             view = self.view(state, record)
-            if view != before:
+            now = self._clock.monotonic()
+            if view != before or now - sent_at >= REPEAT_SECONDS:
                 yield view
-                before = view
+                before, sent_at = view, now
             if record.ended is not None:
                 return
             self._ledger.wait_for_growth(state.size, WATCH_SECONDS)
@@ -84,7 +90,7 @@ class OperatorViews:
             round=run.current.number if run.current else 0,
             rounds_planned=run.statement.plan.rounds,
             participants=tuple(self._participant(run, name) for name in _concerned(state, run)),
-            rounds=tuple(self._round(run, record, evaluations) for record in run.rounds),
+            rounds=tuple(self._round(run, record, evaluations) for record in run.rounds[-ROUNDS_SHOWN:]),
             refusals=tuple(
                 RefusalView(place.index, refusal.institution, refusal.round or 0, refusal.code, refusal.attribution)
                 for place, refusal in state.refusal_list
@@ -145,9 +151,17 @@ class OperatorViews:
             seconds=(until - opened_at).total_seconds() if until else 0.0,
             bytes_down=sum(down for down, _ in traffic),
             bytes_up=sum(up for _, up in traffic),
-            evaluations=visible(evaluations.get(record.number, ()), run.statement.plan.metrics_visibility),
+            evaluations=_shown(run, record, evaluations),
             reason=record.closed.reason if record.closed else "",
         )
+
+
+def _shown(run: RunRecord, record: RoundRecord, evaluations: Evaluations) -> tuple[EvaluationView, ...]:
+    """A pool is shown once the round is closed: of two that differ by one institution, the difference is that one's."""
+    visibility = run.statement.plan.metrics_visibility
+    if record.closed is None and visibility != "institution":
+        return ()
+    return visible(evaluations.get(record.number, ()), visibility)
 
 
 def _concerned(state: LedgerState, run: RunRecord) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class RoundReporter:
         self._session = session
         self._shows_loss = shows_loss
         self._lock = threading.Lock()
-        self._report = ActivityReport(run=run, round=number, activity="waiting")
+        self._report = ActivityReport(run=run, round=number, activity="fetching")
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self.over = threading.Event()

@@ -42,7 +42,9 @@ def main() -> int:
         present = {path.name: path.read_text() for path in TARGET.glob("*.py*") if path.is_file()}
         stale = sorted(name for name in files.keys() | present.keys() if files.get(name) != present.get(name))
         if stale:
-            print(f"common/wire/v1 is not what proto/ says: {', '.join(stale)}. Run `make proto` and commit the result.")
+            print(
+                f"common/wire/v1 is not what proto/ says: {', '.join(stale)}. Run `make proto` and commit the result."
+            )
             return 1
         return 0
     shutil.rmtree(TARGET, ignore_errors=True)

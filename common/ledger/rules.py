@@ -176,12 +176,15 @@ def _round_opened(state: LedgerState, statement: Statement, place: Place) -> Led
     expected = run.current.number + 1 if run.current else 1
     if run.open_round is not None or opened.round != expected:
         raise WrongParent(f"Round {opened.round} of {opened.run} was opened, expected {expected} after a closed one.")
+    if run.paused:
+        raise LedgerConflict(f"Round {opened.round} of {opened.run} was opened while the run is paused.")
     facts: tuple[tuple[str, object, object], ...] = (
         ("model", opened.inputs.model, run.model),
         ("server_state", opened.inputs.server_state, run.server_state),
         ("roster", opened.roster, state.roster_place.digest if state.roster_place else ""),
         ("cohort", opened.cohort, draw_cohort(state, run, opened.round)),
         ("seed", opened.seed, round_seed(run.place.digest, opened.round)),
+        ("stages", tuple(stage.name for stage in opened.stages), ("collect",)),
     )
     for name, got, wanted in facts:
         if got != wanted:
@@ -229,6 +232,9 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
         )
     if not isinstance(contribution.weight, ClearWeight):
         raise MalformedStatement("The weight is masked, expected clear: this plan masks nothing.")
+    later = [name for name in ("checkpoint", "privacy", "relays") if getattr(contribution, name)]
+    if later:
+        raise MalformedStatement(f"A contribution holds {', '.join(later)}: not of this protocol version.")
     low, high = (1, plan.local.tokens_per_round) if opened.task == "train" else (0, 0)
     if not low <= contribution.weight.num_tokens <= high:
         raise ImplausibleWeight(
@@ -238,8 +244,7 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
 
 def _refusal(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
     refusal = cast(Refusal, statement.predicate)
-    if statement.parent.digest not in state.places:
-        raise WrongParent("A refusal names a parent that is not in the ledger.")
+    _follows(statement, refused_at(state, refusal.run, refusal.round))
     key = (refusal.institution, refusal.run, refusal.round, refusal.code)
     if key in state.refusals:
         raise SlotTaken(f"A refusal {refusal.code} of {refusal.institution} is recorded for this round already.")
@@ -248,6 +253,14 @@ def _refusal(state: LedgerState, statement: Statement, place: Place) -> LedgerSt
         refusals=with_entry(state.refusals, key, place),
         refusal_list=(*state.refusal_list, (place, refusal)),
     )
+
+
+def refused_at(state: LedgerState, run: str | None, number: int | None) -> Place:
+    """What a refusal names as its parent: the round's opening, else the run's plan, else the newest roster."""
+    record = state.runs.get(run or "")
+    if record is None:
+        return state.roster_place or state.genesis_place
+    return next((each.place for each in record.rounds if each.number == number), record.place)
 
 
 def _round_closed(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -283,6 +296,8 @@ def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None
         )
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
+    if closed.outputs.server_state is not None or closed.outputs.applied_delta is not None:
+        raise LedgerConflict(f"Round {closed.round} has outputs besides the model: not of this protocol version.")
     if closed.rule != plan.rule.type:
         raise LedgerConflict(f"Round {closed.round} was closed by rule {closed.rule}, the plan says {plan.rule.type}.")
 
@@ -294,6 +309,8 @@ def _control(state: LedgerState, statement: Statement, place: Place) -> LedgerSt
     match control.action:
         case "pause" | "resume":
             return _with_run(state, replace(run, paused=control.action == "pause"))
+        case "run-ended" if control.model != run.model:
+            raise LedgerConflict(f"Run {run.run} ends with model {control.model}, the newest committed is {run.model}.")
         case "run-ended":
             return _with_run(state, replace(run, ended=control))
         case _:

@@ -195,7 +195,9 @@ class Answer(Predicate):
     protocol_version: Literal[1] = PROTOCOL_VERSION
     nonce: Hex32
     data_use_agreement: Sha256Hex | None = None
-    availability: Annotated[tuple[str, ...], Field(max_length=64, description="Windows, ISO 8601; empty: any time.")] = ()
+    availability: Annotated[
+        tuple[str, ...], Field(max_length=64, description="Windows, ISO 8601; empty: any time.")
+    ] = ()
 
 
 # --- rounds ----------------------------------------------------------------------------------------------------------

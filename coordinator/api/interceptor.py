@@ -43,9 +43,9 @@ class Interceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         handler = continuation(details)
         if handler is None:
             return None
-        behaviour = self._streaming(details.method, handler) if handler.response_streaming else None
-        make = grpc.stream_stream_rpc_method_handler
-        if behaviour is None:
+        if handler.response_streaming:
+            behaviour, make = self._streaming(details.method, handler), grpc.stream_stream_rpc_method_handler
+        else:
             behaviour, make = self._answering(details.method, handler), grpc.stream_unary_rpc_method_handler
         for prefix, pool in self._pools:
             if details.method.startswith(prefix):

@@ -125,13 +125,14 @@ def _abandoned_in_a_row(record: RunRecord) -> int:
 def stop_reason(record: RunRecord, evaluations: Evaluations) -> str:
     """The stop rule that applies after the newest training round, or nothing.
 
-    The median over institutions decides, so that one that lies about its losses stops no run.
+    The median over institutions decides, so that one that lies about its losses stops no run. Abandoned rounds do not count:
+    without a quorum the median may be the liar's own, and their model is measured again in the next round.
     """
     rules: StopRules = record.statement.plan.stop
     medians = [
         median(sums.perplexity for sums in evaluations[entry.number])
-        for entry in record.rounds
-        if entry.opened.task == "train" and evaluations.get(entry.number)
+        for entry in record.committed()
+        if evaluations.get(entry.number)
     ]
     if rules.target_perplexity is not None and medians and medians[-1] <= float(rules.target_perplexity):
         return "target-reached"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from queue import Queue
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -46,16 +47,25 @@ class AgentSide:
         """The next message, in order; a closed connection is a Stop."""
         return self._queue.get()
 
+    def join(self) -> None:
+        """Wait until the agent has closed its end and all that it said is in the queue."""
+        self._reader.join()
+
     def _read(self) -> None:
         with self._connection.makefile("rb") as lines:
-            while line := self._line(lines.readline(MAX_LINE_BYTES)):
+            while line := self._line(lines):
                 try:
                     self._take(TO_WORKER.validate_json(line))
                 except ValidationError:
                     self.send(WorkerError(code=MalformedMessage.code, message="The agent's line is no message."))
         self._take(Stop())
 
-    def _line(self, line: bytes) -> bytes:
+    def _line(self, lines: IO[bytes]) -> bytes:
+        """The next whole line; empty when the agent is gone."""
+        try:
+            line = lines.readline(MAX_LINE_BYTES)
+        except ConnectionError:
+            return b""
         return line if line.endswith(b"\n") else b""
 
     def _take(self, message: ToWorker) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 
-class FailedCall(grpc.RpcError, grpc.Call):
+class FailedCall(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # grpc has no types
     """Status, text and trailing metadata of a call that failed."""
 
     def __init__(self, code: grpc.StatusCode, details: str = "", metadata: tuple[tuple[str, bytes], ...] = ()) -> None:

@@ -71,10 +71,15 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(file: Path) -> 
 
 
 def test_environment_values_are_yaml(file: Path) -> None:
-    environment = {"LLMASOS__TAGS": "[a, b]", "LLMASOS__DEBUG": "true"}
-    settings = load_yaml(file, Settings, environment=environment, prefix="LLMASOS__")
+    environment = {"LLMASOS_TAGS": "[a, b]", "LLMASOS_DEBUG": "true"}
+    settings = load_yaml(file, Settings, environment=environment)
     assert settings.tags == ("a", "b")
     assert settings.debug
+
+
+def test_variables_of_other_programs_and_purposes_are_no_fields(file: Path) -> None:
+    environment = {"LLMASOS_X_HOME": "/x", "LLMASOS_X_WORK__PORT": "5", "LLMASOS_Y_WORK__PORT": "6", "LLMASOS_X_": ""}
+    assert load_yaml(file, Settings, environment=environment, prefix="LLMASOS_X_").work.port == 5
 
 
 def test_the_environment_is_asked_only_where_it_is_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ from common.errors import (
     UnknownObject,
     WrongParent,
 )
+from common.wire import convert
 from common.wire.errors import rpc_errors
 from common.wire.messages import MetricsRecord
 from coordinator.ports import Activity, InstitutionView, Metrics, RunView
-from tests.support.api import REPORT, Scene
+from tests.support.api import REPORT, Scene, until
 
 
 def test_a_statement_is_submitted_with_its_metrics(scene: Scene) -> None:
@@ -61,6 +62,13 @@ def test_the_ledger_is_followed_from_an_index(scene: Scene) -> None:
 def test_following_ends_without_news_when_its_time_is_over(scene: Scene) -> None:
     entries = scene.session("north").follow(from_index=0, wait_seconds=0.01)
     assert (entries.envelopes, entries.ledger_size) == ((), 0)
+
+
+def test_a_caller_who_went_away_does_not_keep_a_thread(scene: Scene) -> None:
+    call = scene.session("north").stubs().work.Follow.future(convert.follow_request_to_wire(0, wait_seconds=30))
+    until(lambda: len(scene.listeners._open_calls) == 1)
+    call.cancel()
+    until(lambda: len(scene.listeners._open_calls) == 0)
 
 
 def test_a_reply_of_follow_stays_below_two_mebibytes(scene: Scene) -> None:

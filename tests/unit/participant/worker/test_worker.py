@@ -56,7 +56,7 @@ class Worker:
         """The answer, and what came before it."""
         self.link.send(message)
         before = []
-        while not isinstance(answer := self.messages.get(timeout=20), (Prepared, Result, WorkerError)):
+        while not isinstance(answer := self.messages.get(timeout=120), (Prepared, Result, WorkerError)):
             assert not isinstance(answer, int), f"the worker ended with {answer}: {self.settings.log_path.read_text()}"
             before.append(answer)
         return answer, before
@@ -132,7 +132,7 @@ def test_a_wanted_snapshot_is_taken_at_a_step_boundary(worker: Worker) -> None:
     worker.link.send(train(4))
     taken, answer = [], None
     while not isinstance(answer, Result):
-        answer = worker.messages.get(timeout=20)
+        answer = worker.messages.get(timeout=120)
         taken += [answer] if isinstance(answer, SnapshotTaken) else []
     assert taken == [SnapshotTaken(round=4, step=1)]
     records = [json.loads(path.read_text()) for path in (worker.job / "snapshots").glob("*/snapshot.json")]
@@ -154,7 +154,7 @@ def test_the_closing_of_the_lifeline_ends_the_worker() -> None:
                 connection, _ = listener.accept()
                 with connection:
                     os.close(write)
-                    assert process.wait(20) == LIFELINE_EXIT
+                    assert process.wait(120) == LIFELINE_EXIT
         finally:
             os.unlink(path)
 

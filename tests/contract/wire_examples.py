@@ -1,0 +1,145 @@
+"""One message of every kind of wire version 1, each field set to something that is not its default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.blobs.reference import BlobRef
+from common.wire import convert
+from common.wire.messages import (
+    ActivityReport,
+    Diagnosis,
+    EnrolmentRequest,
+    LedgerEntries,
+    MetricsRecord,
+    Piece,
+    Purpose,
+)
+from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, operations_pb2, work_pb2
+from coordinator.api.convert import enrolled_to_wire
+from coordinator.api.convert_views import institution_to_wire, run_view_to_wire
+from coordinator.ports import (
+    Enrolled,
+    EvaluationView,
+    InstitutionView,
+    ParticipantView,
+    RefusalView,
+    RoundView,
+    RunView,
+)
+
+MODULES = (common_pb2, work_pb2, blobs_pb2, enrolment_pb2, operations_pb2)
+
+REF = BlobRef(algorithm="blake3", size=4 * 1024 * 1024 + 7, root="a1" * 32)
+LEAVES = bytes(range(64))
+ROUND = Purpose(round_opened="b2" * 32)
+PIECE = Piece(chunk=1, offset=262_144, data=b"piece of a chunk")
+ENTRIES = LedgerEntries(first_index=41, envelopes=(b'{"payload":"YQ=="}',), ledger_size=43)
+REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608)
+ENROLMENT = EnrolmentRequest("inv-1", b"\x01" * 32, b"\x30\x82csr", b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)
+DIAGNOSIS = Diagnosis("certificate-expired", "It has expired.", "Ask for a new one.", "2026-11-21T22:12:00.000Z")
+VIEW = RunView(
+    run="tiny-0a1b2c",
+    plan_name="tiny",
+    phase="ended",
+    round=3,
+    rounds_planned=3,
+    participants=(ParticipantView("north", "accepted", 5, 25, 25_600, 7, 8, 196_608, ("too-busy",), 1234.5),),
+    rounds=(
+        RoundView(
+            round=1,
+            task="train",
+            outcome="committed",
+            cohort=("north", "south"),
+            contributors=("north",),
+            seconds=1.5,
+            bytes_down=9,
+            bytes_up=10,
+            evaluations=(EvaluationView("pooled", 1 << 40, 4096, 3),),
+            reason="all-contributed",
+        ),
+    ),
+    refusals=(RefusalView(17, "south", 1, "wrong-parent", "signed-by"),),
+    end_reason="rounds",
+    model=REF,
+    deadline="2026-11-21T22:12:00.000Z",
+)
+INSTITUTION = InstitutionView("north", ("trainer", "auditor"), "active", "2026-11-21T22:12:00.000Z")
+
+
+def examples() -> dict[str, Any]:
+    """By the message's name."""
+    made = [*_common(), *_work(), *_blobs(), *_enrolment(), *_operations()]
+    return {message.DESCRIPTOR.name: message for message in made}
+
+
+def _common() -> list[Any]:
+    entries = convert.entries_to_wire(ENTRIES)
+    return [
+        entries.entries[0].envelope,
+        entries.entries[0],
+        convert.blob_ref_to_wire(REF),
+        convert.leaves_to_wire(LEAVES),
+        convert.piece_to_wire(PIECE),
+        common_pb2.ErrorDetail(code="wrong-parent", message="Expected round 3, got round 2.", fix="Follow the ledger."),
+    ]
+
+
+def _work() -> list[Any]:
+    return [
+        convert.follow_request_to_wire(41, wait_seconds=30),
+        convert.entries_to_wire(ENTRIES),
+        convert.submit_request_to_wire(b'{"payload":"YQ=="}', MetricsRecord(b'{"tokens":1}', b"\x05" * 32)),
+        work_pb2.SubmitResponse(index=43),
+        convert.report_to_wire(REPORT),
+        work_pb2.ReportResponse(round_open=True),
+    ]
+
+
+def _blobs() -> list[Any]:
+    begun = convert.missing_to_wire([(1, 1)])
+    put = blobs_pb2.PutRequest(
+        ref=convert.blob_ref_to_wire(REF), purpose=convert.purpose_to_wire(ROUND), piece=convert.piece_to_wire(PIECE)
+    )
+    return [
+        convert.purpose_to_wire(ROUND),
+        convert.begin_request_to_wire(REF, LEAVES, Purpose(plan="tiny-0a1b2c")),
+        begun,
+        begun.missing[0],
+        put,
+        blobs_pb2.PutResponse(chunks_stored=1, complete=True),
+        convert.leaves_request_to_wire(REF),
+        convert.get_request_to_wire(REF, 1, 1),
+    ]
+
+
+def _enrolment() -> list[Any]:
+    return [
+        convert.enrolment_request_to_wire(ENROLMENT),
+        enrolled_to_wire(Enrolled("-----BEGIN CERTIFICATE-----\n", 7)),
+        enrolment_pb2.DiagnoseRequest(certificate_pem="-----BEGIN CERTIFICATE-----\n"),
+        convert.diagnosis_to_wire(DIAGNOSIS),
+    ]
+
+
+def _operations() -> list[Any]:
+    view, institution = run_view_to_wire(VIEW), institution_to_wire(INSTITUTION)
+    return [
+        operations_pb2.InviteRequest(institution="south", expires_hours=72, roles=["trainer", "witness"]),
+        operations_pb2.InviteResponse(invitation="-----BEGIN LLMASOS INVITATION-----\n"),
+        operations_pb2.ListInstitutionsRequest(),
+        institution,
+        operations_pb2.ListInstitutionsResponse(institutions=[institution]),
+        operations_pb2.StartRunRequest(plan_json=b'{"run":"tiny-0a1b2c"}'),
+        operations_pb2.StartRunResponse(run="tiny-0a1b2c"),
+        operations_pb2.ListRunsRequest(),
+        operations_pb2.ListRunsResponse(runs=[view]),
+        operations_pb2.WatchRunRequest(run="tiny"),
+        operations_pb2.ControlRunRequest(run="tiny", action="pause", reason="maintenance"),
+        operations_pb2.ControlRunResponse(index=44),
+        view,
+        view.participants[0],
+        view.rounds[0],
+        view.rounds[0].evaluations[0],
+        view.refusals[0],
+    ]

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.blobs.reference import CHUNK_BYTES, BlobRef
+from common.blobs.store import FolderBlobStore
+from common.errors import BadBlobReference, BlobTooLarge, MissingBlob
+from coordinator.api.intake import Intake
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FolderBlobStore]:
+    made = FolderBlobStore(tmp_path / "store")
+    yield made
+    made.close()
+
+
+def a_blob(folder: Path, content: bytes) -> tuple[BlobRef, bytes]:
+    """A reference and its leaf list, from another store."""
+    elsewhere = FolderBlobStore(folder / "elsewhere")
+    (folder / "content").write_bytes(content)
+    ref = elsewhere.ingest(folder / "content", "blake3", move=False)
+    return ref, elsewhere.leaves(ref)
+
+
+def test_a_begun_upload_is_found_until_it_is_whole(store: FolderBlobStore, tmp_path: Path) -> None:
+    intake, (ref, leaves) = Intake(store), a_blob(tmp_path, b"content")
+    assert intake.begin("north", ref, leaves) == [(0, 1)]
+    upload = intake.find("north", ref)
+    assert intake.finish("north", upload) is False
+    upload.write(0, b"content")
+    assert intake.finish("north", upload) is True
+    assert store.contains(ref)
+    assert intake.begin("north", ref, leaves) == []
+    with pytest.raises(MissingBlob, match="north has not begun blob"):
+        intake.find("north", ref)
+
+
+def test_one_members_upload_is_not_anothers(store: FolderBlobStore, tmp_path: Path) -> None:
+    intake, (ref, leaves) = Intake(store), a_blob(tmp_path, b"content")
+    intake.begin("north", ref, leaves)
+    with pytest.raises(MissingBlob, match="south has not begun blob") as error:
+        intake.find("south", ref)
+    assert error.value.fix == "Call Begin first."
+
+
+def test_an_empty_blob_is_there_once_begun(store: FolderBlobStore, tmp_path: Path) -> None:
+    ref, leaves = a_blob(tmp_path, b"")
+    assert Intake(store).begin("north", ref, leaves) == []
+    assert store.contains(ref)
+
+
+def test_unfinished_uploads_of_a_member_are_bounded(store: FolderBlobStore, tmp_path: Path) -> None:
+    intake = Intake(store, max_unfinished_bytes=CHUNK_BYTES + 10)
+    large, small = a_blob(tmp_path, bytes(CHUNK_BYTES)), a_blob(tmp_path, b"eleven byte")
+    intake.begin("north", *large)
+    with pytest.raises(BlobTooLarge, match=r"at most 4,194,314 bytes of unfinished uploads for north, got 4,194,315\."):
+        intake.begin("north", *small)
+    assert intake.begin("north", *large) == [(0, 1)]
+    assert intake.begin("south", *small) == [(0, 1)]
+
+
+def test_leaves_that_do_not_give_the_root_are_refused(store: FolderBlobStore, tmp_path: Path) -> None:
+    ref, leaves = a_blob(tmp_path, b"content")
+    with pytest.raises(BadBlobReference):
+        Intake(store).begin("north", ref, bytes(len(leaves)))
+    with pytest.raises(MissingBlob):
+        Intake(store).find("north", ref)
