@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check bench clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ proto: $(STAMP)  ## generate common/wire/v1 from proto/ (seconds)
 
 proto-check: $(STAMP)  ## is common/wire/v1 what proto/ says? (seconds)
 	$(BIN)/python scripts/make_proto.py --check
+
+tour: $(STAMP)  ## run a small federation and write its messages into docs/tour.md (seconds)
+	$(BIN)/python -m scripts.make_tour
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -

@@ -119,6 +119,7 @@ class CoordinatorApp:
         listen = self.config.listen
         return EnrolmentSettings(
             certificate_days=self.config.certificate_days,
+            invitation_hours=self.config.invitation_hours,
             enrolment_address=lambda: listen.public_enrolment or self._addresses.enrolment,
             work_address=lambda: listen.public_work or self._addresses.work,
         )

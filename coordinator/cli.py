@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from common.clock import SystemClock
-from common.daemon import stop_event
+from common.daemon import bound_memory, stop_event
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
 from coordinator.commands import institutions, runs
 from coordinator.founding import Founding, found
@@ -49,6 +49,7 @@ def start(
     """Run the coordinator, in the foreground, until SIGTERM or Ctrl-C."""
     from coordinator.app import serve
 
+    bound_memory()
     serve(resolve_home(home, "coordinator"), stop_event(lifeline_fd))
 
 

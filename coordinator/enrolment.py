@@ -31,12 +31,28 @@ from coordinator.store.database import Database, InvitationRow
 
 log = get_logger(__name__)
 
+WEAK_KEYS = frozenset(
+    bytes.fromhex(key)
+    for key in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Ed25519 points of small order, sign bit cleared: for such a key anybody makes signatures that verify, so whoever enrolled
+it could disown every statement. Source: Bernstein and others, eprint 2020/1244; the list is libsodium's."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentSettings:
     """What invitations and certificates say."""
 
     certificate_days: int
+    invitation_hours: int
     enrolment_address: Callable[[], str]
     work_address: Callable[[], str]
 
@@ -56,6 +72,9 @@ class EnrolmentDesk:
     def invite(self, institution: str, *, expires_hours: int, roles: tuple[Role, ...], genesis: bytes) -> str:
         """An armoured invitation for an institution that is not a member yet; withdraws its open ones.
 
+        Args:
+            expires_hours: 0 is the coordinator's `invitation_hours`.
+
         Raises:
             InvalidName: the name is not one.
             AlreadyInitialised: it is a member.
@@ -67,7 +86,7 @@ class EnrolmentDesk:
                 "Choose another name; a name is never given twice.",
             )
         secret = system_secrets.token_bytes(32)
-        expires_at = rfc3339(self._clock.now() + timedelta(hours=expires_hours))
+        expires_at = rfc3339(self._clock.now() + timedelta(hours=expires_hours or self._settings.invitation_hours))
         row = InvitationRow(
             id=system_secrets.token_hex(16),
             institution=institution,
@@ -107,6 +126,8 @@ class EnrolmentDesk:
         return self._admit(row, offer, redeemer)
 
     def _check_proof(self, offer: EnrolmentOffer) -> None:
+        if offer.signing_key[:31] + bytes(byte & 0x7F for byte in offer.signing_key[31:]) in WEAK_KEYS:
+            raise InvalidInvitation("The signing key is one that anybody can sign for.", "Join again with a new key.")
         fingerprint = bytes.fromhex(self._ledger.state.genesis_place.digest)
         message = enrol_proof_message(fingerprint, offer.invitation_id, offer.csr_der, offer.encryption_key or b"")
         try:

@@ -18,6 +18,7 @@ from common.names import check_name
 from common.resources import read_config
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Genesis, Log
+from common.wire.channel import split_address
 from coordinator.config import HomeLayout
 from coordinator.enrolment import first_roster, operator_member
 from coordinator.ledger import Ledger
@@ -42,8 +43,11 @@ def found(home: Path, founding: Founding, clock: Clock) -> str:
     Raises:
         AlreadyInitialised: the folder holds a coordinator.
         InvalidName: the consortium's name is not one.
+        UsageError: an address is not one.
     """
     check_name(founding.consortium)
+    for address in (founding.work_address, founding.enrolment_address):
+        split_address(address)
     layout = HomeLayout(home)
     if layout.config.exists() or layout.genesis.exists():
         raise AlreadyInitialised(f"{home} holds a coordinator already.")
@@ -107,8 +111,8 @@ def _configuration(founding: Founding) -> str:
     text = read_config("coordinator.yaml")
     for before, after in (
         ("consortium: demo", f"consortium: {founding.consortium}"),
-        ("work: 127.0.0.1:7443", f"work: {founding.work_address}"),
-        ("enrolment: 127.0.0.1:7444", f"enrolment: {founding.enrolment_address}"),
+        ("work: 127.0.0.1:7443", f"work: {json.dumps(founding.work_address)}"),
+        ("enrolment: 127.0.0.1:7444", f"enrolment: {json.dumps(founding.enrolment_address)}"),
         ("certificate_days: 365", f"certificate_days: {founding.certificate_days}"),
     ):
         if before not in text:

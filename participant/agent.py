@@ -16,7 +16,7 @@ from typing import Protocol
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
-from common.errors import CoordinatorUnreachable, LLMasOSError, RefusalError
+from common.errors import BlobError, CoordinatorUnreachable, LLMasOSError, RefusalError, TooManyRequests
 from common.ledger.cohort import local_seed
 from common.ledger.state import RoundRecord, RunRecord
 from common.logs import get_logger
@@ -43,6 +43,8 @@ class StatusBoard(Protocol):
     """Told what the agent does, for `participant status`."""
 
     def doing(self, activity: str, **fields: str | int) -> None: ...
+
+    def worker(self, **fields: str | int | bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,19 @@ class Agent:
             if not self._stopping.is_set():
                 log.info("round went on without us", extra={"run": task.run.run, "slot": slot})
                 self._given_up.add(slot)
-        except CoordinatorUnreachable as err:
-            log.warning("coordinator unreachable", extra={"error": err.message})
+        except (CoordinatorUnreachable, TooManyRequests) as err:
+            log.warning("coordinator unreachable or busy", extra={"code": err.code, "error": err.message})
             self._stopping.wait(IDLE_SECONDS)
-        except RefusalError as err:
-            log.error("refused", extra={"slot": slot, "code": err.code, "error": err.message, "fix": err.fix})
-            self._given_up.add(slot)
         except LLMasOSError as err:
+            # Bytes that broke or got lost on the way may arrive the next time; what was refused is refused.
+            final = isinstance(err, RefusalError) and not isinstance(err, BlobError)
             self._attempts[slot] += 1
-            log.error("task failed", extra={"slot": slot, "code": err.code, "error": err.message, "fix": err.fix})
-            if self._attempts[slot] >= MAX_ATTEMPTS:
+            event = "refused" if final else "task failed"
+            log.error(event, extra={"slot": slot, "code": err.code, "error": err.message, "fix": err.fix})
+            if final or self._attempts[slot] >= MAX_ATTEMPTS:
                 self._given_up.add(slot)
-            self._stopping.wait(IDLE_SECONDS)
+            else:
+                self._stopping.wait(IDLE_SECONDS)
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
@@ -146,6 +149,11 @@ class Agent:
     def _prepare(self, run: RunRecord, over: threading.Event) -> None:
         tokenizer = self._fetch(run.statement.initial.tokenizer, over, lambda count: None)
         self._ports.workbench.prepare(run, tokenizer, over)
+        hello = self._ports.workbench.hello
+        if hello is not None:
+            self._ports.status.worker(
+                device=hello.device, threads=hello.threads, capability=hello.capability, isolated=hello.isolated
+            )
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

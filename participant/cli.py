@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from common.clock import SystemClock
-from common.daemon import stop_event
+from common.daemon import bound_memory, stop_event
 from common.errors import InvalidInvitation
 from common.identity.invitation import parse_invitation
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app, table
@@ -60,6 +60,7 @@ def start(
     """Run the participant, in the foreground, until SIGTERM or Ctrl-C."""
     from participant.app import serve
 
+    bound_memory()
     serve(resolve_home(home, "participant"), stop_event(lifeline_fd))
 
 
@@ -83,7 +84,7 @@ def status(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -
         **now,
         "ledger_entries": entries,
         "bytes_sent": sum(entry.bytes for entry in left),
-        "contributions": sum(entry.kind == "contribution" for entry in left),
+        "contributions": len({entry.digest for entry in left if entry.kind == "contribution"}),
     }
     rows = [
         ["institution", f"{config.institution} of {config.consortium}"],
@@ -92,14 +93,23 @@ def status(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -
         ["activity", _activity(now)],
         ["ledger", f"{entries} entries, each verified here"],
         ["left the house", f"{data['bytes_sent']:,} bytes in {data['contributions']} contributions"],
+        ["worker", _worker(now)],
         ["data", ", ".join(str(source.folder) for source in config.data)],
     ]
     Terminal(output).result(table(["", ""], rows), data=data, quiet="running" if now["running"] else "stopped")
 
 
-def _activity(now: dict[str, object]) -> str:
+def _activity(now: dict[str, Any]) -> str:
     where = f" ({now['run']}, round {now['round']})" if now.get("run") else ""
     return f"{now.get('activity', '-')}{where}"
+
+
+def _worker(now: dict[str, Any]) -> str:
+    worker = now.get("worker")
+    if not worker:
+        return "not started yet"
+    kept = "another user, no network" if worker["isolated"] else "same user: the split guards against accidents only"
+    return f"{worker['device']}, {worker['threads']} threads; {kept}"
 
 
 def _read(path: Path) -> str:

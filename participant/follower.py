@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from common.errors import CoordinatorUnreachable, IdentityError, LedgerConflict, LLMasOSError
+from common.errors import CoordinatorUnreachable, IdentityError, LedgerConflict, LLMasOSError, TooManyRequests
 from common.logs import get_logger
 from common.statements.kinds import Genesis
 from common.wire.session import Session, diagnose
@@ -55,10 +55,11 @@ class Follower:
                     return
                 failures += 1
                 self._on_unreachable(err, failures)
-            except (LedgerConflict, IdentityError) as err:
-                self._fail(err)
-                return
             except LLMasOSError as err:
+                # A rate limit is an IdentityError that passes; the others stay until a person acts.
+                if isinstance(err, LedgerConflict | IdentityError) and not isinstance(err, TooManyRequests):
+                    self._fail(err)
+                    return
                 failures += 1
                 log.warning("following failed", extra={"code": err.code, "error": err.message})
                 self._pause(failures)
@@ -66,6 +67,11 @@ class Follower:
     def _follow_once(self) -> None:
         entries = self._session.follow(from_index=self._mirror.state.size, wait_seconds=POLL_SECONDS)
         self._tell("connected")
+        if entries.ledger_size < self._mirror.state.size:
+            raise LedgerConflict(
+                f"The coordinator's ledger has {entries.ledger_size} statements, this copy {self._mirror.state.size}: "
+                "it was restored from an older state, or shows another history."
+            )
         if entries.envelopes:
             self._mirror.admit(entries.first_index, entries.envelopes)
 

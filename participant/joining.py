@@ -120,7 +120,7 @@ def _keep(layout: HomeLayout, invitation: Invitation, certificate: bytes) -> Non
 def _configuration(invitation: Invitation, consortium: str, joining: Joining) -> str:
     """The shipped, commented configuration with this institution's values."""
     text = read_config("participant.yaml")
-    column = f"\n    text_column: {joining.text_column}" if joining.text_column else ""
+    column = f"\n    text_column: {_yaml_string(joining.text_column)}" if joining.text_column else ""
     for before, after in (
         ("institution: hospital-a", f"institution: {invitation.institution}"),
         ("consortium: demo", f"consortium: {consortium}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from common.errors import LedgerConflict, StatementError
+from common.errors import LedgerConflict, RefusalError
 from common.ledger.rules import admit, start
 from common.ledger.state import LedgerState
 from participant.journal import Journal
@@ -39,7 +39,7 @@ class Mirror:
         for envelope in envelopes:
             try:
                 admission = admit(state, envelope)
-            except StatementError as err:
+            except RefusalError as err:
                 conflict = LedgerConflict(f"Entry {state.size} of the ledger breaks a rule: {err.message} ({err.code})")
                 break
             kept.append((admission.place.index, admission.place.digest, envelope))
@@ -73,5 +73,10 @@ class Mirror:
             raise LedgerConflict("genesis.json is not the genesis of the journal beside it.")
         state = admission.state
         for envelope in stored[1:]:
-            state = admit(state, envelope).state
+            try:
+                state = admit(state, envelope).state
+            except RefusalError as err:
+                raise LedgerConflict(
+                    f"Entry {state.size} of the journal breaks a rule: {err.message} ({err.code})"
+                ) from err
         return state

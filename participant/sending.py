@@ -126,15 +126,29 @@ class Outbox:
                     f"The {name} of round {record.number}, {ref}, was signed but is not in the blob folder.",
                     "Restore the participant's blobs folder; this round cannot be signed again.",
                 )
-            with self._ports.blobs.open(ref) as reader:
-                options = TransferOptions(on_bytes=reporter.sent, stop=reporter.over)
-                if not self._ports.session.upload(reader, Purpose(round_opened=record.place.digest), options):
-                    raise RoundOver
-            self._book(name, ref.size, ref.root)
+            self._send_blob(name, ref, Purpose(round_opened=record.place.digest), reporter)
         metrics = MetricsRecord(signed.metrics, signed.salt) if signed.metrics else None
         index = self._ports.session.submit(signed.envelope, metrics)
         self._book("contribution", len(signed.envelope) + len(signed.metrics), signed.digest)
         return index
+
+    def _send_blob(self, name: str, ref: BlobRef, purpose: Purpose, reporter: RoundReporter) -> None:
+        """Send what the coordinator lacks of a blob; what left is booked, also where the rest of it did not."""
+        left = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal left
+            left += count
+            reporter.sent(count)
+
+        try:
+            with self._ports.blobs.open(ref) as reader:
+                options = TransferOptions(on_bytes=on_bytes, stop=reporter.over)
+                if not self._ports.session.upload(reader, purpose, options):
+                    raise RoundOver
+        finally:
+            if left:
+                self._book(name, left, ref.root)
 
     def _book(self, kind: str, size: int, digest: str) -> None:
         now = rfc3339(self._ports.clock.now())

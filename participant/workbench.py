@@ -74,7 +74,7 @@ class Workbench:
             LLMasOSError: too little or unreadable data, or a worker that does not start.
             RoundOver: `over` was set.
         """
-        if self._prepared == run.run and self._link is not None:
+        if self._prepared == run.run and self._link is not None and self._link.alive():
             return
         job = private_folder(self.job(run.run))
         atomic_write(job / "plan.json", strict_json.dumps(run.statement.model_dump(mode="json")))

@@ -155,10 +155,8 @@ def enrolled_to_wire(enrolled: Enrolled) -> enrolment_pb2.EnrolResponse:
 
 
 def invite_from_wire(message: operations_pb2.InviteRequest) -> tuple[str, int, tuple[Role, ...]]:
-    """The institution's name, hours until the invitation expires, and roles, of which there is at least one."""
+    """Name, hours until the invitation expires (0: as configured), and roles, of which there is at least one."""
     hours = check.integer(message, "expires_hours", most=MAX_INVITATION_HOURS)
-    if hours < 1:
-        raise MalformedMessage(f"InviteRequest.expires_hours: expected 1 to {MAX_INVITATION_HOURS:,}, got {hours}.")
     roles: Any = tuple(dict.fromkeys(check.repeated(message, "roles", len(ROLES))))
     if not roles or not set(roles) <= set(ROLES):
         raise MalformedMessage(f"InviteRequest.roles: expected some of {', '.join(ROLES)}, got {list(roles)!r:.200}.")

@@ -8,14 +8,15 @@ never pass here.
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from common.clock import Clock, rfc3339
-from common.errors import BlobError, DeltaError, LLMasOSError
+from common.errors import BlobError, DeltaError, LLMasOSError, OperationError
 from common.ledger.cohort import draw_cohort, round_seed
 from common.ledger.state import RoundRecord, RunRecord
 from common.logs import get_logger
@@ -66,29 +67,40 @@ class Engine:
         self._ports = ports
         self._chronicle = ports.chronicle
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Advance every run as far as it goes, then wait for a command or the clock."""
-        while True:
-            self.advance_all()
-            try:
-                command = self._commands.get(timeout=TICK_SECONDS if self._chronicle.state.active_runs else None)
-            except queue.Empty:
-                continue
-            if command is None:
-                return
-            _settle(*command)
+        try:
+            while True:
+                self.advance_all()
+                try:
+                    command = self._commands.get(timeout=TICK_SECONDS if self._chronicle.state.active_runs else None)
+                except queue.Empty:
+                    continue
+                if command is None:
+                    return
+                _settle(*command)
+        finally:
+            self._ended.set()
 
     def stop(self) -> None:
         """Ends `run` after the commands that are queued already."""
         self._commands.put(None)
 
     def call(self, action: Callable[[], T]) -> T:
-        """Run `action` on the engine's thread and return what it returns, or raise what it raises. Any thread."""
+        """Run `action` on the engine's thread and return what it returns, or raise what it raises. Any thread.
+
+        Raises:
+            OperationError: the engine has ended; nothing was done.
+        """
         answer: Future[T] = Future()
         self._commands.put((action, answer))
+        while not wait([answer], timeout=TICK_SECONDS).done:
+            if self._ended.is_set() and not answer.done():
+                raise OperationError("The coordinator is stopping.", "Ask again when it runs.")
         return answer.result()
 
     def advance_all(self) -> None:

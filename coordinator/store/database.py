@@ -6,8 +6,9 @@ for its dialects and pooling; there is no object mapping, rows are small frozen 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class Database:
         arguments: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": 30}}
         if memory:
             arguments["poolclass"] = StaticPool
+        # In memory all threads share one connection, and one connection holds one transaction.
+        self._turn: AbstractContextManager[object] = threading.Lock() if memory else nullcontext()
         self._engine = create_engine(url, **arguments)
         if self._engine.dialect.name == "sqlite":
             _sqlite_pragmas(self._engine, wal=not memory)
@@ -93,14 +96,14 @@ class Database:
             StorageFailure: the database refused; nothing was written.
         """
         try:
-            with self._engine.execution_options(writes=True).begin() as connection:
+            with self._turn, self._engine.execution_options(writes=True).begin() as connection:
                 yield Transaction(connection)
         except SQLAlchemyError as err:
             raise StorageFailure(f"The state database refused a change: {err.__class__.__name__}.") from err
 
     def _rows(self, query: Any) -> list[Any]:
         try:
-            with self._engine.connect() as connection:
+            with self._turn, self._engine.connect() as connection:
                 return list(connection.execute(query).all())
         except SQLAlchemyError as err:
             raise StorageFailure(f"The state database cannot be read: {err.__class__.__name__}.") from err

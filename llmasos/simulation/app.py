@@ -213,7 +213,7 @@ class Simulation:
                 deployment.join(institution, threads=options.threads)
                 deployment.accept_quorum(institution.name, prepared.draft.plan.quorum)
                 deployment.start_participant(institution.name)
-            show.stage("training")
+            show.stage("the run")
             run = deployment.start_run(prepared.folder)
             followed = follow(deployment, run, show, quorum=prepared.draft.plan.quorum)
             show.stage("stopping the participants")
@@ -230,10 +230,10 @@ class Simulation:
         show.stage("sampling")
         text = final_model.sample(self.layout.model, self.options.prompt)
         results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
-        show.stage("encoding text")
-        final_model.encode_texts(prepared, self.options.institutions, self.layout.tokens)
         results = replace(results, federated=self.federated_scores(results, prepared))
         if self.options.baselines and results.steps:
+            show.stage("encoding text for the comparison")
+            final_model.encode_texts(prepared, self.options.institutions, self.layout.tokens)
             show.stage("the same training without a federation")
             comparison = run_baselines(self.baseline_set(results), self.layout, processes, show)
             results = replace(results, comparison=comparison)
@@ -265,12 +265,12 @@ class Simulation:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the simulation as Ctrl-C does, in order."""
+    """SIGTERM and SIGHUP end the simulation as Ctrl-C does, in order; what is ignored (nohup) stays ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield

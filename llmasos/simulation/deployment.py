@@ -27,6 +27,9 @@ from llmasos.simulation.processes import Child, Processes, failed
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
+COMMAND_SECONDS = 120.0
+TRANSFER_SECONDS = 3600.0
+"""For commands that move a whole model."""
 ANY_PORT = "127.0.0.1:0"
 SHIPPED_MIN_QUORUM = 3
 
@@ -132,7 +135,7 @@ class Deployment:
 
     def start_run(self, prepared: Path) -> str:
         """Send the prepared plan; the run's id."""
-        return self._operator("run", "start", str(prepared)).split()[-1]
+        return self._operator("run", "start", str(prepared), seconds=TRANSFER_SECONDS).split()[-1]
 
     def watch_run(self, run: str) -> Child:
         """`run watch`, its lines on captured standard output; ends with the run."""
@@ -142,7 +145,7 @@ class Deployment:
 
     def export_model(self, run: str, file: Path) -> None:
         """The final model's tensors."""
-        self._operator("run", "export", run, "--out", str(file))
+        self._operator("run", "export", run, "--out", str(file), seconds=TRANSFER_SECONDS)
 
     def stop_participants(self) -> None:
         self.processes.stop(self.participants.values())
@@ -155,12 +158,12 @@ class Deployment:
             self.processes.stop([self.coordinator])
             self.coordinator = None
 
-    def _operator(self, *arguments: str) -> str:
+    def _operator(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """A command of the operator; what it printed."""
         words = [word for word in arguments[:2] if not word.startswith("-")]
         argv = (*self.commands.coordinator, *arguments, "--home", str(self.layout.coordinator))
         name = " ".join(["llmasos-coordinator", *words])
-        return self.processes.run(name, argv, log=self.layout.log("operator"))
+        return self.processes.run(name, argv, log=self.layout.log("operator"), seconds=seconds)
 
     def _wait_for_addresses(self, coordinator: Child) -> dict[str, object]:
         file = self.layout.coordinator / "addresses.json"
@@ -189,7 +192,7 @@ def _read_addresses(file: Path) -> dict[str, object]:
 def _pin_ports(configuration: Path, addresses: dict[str, object]) -> None:
     """Write the ports found into coordinator.yaml: participants know these addresses, so a restart must keep them."""
     for key in ("work", "enrolment"):
-        edit_line(configuration, rf"{key}: {re.escape(ANY_PORT)}", f"{key}: {addresses[key]}")
+        edit_line(configuration, rf'\b{key}: "?{re.escape(ANY_PORT)}"?', f'{key}: "{addresses[key]}"')
 
 
 def edit_line(file: Path, pattern: str, replacement: str) -> None:

@@ -47,8 +47,11 @@ def export_final(prepared: Prepared, tensors: Path, folder: Path) -> None:
 
 def sample(folder: Path, prompt: str) -> str:
     """What the model writes after `prompt`, without it; the same each time."""
+    from transformers.utils.logging import disable_progress_bar
+
     from llmasos.generation import generate_text
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is on the same stream
     text = generate_text(folder, prompt, max_new_tokens=SAMPLE_TOKENS, seed=SAMPLE_SEED)
     return text.removeprefix(prompt)
 

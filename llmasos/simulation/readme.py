@@ -32,12 +32,14 @@ takes part in. Change one while its daemon is stopped.
 ## Restart one participant by hand
 
 While the simulation runs, end one participant as a power cut would, and start it again in a terminal of its own. It goes
-on where it was; the round waits for it until its deadline.
+on where it was; the round waits for it until its deadline. Ctrl-C ends the one that you started.
 
 ```sh
 kill -9 {pid}
 {participant} start --home {home}
 ```
+
+`python -m participant` is the command `llmasos-participant`, `python -m coordinator` is `llmasos-coordinator`.
 
 ## Look around after the end
 
@@ -49,6 +51,8 @@ The run has ended, but coordinator and participants can be started again on the 
 {participant} status --home {home}
 {coordinator} run list --home {coordinator_home}
 ```
+
+The next simulation with the same `--out` begins with removing all of this.
 """
 
 

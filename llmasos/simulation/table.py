@@ -89,13 +89,14 @@ def explanations(results: Results) -> Iterator[str]:
     """What the columns mean, precisely."""
     plan = results.statement.plan
     local = plan.local
-    yield (
-        f"Held-out perplexity, lower is better: each row on documents that no training saw. All trainings have the same "
-        f"{results.steps:,} optimizer steps, seed {plan.seed}, {local.schedule.type} schedule and initial weights."
-    )
     comparison = results.comparison
+    yield "Held-out perplexity, lower is better: each row on documents that no training saw."
     if comparison is None:
         return
+    yield (
+        f"All trainings have the same {results.steps:,} optimizer steps, seed {plan.seed}, {local.schedule.type} schedule and "
+        "initial weights."
+    )
     batch = local.batch_size
     times = comparison.batch_multiplier
     yield (

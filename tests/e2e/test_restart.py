@@ -72,7 +72,9 @@ def test_whoever_is_killed_in_the_middle_of_a_round_the_run_ends_with_the_undist
     federation.hold("laboratory")
     run = start(federation, "coordinator-killed")
     federation.wait_for(
-        lambda state: run in state.runs and state.runs[run].rounds and len(state.runs[run].rounds[0].contributions) == 2,
+        lambda state: (
+            run in state.runs and state.runs[run].rounds and len(state.runs[run].rounds[0].contributions) == 2
+        ),
         "two of three contributed",
     )
     federation.kill_coordinator()

@@ -11,25 +11,23 @@ No torch and no threads: commands run on the test's thread, and `coordinator.adv
 
 from __future__ import annotations
 
-import hashlib
-import math
+import atexit
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common import strict_json
-from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import ManualClock
 from common.identity.authority import Authority
-from common.identity.certificates import enrol_proof_message
 from common.identity.invitation import Invitation, parse_invitation
-from common.identity.keys import SigningKey, TlsKey
-from common.ledger.rules import admit, start
+from common.identity.keys import SigningKey
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
-from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import Answer, Contribution, Member, PlanStatement, Predicate, Role
+from common.statements.envelope import Statement
+from common.statements.kinds import Member, PlanStatement, Predicate, Role
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.board import Board
@@ -39,24 +37,19 @@ from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
 from coordinator.founding import Founding, found
 from coordinator.ledger import Ledger
 from coordinator.metrics import StoredMeasurements
-from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, UploadPurpose
 from coordinator.rounds.engine import Engine, EnginePorts
-from coordinator.rounds.phases import LOSS_SCALE
 from coordinator.rounds.ports import NoSteps, Step, Steps
 from coordinator.store.database import Database, file_url
 from coordinator.views import OperatorViews
-from tests.support.blobs import delta_bytes, leaves_and_ref, model_bytes, put_blob, random_arrays, tensor_manifest
+from tests.support.blobs import model_bytes, put_blob, random_arrays
+from tests.support.participants import MANIFEST, RUN, FakeParticipant
 from tests.support.plans import a_plan
 
 CONSORTIUM = "hospitals"
 NAMES = ("east", "north", "south")
-RUN = "tiny-0a1b2c"
-MANIFEST = tensor_manifest(trainable={"embedding": (8, 4), "bias": (4,)}, frozen={"positions": (3,)})
 BASE = model_bytes(MANIFEST, random_arrays(MANIFEST, seed=1))
 TOKENIZER = b'{"model": "bytes"}'
 LEASE_SECONDS = 60.0
-TOKENS = 1000
-"""Held-out tokens of each measurement."""
 
 T = TypeVar("T")
 
@@ -85,6 +78,18 @@ class InlineEngine(Engine):
         return action()
 
 
+@cache
+def _founded() -> tuple[Path, Mapping[str, FakeParticipant]]:
+    """A home in which NAMES are enrolled, made once a process, and who they are: tests begin with a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="llmasos-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = Coordinator(folder / "home", names=())
+    for name in NAMES:
+        made.enrol(name)
+    made.close()
+    return folder / "home", made.participants
+
+
 class Coordinator:
     """Every part of a coordinator but its listeners."""
 
@@ -94,17 +99,21 @@ class Coordinator:
         *,
         names: Sequence[str] = NAMES,
         steps: Steps | None = None,
-        engine: type[Engine] = InlineEngine,
     ) -> None:
         self.layout = HomeLayout(home)
         self.clock = ManualClock()
         self.steps: Steps = steps or NoSteps()
         self.participants: dict[str, FakeParticipant] = {}
-        self._engine_class = engine
-        found(home, Founding(CONSORTIUM), self.clock)
+        self._engine_class: type[Engine] = InlineEngine
+        if names == NAMES:
+            template, known = _founded()
+            shutil.copytree(template, home)
+        else:
+            known = {}
+            found(home, Founding(CONSORTIUM), self.clock)
         self._open()
         for name in names:
-            self.enrol(name)
+            self.participants[name] = known[name].moved_to(self) if known else self.enrol(name)
 
     def __getitem__(self, name: str) -> FakeParticipant:
         return self.participants[name]
@@ -121,7 +130,7 @@ class Coordinator:
         self.engine = self._engine_class(
             EnginePorts(self.ledger, self.aggregation, self.board, self.measurements, self.steps, clock)
         )
-        settings = EnrolmentSettings(365, lambda: "127.0.0.1:7444", lambda: "127.0.0.1:7443")
+        settings = EnrolmentSettings(365, 72, lambda: "127.0.0.1:7444", lambda: "127.0.0.1:7443")
         self.enrolment = EnrolmentDesk(self.ledger, self.database, Authority.load(layout.identity), clock, settings)
         self.desk = CommandDesk(
             DeskPorts(self.ledger, self.engine, self.enrolment, self.blobs, clock, genesis=self.genesis)
@@ -133,9 +142,10 @@ class Coordinator:
         self.blobs.close()
         self.database.close()
 
-    def restart(self) -> None:
-        """Everything from disk again."""
+    def restart(self, *, engine: type[Engine] | None = None) -> None:
+        """Everything from disk again, with another engine if one is given."""
         self.close()
+        self._engine_class = engine or self._engine_class
         self._open()
 
     # --- what a test does with it ------------------------------------------------------------------------------------
@@ -164,9 +174,9 @@ class Coordinator:
         self.participants[name] = participant
         return participant
 
-    def draft(self, **plan: Any) -> PlanStatement:
+    def draft(self, *, base: bytes = BASE, **plan: Any) -> PlanStatement:
         """A plan with its blobs here, as after the operator's upload; arguments change the plan's fields."""
-        model, tokenizer = put_blob(self.blobs, BASE), put_blob(self.blobs, TOKENIZER)
+        model, tokenizer = put_blob(self.blobs, base), put_blob(self.blobs, TOKENIZER)
         return PlanStatement.model_validate(
             {
                 "run": RUN,
@@ -214,132 +224,6 @@ class Coordinator:
     def refusals(self) -> list[tuple[str, int | None, str, str]]:
         """Institution, round, code and attribution of every refusal in the ledger."""
         return [(each.institution, each.round, each.code, each.attribution) for _, each in self.state.refusal_list]
-
-
-class FakeParticipant:
-    """An institution with the real signer and the real rules. It trains nothing and lies where a test wants."""
-
-    def __init__(self, coordinator: Coordinator, name: str) -> None:
-        self.name = name
-        self.key, self.tls = SigningKey.generate(), TlsKey.generate()
-        self.perplexity: Callable[[int], float] = lambda number: 100.0 / number
-        self._coordinator = coordinator
-        self._state = start(coordinator.genesis).state
-
-    @property
-    def member(self) -> Member:
-        """Its newest roster entry, as the interceptor finds it for its connection."""
-        found = self._coordinator.state.member(self.name)
-        assert found is not None
-        return found
-
-    def offer(self, invitation: Invitation, **changes: Any) -> EnrolmentOffer:
-        """What `join` sends; arguments spoil it."""
-        fingerprint = bytes.fromhex(start(invitation.genesis).statement.digest)
-        csr = changes.pop("csr_der", None) or self.tls.csr(self.name)
-        proof = self.key.sign(enrol_proof_message(fingerprint, invitation.invitation_id, csr, b""))
-        fields: dict[str, Any] = {
-            "invitation_id": invitation.invitation_id,
-            "secret": invitation.secret,
-            "csr_der": csr,
-            "signing_key": bytes.fromhex(self.key.public.public),
-            "proof": proof,
-            "encryption_key": None,
-        }
-        return EnrolmentOffer(**fields | changes)
-
-    def join(self, invitation: Invitation) -> Enrolled:
-        return self._coordinator.desk.enrol(self.offer(invitation))
-
-    def follow(self) -> LedgerState:
-        """Its own copy of the ledger's state, every entry checked by the rules."""
-        ledger = self._coordinator.ledger
-        while (found := ledger.slice(self._state.size, max_bytes=2**20, wait_seconds=0)).envelopes:
-            for envelope in found.envelopes:
-                self._state = admit(self._state, envelope).state
-        return self._state
-
-    @property
-    def round(self) -> RoundRecord:
-        """The newest round that it knows of."""
-        current = self.follow().runs[RUN].current
-        assert current is not None, "no round was opened"
-        return current
-
-    def sign(self, predicate: Predicate, parent_kind: str, parent: str) -> Statement:
-        return sign(predicate, parent=Parent(parent_kind, parent), key=self.key)
-
-    def submit(self, statement: Statement | bytes, metrics: Metrics | None = None) -> int:
-        """Send on its own connection."""
-        envelope = statement if isinstance(statement, bytes) else statement.envelope
-        return self._coordinator.desk.submit(self.member, envelope, metrics)
-
-    # --- answers -----------------------------------------------------------------------------------------------------
-
-    def an_answer(self, **changes: Any) -> Statement:
-        plan = self.follow().runs[RUN].place.digest
-        nonce = hashlib.sha256(self.name.encode()).hexdigest()
-        fields: dict[str, Any] = {"institution": self.name, "run": RUN, "accept": True, "nonce": nonce}
-        return self.sign(Answer(**fields | changes), "plan", plan)
-
-    def answer(self, **changes: Any) -> int:
-        return self.submit(self.an_answer(**changes))
-
-    # --- contributions -----------------------------------------------------------------------------------------------
-
-    def delta(self) -> bytes:
-        """Small numbers that depend on institution and round alone."""
-        seed = int.from_bytes(hashlib.sha256(f"{self.name}/{self.round.number}".encode()).digest()[:4], "big")
-        return delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01))
-
-    def send(self, content: bytes) -> BlobRef:
-        """A blob to the coordinator for the open round, as the blob servicer would take it."""
-        leaves, ref = leaves_and_ref(content)
-        coordinator = self._coordinator
-        coordinator.access.check_write(self.member, ref, UploadPurpose(round_opened=self.round.place.digest))
-        upload = coordinator.blobs.begin(ref, leaves, owner=self.name)
-        for first, count in upload.missing():
-            for chunk in range(first, first + count):
-                upload.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
-        assert upload.finish()
-        return ref
-
-    def metrics(self, perplexity: float | None = None, tokens: int = TOKENS) -> Metrics:
-        nats = math.log(perplexity or self.perplexity(self.round.number))
-        measured = {"loss_sum_fixed": round(nats * tokens * LOSS_SCALE), "num_tokens": tokens}
-        content = strict_json.dumps({"evaluation": dict(measured), "train_loss_fixed": None})
-        return Metrics(content, hashlib.sha256(self.name.encode()).digest())
-
-    def contribution(self, ref: BlobRef | None = None, metrics: Metrics | None = None, **changes: Any) -> Statement:
-        """Signed for the newest round; sends nothing."""
-        current, beside = self.round, metrics or self.metrics()
-        train = current.opened.task == "train"
-        num_tokens = changes.pop("num_tokens", 10 + len(self.name) if train else 0)
-        parent = changes.pop("parent", current.place.digest)
-        fields: dict[str, Any] = {
-            "institution": self.name,
-            "run": RUN,
-            "round": current.number,
-            "blobs": {"delta": ref} if ref else {},
-            "weight": {"mode": "clear", "num_tokens": num_tokens},
-            "metrics_commitment": hashlib.sha256(beside.salt + beside.content).hexdigest(),
-        }
-        return self.sign(Contribution(**fields | changes), "round-opened", parent)
-
-    def contribute(self, content: bytes | None = None, metrics: Metrics | None = None, **changes: Any) -> int:
-        """Send a delta (in a training round) and the contribution with its metrics."""
-        ref = self.send(content or self.delta()) if self.round.opened.task == "train" else None
-        beside = metrics or self.metrics()
-        return self.submit(self.contribution(ref, beside, **changes), beside)
-
-    def act(self) -> None:
-        """What is to do now, if anything."""
-        run = self.follow().runs[RUN]
-        if self.name not in run.answers:
-            self.answer()
-        current = run.open_round
-        if current is not None and self.name in current.missing:
-            self.contribute()
 
 
 class EngineThread:

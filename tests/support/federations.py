@@ -197,7 +197,7 @@ class Federation:
         found_addresses = self.addresses()
         for key in ("work", "enrolment"):
             edit_line(
-                self.coordinator_home / "coordinator.yaml", rf"{key}: 127.0.0.1:0", f"{key}: {found_addresses[key]}"
+                self.coordinator_home / "coordinator.yaml", rf'{key}: "?127.0.0.1:0"?', f"{key}: {found_addresses[key]}"
             )
 
     # --- participants --------------------------------------------------------------------------------------------------

@@ -22,24 +22,23 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from common.wire.v1 import common_pb2 as llmasos_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmasos/v1/enrolment.proto\x12\nllmasos.v1\x1a\x17llmasos/v1/common.proto\"\x82\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0e\x65ncryption_key\x18\x06 \x01(\x0c\">\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x14\n\x0croster_index\x18\x02 \x01(\x04\"*\n\x0f\x44iagnoseRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"X\n\x10\x44iagnoseResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\x12\x18\n\x10\x63oordinator_time\x18\x04 \x01(\t2\x90\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x18.llmasos.v1.EnrolRequest\x1a\x19.llmasos.v1.EnrolResponse\x12\x45\n\x08\x44iagnose\x12\x1b.llmasos.v1.DiagnoseRequest\x1a\x1c.llmasos.v1.DiagnoseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmasos/v1/enrolment.proto\x12\nllmasos.v1\"\x82\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0e\x65ncryption_key\x18\x06 \x01(\x0c\">\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x14\n\x0croster_index\x18\x02 \x01(\x04\"*\n\x0f\x44iagnoseRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"X\n\x10\x44iagnoseResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\x12\x18\n\x10\x63oordinator_time\x18\x04 \x01(\t2\x90\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x18.llmasos.v1.EnrolRequest\x1a\x19.llmasos.v1.EnrolResponse\x12\x45\n\x08\x44iagnose\x12\x1b.llmasos.v1.DiagnoseRequest\x1a\x1c.llmasos.v1.DiagnoseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmasos.v1.enrolment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENROLREQUEST']._serialized_start=68
-  _globals['_ENROLREQUEST']._serialized_end=198
-  _globals['_ENROLRESPONSE']._serialized_start=200
-  _globals['_ENROLRESPONSE']._serialized_end=262
-  _globals['_DIAGNOSEREQUEST']._serialized_start=264
-  _globals['_DIAGNOSEREQUEST']._serialized_end=306
-  _globals['_DIAGNOSERESPONSE']._serialized_start=308
-  _globals['_DIAGNOSERESPONSE']._serialized_end=396
-  _globals['_ENROLMENT']._serialized_start=399
-  _globals['_ENROLMENT']._serialized_end=543
+  _globals['_ENROLREQUEST']._serialized_start=43
+  _globals['_ENROLREQUEST']._serialized_end=173
+  _globals['_ENROLRESPONSE']._serialized_start=175
+  _globals['_ENROLRESPONSE']._serialized_end=237
+  _globals['_DIAGNOSEREQUEST']._serialized_start=239
+  _globals['_DIAGNOSEREQUEST']._serialized_end=281
+  _globals['_DIAGNOSERESPONSE']._serialized_start=283
+  _globals['_DIAGNOSERESPONSE']._serialized_end=371
+  _globals['_ENROLMENT']._serialized_start=374
+  _globals['_ENROLMENT']._serialized_end=518
 # @@protoc_insertion_point(module_scope)

@@ -56,8 +56,8 @@ def test_a_run_goes_from_init_to_its_end(deployment: Deployment, tmp_path: Path)
 def test_ports_found_are_written_into_the_configuration(deployment: Deployment) -> None:
     deployment.start_coordinator()
     text = (deployment.layout.coordinator / "coordinator.yaml").read_text()
-    assert "work: 127.0.0.1:41234" in text
-    assert "enrolment: 127.0.0.1:41235" in text
+    assert 'work: "127.0.0.1:41234"' in text
+    assert 'enrolment: "127.0.0.1:41235"' in text
 
 
 def test_an_invitation_is_readable_by_its_owner_only(deployment: Deployment, tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""An institution for tests: the real signer and the real rules, no agent, no worker. It lies where a test wants.
+
+north = coordinator["north"]
+north.answer()
+north.contribute(content, num_tokens=10**12)                 # sends a delta and a contribution, one thing wrong
+north.submit(north.contribution(ref, metrics))               # the same in steps
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from common import strict_json
+from common.blobs.reference import CHUNK_BYTES, BlobRef
+from common.identity.certificates import enrol_proof_message
+from common.identity.invitation import Invitation
+from common.identity.keys import SigningKey, TlsKey
+from common.ledger.rules import admit, start
+from common.ledger.state import LedgerState, RoundRecord
+from common.statements.envelope import Parent, Statement, sign
+from common.statements.kinds import Answer, Contribution, Member, Predicate
+from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, UploadPurpose
+from coordinator.rounds.phases import LOSS_SCALE
+from tests.support.blobs import delta_bytes, leaves_and_ref, random_arrays, tensor_manifest
+
+if TYPE_CHECKING:
+    from tests.support.coordinators import Coordinator
+
+RUN = "tiny-0a1b2c"
+MANIFEST = tensor_manifest(trainable={"embedding": (8, 4), "bias": (4,)}, frozen={"positions": (3,)})
+TOKENS = 1000
+"""Held-out tokens of each measurement."""
+
+
+class FakeParticipant:
+    """An institution with the real signer and the real rules. It trains nothing and lies where a test wants."""
+
+    def __init__(self, coordinator: Coordinator, name: str) -> None:
+        self.name = name
+        self.key, self.tls = SigningKey.generate(), TlsKey.generate()
+        self.perplexity: Callable[[int], float] = lambda number: 100.0 / number
+        self._coordinator = coordinator
+        self._state = start(coordinator.genesis).state
+
+    def moved_to(self, coordinator: Coordinator) -> FakeParticipant:
+        """The same institution at a copy of its coordinator."""
+        moved = FakeParticipant(coordinator, self.name)
+        moved.key, moved.tls = self.key, self.tls
+        return moved
+
+    @property
+    def member(self) -> Member:
+        """Its newest roster entry, as the interceptor finds it for its connection."""
+        found = self._coordinator.state.member(self.name)
+        assert found is not None
+        return found
+
+    def offer(self, invitation: Invitation, **changes: Any) -> EnrolmentOffer:
+        """What `join` sends; arguments spoil it."""
+        fingerprint = bytes.fromhex(start(invitation.genesis).statement.digest)
+        csr = changes.pop("csr_der", None) or self.tls.csr(self.name)
+        proof = self.key.sign(enrol_proof_message(fingerprint, invitation.invitation_id, csr, b""))
+        fields: dict[str, Any] = {
+            "invitation_id": invitation.invitation_id,
+            "secret": invitation.secret,
+            "csr_der": csr,
+            "signing_key": bytes.fromhex(self.key.public.public),
+            "proof": proof,
+            "encryption_key": None,
+        }
+        return EnrolmentOffer(**fields | changes)
+
+    def join(self, invitation: Invitation) -> Enrolled:
+        return self._coordinator.desk.enrol(self.offer(invitation))
+
+    def follow(self) -> LedgerState:
+        """Its own copy of the ledger's state, every entry checked by the rules."""
+        ledger = self._coordinator.ledger
+        while (found := ledger.slice(self._state.size, max_bytes=2**20, wait_seconds=0)).envelopes:
+            for envelope in found.envelopes:
+                self._state = admit(self._state, envelope).state
+        return self._state
+
+    @property
+    def round(self) -> RoundRecord:
+        """The newest round that it knows of."""
+        current = self.follow().runs[RUN].current
+        assert current is not None, "no round was opened"
+        return current
+
+    def sign(self, predicate: Predicate, parent_kind: str, parent: str) -> Statement:
+        return sign(predicate, parent=Parent(parent_kind, parent), key=self.key)
+
+    def submit(self, statement: Statement | bytes, metrics: Metrics | None = None) -> int:
+        """Send on its own connection."""
+        envelope = statement if isinstance(statement, bytes) else statement.envelope
+        return self._coordinator.desk.submit(self.member, envelope, metrics)
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def an_answer(self, **changes: Any) -> Statement:
+        plan = self.follow().runs[RUN].place.digest
+        nonce = hashlib.sha256(self.name.encode()).hexdigest()
+        fields: dict[str, Any] = {"institution": self.name, "run": RUN, "accept": True, "nonce": nonce}
+        return self.sign(Answer(**fields | changes), "plan", plan)
+
+    def answer(self, **changes: Any) -> int:
+        return self.submit(self.an_answer(**changes))
+
+    # --- contributions -----------------------------------------------------------------------------------------------
+
+    def delta(self) -> bytes:
+        """Small numbers that depend on institution and round alone."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.name}/{self.round.number}".encode()).digest()[:4], "big")
+        return delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01))
+
+    def send(self, content: bytes) -> BlobRef:
+        """A blob to the coordinator for the open round, as the blob servicer would take it."""
+        leaves, ref = leaves_and_ref(content)
+        coordinator = self._coordinator
+        coordinator.access.check_write(self.member, ref, UploadPurpose(round_opened=self.round.place.digest))
+        upload = coordinator.blobs.begin(ref, leaves, owner=self.name)
+        for first, count in upload.missing():
+            for chunk in range(first, first + count):
+                upload.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
+        assert upload.finish()
+        return ref
+
+    def metrics(self, perplexity: float | None = None, tokens: int = TOKENS) -> Metrics:
+        nats = math.log(perplexity or self.perplexity(self.round.number))
+        measured = {"loss_sum_fixed": round(nats * tokens * LOSS_SCALE), "num_tokens": tokens}
+        content = strict_json.dumps({"evaluation": dict(measured), "train_loss_fixed": None})
+        return Metrics(content, hashlib.sha256(self.name.encode()).digest())
+
+    def contribution(self, ref: BlobRef | None = None, metrics: Metrics | None = None, **changes: Any) -> Statement:
+        """Signed for the newest round; sends nothing."""
+        current, beside = self.round, metrics or self.metrics()
+        train = current.opened.task == "train"
+        num_tokens = changes.pop("num_tokens", 10 + len(self.name) if train else 0)
+        parent = changes.pop("parent", current.place.digest)
+        fields: dict[str, Any] = {
+            "institution": self.name,
+            "run": RUN,
+            "round": current.number,
+            "blobs": {"delta": ref} if ref else {},
+            "weight": {"mode": "clear", "num_tokens": num_tokens},
+            "metrics_commitment": hashlib.sha256(beside.salt + beside.content).hexdigest(),
+        }
+        return self.sign(Contribution(**fields | changes), "round-opened", parent)
+
+    def contribute(self, content: bytes | None = None, metrics: Metrics | None = None, **changes: Any) -> int:
+        """Send a delta (in a training round) and the contribution with its metrics."""
+        ref = self.send(content or self.delta()) if self.round.opened.task == "train" else None
+        beside = metrics or self.metrics()
+        return self.submit(self.contribution(ref, beside, **changes), beside)
+
+    def act(self) -> None:
+        """What is to do now, if anything."""
+        run = self.follow().runs[RUN]
+        if self.name not in run.answers:
+            self.answer()
+        current = run.open_round
+        if current is not None and self.name in current.missing:
+            self.contribute()

@@ -1,0 +1,125 @@
+"""Leases and live progress: by the clock that a test moves, in memory only."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.clock import rfc3339
+from coordinator.ports import Activity
+from tests.support.coordinators import LEASE_SECONDS, Coordinator
+from tests.support.participants import RUN
+
+
+def working(number: int = 1, **changes: int) -> Activity:
+    return Activity(RUN, number, "training", steps_total=10, **changes)
+
+
+def report(coordinator: Coordinator, name: str, activity: Activity) -> bool:
+    return coordinator.board.report(coordinator[name].member, activity)
+
+
+def lapsed(coordinator: Coordinator) -> tuple[str, ...]:
+    return coordinator.board.lapsed(RUN, 1, coordinator.run.rounds[0].opened.cohort)
+
+
+def test_a_lease_runs_from_the_rounds_opening(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    assert lapsed(coordinator) == ()
+    coordinator.clock.advance(seconds=LEASE_SECONDS)
+    assert lapsed(coordinator) == ()
+    coordinator.clock.advance(seconds=0.001)
+    assert lapsed(coordinator) == ("east", "north", "south")
+
+
+def test_a_report_renews_its_senders_lease_alone(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    assert lapsed(coordinator) == ()
+    coordinator.clock.advance(seconds=LEASE_SECONDS - 1)
+    assert report(coordinator, "north", working())
+    coordinator.clock.advance(seconds=2)
+    assert lapsed(coordinator) == ("east", "south")
+
+
+def test_a_report_of_another_round_or_run_renews_nothing(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    assert not report(coordinator, "north", working(2))
+    assert not report(coordinator, "north", Activity("other", 1, "training"))
+    assert coordinator.board.seen(RUN, 1, "north") is None
+
+
+def test_whoever_is_not_in_the_cohort_holds_no_lease(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    coordinator.enrol("west")
+    assert not report(coordinator, "west", working())
+    assert coordinator.board.seen(RUN, 1, "west") is None
+
+
+def test_a_report_learns_when_the_round_is_over(coordinator: Coordinator) -> None:
+    current = coordinator.open_round()
+    assert report(coordinator, "north", working())
+    coordinator.ledger.seal(current.place.digest, "deadline-passed")
+    assert not report(coordinator, "north", working())
+    coordinator.advance()
+    assert not report(coordinator, "north", working())
+
+
+def test_after_a_restart_each_lease_begins_anew(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    assert lapsed(coordinator) == ()
+    coordinator.clock.advance(seconds=2 * LEASE_SECONDS)
+    coordinator.restart()
+    assert lapsed(coordinator) == ()
+
+
+def test_no_lease_keeps_a_round_open_past_its_deadline(coordinator: Coordinator) -> None:
+    coordinator.open_round(quorum=2, deadline_seconds=100)
+    for name in ("east", "north"):
+        coordinator[name].contribute()
+    coordinator.clock.advance(seconds=100)
+    report(coordinator, "south", working())
+    coordinator.advance()
+    assert coordinator.run.rounds[0].closed is not None
+
+
+def test_bytes_are_booked_on_the_open_round_of_the_member(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    coordinator.board.moved("north", down=100)
+    coordinator.board.moved("north", down=10, up=7)
+    coordinator.board.moved("operator", up=1000)
+    assert coordinator.board.traffic(RUN, 1, "north") == (110, 7)
+    assert coordinator.board.traffic(RUN, 1, "south") == (0, 0)
+    assert coordinator.board.traffic(RUN, 1, "operator") == (0, 0)
+
+
+def test_who_was_heard_of_and_when_is_remembered(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    assert coordinator.board.last_seen("north") is None
+    report(coordinator, "north", working())
+    coordinator.clock.advance(seconds=5)
+    coordinator.board.moved("south", up=1)
+    seen = {name: coordinator.board.last_seen(name) for name in ("north", "south")}
+    assert [rfc3339(moment) for moment in seen.values() if moment] == [
+        "2026-01-01T00:00:00.000Z",
+        "2026-01-01T00:00:05.000Z",
+    ]
+
+
+def test_speed_is_smoothed_over_the_reports_of_a_round(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+
+    def speed_after(tokens: int) -> float:
+        report(coordinator, "north", working(tokens_done=tokens))
+        seen = coordinator.board.seen(RUN, 1, "north")
+        assert seen is not None
+        return seen.tokens_per_second
+
+    assert speed_after(0) == 0.0
+    coordinator.clock.advance(seconds=2)
+    assert speed_after(200) == pytest.approx(100.0)
+    coordinator.clock.advance(seconds=5)
+    assert speed_after(1200) == pytest.approx(150.0), "half way to 200 after half a window"
+    assert speed_after(1200) == pytest.approx(150.0), "no time passed"
+    coordinator.clock.advance(seconds=60)
+    assert speed_after(1200) == pytest.approx(150.0), "evaluating: no tokens"
+    coordinator.clock.advance(seconds=60)
+    assert speed_after(7200) == pytest.approx(100.0), "a whole window: the newest counts"

@@ -1,0 +1,118 @@
+"""Killed after any durable step, a coordinator goes on from disk and comes to the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.blobs.reference import BlobRef
+from common.ledger.rules import admit, start
+from coordinator.rounds.ports import Step
+from tests.support.coordinators import Coordinator, Crash, CrashAt
+
+STEPS = [
+    *((step, number) for number in (1, 2) for step in Step if step is not Step.RUN_ENDED),
+    (Step.ROUND_OPENED, 3),
+    (Step.ROUND_SEALED, 3),
+    (Step.ROUND_CLOSED, 3),
+    (Step.RUN_ENDED, 3),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[BlobRef, int]:
+    """The final model and the ledger's size of a run that nothing disturbed."""
+    coordinator = Coordinator(tmp_path_factory.mktemp("undisturbed") / "home")
+    coordinator.start_run(rounds=2)
+    model = coordinator.play().model
+    size = coordinator.state.size
+    coordinator.close()
+    return model, size
+
+
+@pytest.mark.parametrize(("step", "number"), STEPS, ids=[f"{step}-{number}" for step, number in STEPS])
+def test_a_crash_after_a_step_changes_nothing_in_the_end(
+    tmp_path: Path, undisturbed: tuple[BlobRef, int], step: Step, number: int
+) -> None:
+    steps = CrashAt(step, number)
+    coordinator = Coordinator(tmp_path / "home", steps=steps)
+    try:
+        coordinator.start_run(rounds=2)
+        with pytest.raises(Crash, match=f"{step} of round {number}"):
+            coordinator.play()
+        size_at_crash = coordinator.state.size
+        coordinator.restart()
+        assert coordinator.state.size == size_at_crash, "what was visible was durable"
+        run = coordinator.play()
+        assert (run.model, coordinator.state.size) == undisturbed
+        assert [record.number for record in run.rounds] == [1, 2, 3]
+        assert run.ended is not None
+        assert run.ended.reason == "rounds-done"
+    finally:
+        coordinator.close()
+
+
+def test_a_crash_between_any_two_turns_loses_no_contribution(tmp_path: Path, undisturbed: tuple[BlobRef, int]) -> None:
+    """Restarted after every single act of every participant."""
+    coordinator = Coordinator(tmp_path / "home")
+    try:
+        coordinator.start_run(rounds=2)
+        while coordinator.run.ended is None:
+            coordinator.advance()
+            for name in coordinator.participants:
+                coordinator[name].act()
+                before = coordinator.state
+                coordinator.restart()
+                assert coordinator.state == before
+        assert (coordinator.run.model, coordinator.state.size) == undisturbed
+    finally:
+        coordinator.close()
+
+
+def test_a_sealed_round_stays_sealed_after_a_crash(tmp_path: Path) -> None:
+    """The seal was made at the deadline; the clock of the machine that restarts is set back before it."""
+    coordinator = Coordinator(tmp_path / "home", steps=CrashAt(Step.ROUND_SEALED, 1))
+    try:
+        coordinator.open_round(quorum=2, rounds=1)
+        for name in ("east", "north"):
+            coordinator[name].contribute()
+        ref = coordinator["south"].send(coordinator["south"].delta())
+        coordinator.clock.advance(seconds=3600)
+        with pytest.raises(Crash):
+            coordinator.advance()
+        coordinator.clock.advance(seconds=-1800)
+        coordinator.restart()
+        metrics = coordinator["south"].metrics()
+        with pytest.raises(Exception, match=r"Round 1 of tiny-0a1b2c takes no more contributions\. \[round-not-open\]"):
+            coordinator["south"].submit(coordinator["south"].contribution(ref, metrics), metrics)
+        coordinator.advance()
+        closed = coordinator.run.rounds[0].closed
+        assert closed is not None
+        assert [entry.institution for entry in closed.inputs] == ["east", "north"]
+        assert closed.reason == "deadline-passed"
+    finally:
+        coordinator.close()
+
+
+def test_the_ledger_on_disk_is_a_whole_one_at_every_step(tmp_path: Path) -> None:
+    class Reader:
+        """Reads the database as a verifier would, in the middle of everything."""
+
+        sizes: list[int] = []  # noqa: RUF012  one test, one list
+
+        def reached(self, step: Step, run: str, round_number: int) -> None:
+            genesis, *rest = coordinator.envelopes()
+            state = start(genesis).state
+            for envelope in rest:
+                state = admit(state, envelope).state
+            self.sizes.append(state.size)
+
+    coordinator = Coordinator(tmp_path / "home", steps=Reader())
+    try:
+        coordinator.start_run(rounds=1)
+        coordinator.play()
+        assert len(Reader.sizes) == 8
+        assert Reader.sizes == sorted(Reader.sizes)
+    finally:
+        coordinator.close()

@@ -1,0 +1,288 @@
+"""The agent: what it answers, how it works on a round, and that nothing which passes makes it give up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from common.errors import (
+    CoordinatorUnreachable,
+    CorruptChunk,
+    LedgerConflict,
+    LLMasOSError,
+    MissingBlob,
+    StorageFailure,
+    TooLittleData,
+    TooManyRequests,
+    WorkerFailed,
+    WrongParent,
+)
+from common.ledger.cohort import local_seed
+from participant import agent as module
+from participant.tasks import contribution_slot
+from participant.worker_protocol import Evaluate, Train
+from tests.support.coordinators import RUN
+from tests.support.participants import Participant
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.001)
+
+
+class Running:
+    """The agent's loop on a thread of its own; what it raised is there at the end."""
+
+    def __init__(self, north: Participant) -> None:
+        self._stopping = threading.Event()
+        self.raised: list[LLMasOSError] = []
+        self._agent = north.agent
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._agent.run(self._stopping)
+        except LLMasOSError as err:
+            self.raised.append(err)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def patient(north: Participant) -> Iterator[Participant]:
+    """`north` with a coordinator that takes reports as if every round were open."""
+    north.session.round_open = True
+    yield north
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_accepted_when_policy_and_data_allow_it(north: Participant) -> None:
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    assert north.run.answers["north"].answer.accept
+    assert north.workbench.prepared == [RUN]
+    assert north.status.said == ["answering a plan", "preparing data"]
+
+
+def test_a_policy_refuses_with_codes_and_reads_no_data(north: Participant) -> None:
+    north.policy = north.policy.model_copy(update={"min_quorum": 5, "max_rounds": 1})
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    answer = north.run.answers["north"].answer
+    assert (answer.accept, answer.reasons) == (False, ("quorum-too-small", "too-many-rounds"))
+    assert north.workbench.prepared == []
+    assert [kind for kind, _ in north.egress()] == ["answer"]
+
+
+@pytest.mark.parametrize("failure", [TooLittleData("Three words."), WorkerFailed("It ended.")], ids=lambda e: e.code)
+def test_data_that_does_not_do_is_an_answer(north: Participant, failure: LLMasOSError) -> None:
+    north.workbench.failure = failure
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    answer = north.run.answers["north"].answer
+    assert (answer.accept, answer.reasons) == (False, (failure.code,))
+
+
+def test_trouble_of_our_own_is_no_answer(north: Participant) -> None:
+    north.workbench.failure = StorageFailure("The disk is full.")
+    north.coordinator.start_run()
+    with pytest.raises(StorageFailure, match=r"The disk is full"):
+        north.agent.answer(north.run)
+    assert north.outbox.answered(north.run) is None
+
+
+def test_an_answer_that_was_signed_is_sent_again_and_not_made_anew(north: Participant) -> None:
+    north.coordinator.start_run()
+    north.session.failures = [CoordinatorUnreachable("No answer.")]
+    north.workbench.prepared.append("nothing")
+    north.blobs.ingest(_tokenizer(north), "blake3", move=False)
+    with pytest.raises(CoordinatorUnreachable, match=r"No answer"):
+        north.agent.answer(north.run)
+    signed = north.outbox.answered(north.run)
+    assert signed is not None
+    north.restart()
+    north.policy = north.policy.model_copy(update={"answer": "refuse"})
+    north.agent.answer(north.run)
+    assert north.session.submitted == [signed.envelope]
+    assert north.run.answers["north"].answer.accept
+
+
+def _tokenizer(north: Participant):  # type: ignore[no-untyped-def]  # a path
+    return north.coordinator.blobs.path(north.run.statement.initial.tokenizer)
+
+
+# --- rounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Participant) -> None:
+    record = north.open_round()
+    north.agent.work(north.run, record)
+    entry = north.run.rounds[0].contributions["north"].contribution
+    assert (entry.round, entry.weight.model_dump()["num_tokens"]) == (1, 20)
+    assert north.workbench.asked == [
+        Train(
+            round=1,
+            trained_rounds=0,
+            seed=local_seed(record.opened.seed, "north"),
+            base="base.safetensors",
+            delta="delta.safetensors",
+            resume=True,
+        )
+    ]
+    base = (north.workbench.job(RUN) / "base.safetensors").read_bytes()
+    assert base == north.coordinator.blobs.path(record.opened.inputs.model).read_bytes()
+    assert north.status.said[-3:] == ["fetching the model", "train round", "sending"]
+    assert {report.activity for report in north.session.reports} <= {"fetching", "preparing", "training", "sending"}
+
+
+def test_an_evaluation_round_sends_no_blob(north: Participant) -> None:
+    record = north.open_round(rounds=1)
+    north.agent.work(north.run, record)
+    north.coordinator.advance()
+    evaluation = north.round
+    assert evaluation.opened.task == "evaluate"
+    north.agent.work(north.run, evaluation)
+    assert north.workbench.asked[-1] == Evaluate(round=2, base="base.safetensors")
+    entry = north.run.rounds[1].contributions["north"].contribution
+    assert entry.blobs == {}
+    assert [kind for kind, _ in north.egress()] == ["answer", "delta", "contribution", "contribution"]
+
+
+def test_the_schedule_counts_rounds_that_were_committed(north: Participant) -> None:
+    north.agent.work(north.run, north.open_round(rounds=2)) if False else None
+    record = north.open_round(rounds=2)
+    north.agent.work(north.run, record)
+    second = north.next_round()
+    north.agent.work(north.run, second)
+    asked = [message for message in north.workbench.asked if isinstance(message, Train)]
+    assert [(message.round, message.trained_rounds) for message in asked] == [(1, 0), (2, 1)]
+
+
+def test_a_contribution_that_was_signed_is_sent_again_without_training_again(patient: Participant) -> None:
+    record = patient.open_round()
+
+    def crash() -> None:
+        patient.session.before_submit = lambda: None
+        raise CoordinatorUnreachable("It crashed here.")
+
+    patient.session.before_submit = crash
+    with pytest.raises(CoordinatorUnreachable, match=r"It crashed here"):
+        patient.agent.work(patient.run, record)
+    signed = patient.outbox.contributed(record)
+    assert signed is not None
+    patient.restart()
+    patient.agent.work(patient.run, record)
+    assert patient.workbench.asked == []
+    assert patient.session.submitted == [signed.envelope]
+
+
+def test_work_ends_when_the_round_is_closed_by_others(north: Participant) -> None:
+    north.workbench.hold = True
+    record = north.open_round(deadline_seconds=60)
+
+    def close() -> None:
+        north.coordinator.clock.advance(seconds=61)
+        north.coordinator.advance()
+        north.session.catch_up()
+
+    closing = threading.Timer(0.05, close)
+    closing.start()
+    with pytest.raises(module.RoundOver):
+        north.agent.work(north.run, record)
+    closing.join()
+    assert north.outbox.contributed(record) is None
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+PASSING = {
+    "unreachable": [CoordinatorUnreachable("No answer.")] * 5,
+    "a limit": [TooManyRequests("More than 200 calls a second.")] * 5,
+    "a corrupted chunk": [CorruptChunk("Chunk 0 is another one.")] * 2,
+    "a lost blob": [MissingBlob("The contribution names a blob which is not wholly here.")] * 2,
+    "a full disk": [StorageFailure("The disk is full.")] * 2,
+}
+
+
+@pytest.mark.parametrize("claim", PASSING)
+def test_what_passes_is_tried_again_until_it_is_done(patient: Participant, claim: str) -> None:
+    record = patient.open_round()
+    patient.session.failures = list(PASSING[claim])
+    running = Running(patient)
+    done = patient.mirror.wait_beyond(record.place.index + 3, 30)
+    running.stop()
+    assert "north" in done.runs[RUN].rounds[0].contributions
+    assert patient.session.failures == []
+    assert len(patient.session.submitted) == 2  # the answer and one contribution
+
+
+def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Participant) -> None:
+    record = patient.open_round()
+    refused, tried = threading.Event(), []
+
+    def refuse() -> None:
+        tried.append(1)
+        refused.set()
+        raise WrongParent("The round is another one.")
+
+    patient.session.before_submit = refuse
+    running = Running(patient)
+    assert refused.wait(30)
+    until_idle(patient)
+    running.stop()
+    assert len(tried) == 1
+    assert contribution_slot(record) in patient.agent._given_up
+
+
+def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Participant) -> None:
+    record = patient.open_round()
+    patient.session.failures = [StorageFailure("The disk is full.")] * 9
+    running = Running(patient)
+    until_idle(patient)
+    running.stop()
+    assert len(patient.session.failures) == 6
+    assert contribution_slot(record) in patient.agent._given_up
+
+
+def until_idle(north: Participant) -> None:
+    """The agent found nothing more to do."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if "waiting for a plan or a round" in north.status.said:
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"the agent did not come to rest: {north.status.said}")
+
+
+def test_a_conflict_of_the_ledger_ends_the_agent(north: Participant) -> None:
+    north.follower.failure = LedgerConflict("Entry 3 differs from what was seen.")
+    running = Running(north)
+    running._thread.join(30)
+    running.stop()
+    assert [err.message for err in running.raised] == ["Entry 3 differs from what was seen."]
+
+
+def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_its_round_is_closed(
+    north: Participant,
+) -> None:
+    record = north.open_round(rounds=1)
+    north.agent.work(north.run, record)
+    delta = north.run.rounds[0].contributions["north"].contribution.blobs["delta"]
+    stray = north.folder / "stray"
+    stray.write_bytes(b"an old model")
+    old = north.blobs.ingest(stray, "blake3", move=True)
+    north.agent._tidy()
+    assert north.blobs.contains(delta)
+    assert not north.blobs.contains(old)
+    north.next_round()
+    north.agent._tidy()
+    assert not north.blobs.contains(delta)
+    assert north.blobs.contains(north.run.statement.initial.tokenizer)

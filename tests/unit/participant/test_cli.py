@@ -1,0 +1,194 @@
+"""llmasos-participant: what it prints, for people and for programs, and its exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.clock import ManualClock, SystemClock
+from common.homes import HomeLock
+from common.terminal import exit_code_of
+from coordinator.ports import EnrolmentOffer
+from participant import joining
+from participant.cli import app
+from participant.config import HomeLayout
+from participant.joining import Joining
+from participant.journal import Egress, Journal
+from participant.status import StatusFile
+from tests.support.coordinators import Coordinator
+from common.wire.messages import Enrolment, EnrolmentRequest
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("LLMASOS_HOME", raising=False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def coordinator(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    """Reached without network."""
+
+    def enrol(address: str, *, consortium: str, ca_pem: bytes, request: EnrolmentRequest) -> Enrolment:
+        enrolled = coordinator.desk.enrol(
+            EnrolmentOffer(
+                request.invitation_id,
+                request.secret,
+                request.csr_der,
+                request.signing_key,
+                request.proof,
+                request.encryption_key,
+            )
+        )
+        return Enrolment(enrolled.certificate_pem, enrolled.roster_index)
+
+    monkeypatch.setattr(joining, "enrol", enrol)
+    coordinator.clock.advance(seconds=(SystemClock().now() - coordinator.clock.now()).total_seconds())
+    return coordinator
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.md").write_text("text")
+    return tmp_path / "text"
+
+
+@pytest.fixture
+def home(coordinator: Coordinator, data: Path, tmp_path: Path) -> Path:
+    joining.join(tmp_path / "west", coordinator.invite("west"), Joining(data), coordinator.clock)
+    return tmp_path / "west"
+
+
+def run(*argv: str | Path) -> int:
+    return exit_code_of(app, [str(word) for word in argv])
+
+
+def test_join_says_what_came_of_it_and_what_is_next(
+    coordinator: Coordinator, data: Path, tmp_path: Path, capsys: Output
+) -> None:
+    paper, home = tmp_path / "west.inv", tmp_path / "west"
+    paper.write_text(coordinator.invite("west").armoured())
+    assert run("join", "--invitation-file", paper, "--home", home, "--data", data) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert lines[0] == f"west is a member of hospitals (ledger index {coordinator.state.size - 1})."
+    assert lines[1].endswith(coordinator.state.genesis_place.digest)
+    assert lines[3] == f"Next: llmasos-participant start --home {home}"
+
+
+def test_join_takes_an_invitation_from_standard_input_and_answers_programs_in_json(
+    coordinator: Coordinator, data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(coordinator.invite("west").armoured()))
+    home = tmp_path / "west"
+    assert run("join", "--invitation-file", "-", "--home", home, "--data", data, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "institution": "west",
+        "consortium": "hospitals",
+        "fingerprint": coordinator.state.genesis_place.digest,
+        "home": str(home),
+    }
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe no text", b"Dear colleague,\nplease join us.\n"])
+def test_what_is_no_invitation_is_refused(data: Path, tmp_path: Path, capsys: Output, content: bytes) -> None:
+    (tmp_path / "west.inv").write_bytes(content)
+    argv = ("join", "--invitation-file", tmp_path / "west.inv", "--home", tmp_path / "west", "--data", data)
+    assert run(*argv) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error [invalid-invitation]: ")
+    assert "\n  fix: " in shown.err
+    assert not (tmp_path / "west").exists()
+
+
+def test_the_status_of_a_daemon_that_never_ran(home: Path, data: Path, capsys: Output) -> None:
+    assert run("status", "--home", home) == 0
+    shown = capsys.readouterr().out
+    for line in (r"institution +west of hospitals", r"daemon +not running", r"left the house +0 bytes in 0 contrib"):
+        assert __import__("re").search(line, shown), shown
+    assert str(data) in shown.replace("\n", "")
+    assert run("status", "--home", home, "--format", "quiet") == 0
+    assert capsys.readouterr().out == "stopped\n"
+
+
+def test_the_status_of_a_running_daemon_with_what_left_the_house(
+    home: Path, coordinator: Coordinator, capsys: Output
+) -> None:
+    layout = HomeLayout(home)
+    status = StatusFile(layout.status, coordinator.clock)
+    status.connection("connected")
+    status.doing("train round", run="tiny-0a1b2c", round=2)
+    journal = Journal(layout.journal)
+    now = "2026-01-01T00:00:00.000Z"
+    # The statement of round 1 was sent twice, since its receipt was lost: two lots of bytes, one contribution.
+    for kind, size, digest in (("delta", 100, "d1"), ("contribution", 7, "c1"), ("contribution", 7, "c1")):
+        journal.book(Egress(now, kind, size, digest, "127.0.0.1:7443"))
+    journal.close()
+    assert run("status", "--home", home, "--format", "json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    expected = {
+        "institution": "west",
+        "running": True,
+        "pid": os.getpid(),
+        "connection": "connected",
+        "activity": "train round",
+        "run": "tiny-0a1b2c",
+        "round": 2,
+        "bytes_sent": 114,
+        "contributions": 1,
+    }
+    assert expected.items() <= shown.items()
+
+
+def test_a_home_without_a_participant_is_a_usage_error(tmp_path: Path, capsys: Output) -> None:
+    for command in ("start", "status"):
+        assert run(command, "--home", tmp_path / "none") == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith(f"error [not-initialised]: {tmp_path / 'none'} holds no participant.")
+
+
+def test_a_second_daemon_on_a_home_is_refused(home: Path, capsys: Output) -> None:
+    with HomeLock(home):
+        assert run("start", "--home", home) == 1
+    assert f"error [home-locked]: {home} is in use by the process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_daemon_whose_certificate_expired_says_so_before_it_connects(
+    coordinator: Coordinator, data: Path, tmp_path: Path, capsys: Output
+) -> None:
+    coordinator.clock = ManualClock(coordinator.clock.now())
+    coordinator.clock.advance(seconds=-400 * 86400)
+    early = Coordinator(tmp_path / "early", names=())
+    early.close()
+    home = tmp_path / "west"
+    joining.join(home, coordinator.invite("west"), Joining(data), coordinator.clock)
+    layout = HomeLayout(home)
+    authority = coordinator.enrolment._authority
+    from common.identity.keys import TlsKey
+
+    expired = authority.issue_institution(
+        TlsKey.load(layout.tls_key).csr("west"), "west", now=SystemClock().now(), days=0
+    )
+    layout.tls_certificate.write_bytes(expired)
+    assert run("start", "--home", home) == 3
+    assert "error [certificate-expired]: " in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_a_usage_error(capsys: Output) -> None:
+    assert run("status", "--nonsense") == 2
+    assert "error [usage]: No such option: --nonsense" in capsys.readouterr().err

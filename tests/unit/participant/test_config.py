@@ -1,0 +1,81 @@
+"""participant.yaml: what it may hold, what the environment changes, where everything lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import InvalidConfiguration, NotInitialised
+from participant.app import load_config
+from participant.config import HomeLayout
+
+MINIMAL = """\
+institution: north
+consortium: hospitals
+coordinator: {work: "127.0.0.1:7443", enrolment: "127.0.0.1:7444"}
+data:
+  - folder: /srv/text
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "participant.yaml").write_text(MINIMAL)
+    return tmp_path
+
+
+def test_a_minimal_file_has_a_default_for_the_rest(home: Path) -> None:
+    config = load_config(home)
+    assert (config.worker.threads, config.worker.snapshot_seconds, config.worker.command) == (1, 300, None)
+    assert (config.data[0].name, config.data[0].folder, config.data[0].text_column) == (
+        "default",
+        Path("/srv/text"),
+        None,
+    )
+
+
+def test_the_environment_changes_single_fields(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMASOS_PARTICIPANT_WORKER__THREADS", "4")
+    monkeypatch.setenv("LLMASOS_PARTICIPANT_WORKER__COMMAND", "[python, null_worker.py]")
+    monkeypatch.setenv("LLMASOS_PARTICIPANT_LOGGING__FORMAT", "json")
+    config = load_config(home)
+    assert (config.worker.threads, config.worker.command) == (4, ("python", "null_worker.py"))
+    assert config.logging.format == "json"
+
+
+WRONG = {
+    "an unknown field": ("worker: {thread: 4}", r"participant\.yaml:6: worker\.thread"),
+    "no data at all": ("data: []", r"data"),
+    "threads below one": ("worker: {threads: 0}", r"worker\.threads"),
+    "another format of log": ("logging: {format: xml}", r"logging\.format.*'?text'?"),
+    "another version": ("apiVersion: llmasos/v9", r"apiVersion.*llmasos/v1"),
+    "a name that is none": ("institution: The North", r"institution"),
+}
+
+
+@pytest.mark.parametrize("claim", WRONG)
+def test_what_is_wrong_is_named_with_file_and_field(home: Path, claim: str) -> None:
+    line, message = WRONG[claim]
+    key = line.split(":")[0]
+    kept = (
+        MINIMAL.split("data:")[0]
+        if key == "data"
+        else "".join(each for each in MINIMAL.splitlines(keepends=True) if not each.startswith(f"{key}:"))
+    )
+    (home / "participant.yaml").write_text(kept + line + "\n")
+    with pytest.raises(InvalidConfiguration, match=message):
+        load_config(home)
+
+
+def test_a_home_without_a_participant_says_how_to_join(tmp_path: Path) -> None:
+    with pytest.raises(NotInitialised, match=r"holds no participant\..*llmasos-participant join"):
+        load_config(tmp_path / "none")
+
+
+def test_keys_and_journal_lie_in_the_home(tmp_path: Path) -> None:
+    layout = HomeLayout(tmp_path)
+    keys = (layout.signing_key, layout.encryption_key, layout.tls_key, layout.tls_certificate, layout.request)
+    assert {path.parent for path in keys} == {tmp_path / "identity"}
+    for path in (layout.journal, layout.policy, layout.genesis, layout.lock, layout.status, layout.blobs, layout.jobs):
+        assert path.parent == tmp_path

@@ -1,0 +1,199 @@
+"""Following the ledger: through outages and limits, never past a conflict or a refused certificate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import (
+    CoordinatorUnreachable,
+    IdentityError,
+    LedgerConflict,
+    LLMasOSError,
+    MalformedMessage,
+    TooManyRequests,
+    UnknownCertificate,
+)
+from common.wire.messages import LedgerEntries
+from participant import follower as module
+from participant.follower import Follower, diagnosis
+from participant.journal import Journal
+from participant.mirror import Mirror
+from tests.support.api import Consortium, listening
+from tests.support.coordinators import Coordinator
+
+Answer = LLMasOSError | Callable[[], LedgerEntries]
+
+
+class Ledger:
+    """A session that only follows: `answers` first, in order, then the coordinator's ledger, then waiting until `close`."""
+
+    def __init__(self, coordinator: Coordinator, *answers: Answer) -> None:
+        self._coordinator, self._answers = coordinator, list(answers)
+        self._closed = threading.Event()
+        self.asked: list[int] = []
+
+    def follow(self, *, from_index: int, wait_seconds: float) -> LedgerEntries:
+        self.asked.append(from_index)
+        if self._answers:
+            answer = self._answers.pop(0)
+            if isinstance(answer, LLMasOSError):
+                raise answer
+            return answer()
+        envelopes = tuple(self._coordinator.envelopes()[from_index:])
+        if not envelopes:
+            self._closed.wait(wait_seconds)
+        return LedgerEntries(from_index, envelopes, from_index + len(envelopes))
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Scene:
+    """A follower with what it told; started by the test."""
+
+    def __init__(self, mirror: Mirror, session: Ledger, explain: Callable[[], LLMasOSError | None]) -> None:
+        self.mirror, self.session = mirror, session
+        self.told: list[str] = []
+        self.follower = Follower(session, mirror, explain, self.told.append)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        self.follower.start()
+
+    def wait_for_ledger(self, size: int) -> None:
+        assert self.mirror.wait_beyond(size - 1, 30).size == size
+
+    def wait_for_failure(self) -> LLMasOSError:
+        self.follower._thread.join(30)
+        assert self.follower.failure is not None
+        return self.follower.failure
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "MOST_PAUSE_SECONDS", 0.005)
+
+
+@pytest.fixture
+def scene(coordinator: Coordinator, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        made: list[Scene] = []
+
+        def make(*answers: Answer, explain: Callable[[], LLMasOSError | None] = lambda: None) -> Scene:
+            made.append(Scene(Mirror(journal, coordinator.genesis), Ledger(coordinator, *answers), explain))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.session.close()
+            one.follower.stop()
+
+
+def test_the_ledger_is_followed_from_where_the_copy_ends(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
+    one = scene()
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert one.session.asked[0] == 1
+    assert one.told[0] == "connected"
+    assert one.mirror.state.active_trainers == ("east", "north", "south")
+
+
+PASSING = (
+    CoordinatorUnreachable("No answer."),
+    TooManyRequests("More than 200 calls a second."),
+    MalformedMessage("LedgerEntry.index: expected 1, got 2."),
+)
+
+
+@pytest.mark.parametrize("failure", PASSING, ids=lambda failure: failure.code)
+def test_what_passes_is_tried_again(
+    coordinator: Coordinator, scene: Callable[..., Scene], failure: LLMasOSError
+) -> None:
+    one = scene(failure, failure)
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert one.follower.failure is None
+    assert len(one.session.asked) >= 3
+
+
+def test_an_outage_is_told_and_its_end(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
+    one = scene(CoordinatorUnreachable("No answer."), CoordinatorUnreachable("No answer."))
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert one.told[:3] == ["unreachable", "unreachable", "connected"]
+
+
+def test_a_ledger_that_breaks_a_rule_ends_it_for_good(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
+    envelopes = coordinator.envelopes()
+    one = scene(lambda: LedgerEntries(1, (envelopes[2],), 2))
+    one.start()
+    failure = one.wait_for_failure()
+    assert isinstance(failure, LedgerConflict)
+    assert "Entry 1 of the ledger breaks a rule" in failure.message
+    assert one.session.asked == [1]
+
+
+def test_a_refused_certificate_ends_it_for_good(scene: Callable[..., Scene]) -> None:
+    one = scene(UnknownCertificate("No active member holds this certificate."))
+    one.start()
+    assert isinstance(one.wait_for_failure(), UnknownCertificate)
+
+
+def test_after_three_failures_the_other_listener_is_asked_why(scene: Callable[..., Scene]) -> None:
+    asked: list[int] = []
+
+    def explain() -> LLMasOSError | None:
+        asked.append(len(one.session.asked))
+        return IdentityError("The coordinator refuses this certificate.") if len(asked) == 2 else None
+
+    one = scene(*[CoordinatorUnreachable("No answer.")] * 9, explain=explain)
+    one.start()
+    assert one.wait_for_failure().message == "The coordinator refuses this certificate."
+    assert asked == [3, 6]
+
+
+def test_stopping_ends_a_poll_in_progress(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
+    one = scene()
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    one.session.close()
+    one.follower.stop()
+    assert not one.follower._thread.is_alive()
+
+
+# --- why a certificate is refused -------------------------------------------------------------------------------------
+
+
+def _diagnosis(consortium: Consortium, certificate: Path, enrolment: str) -> Any:
+    return diagnosis(enrolment, consortium.genesis, certificate)
+
+
+def test_a_certificate_of_the_roster_is_not_the_reason(tmp_path: Path) -> None:
+    consortium = Consortium(tmp_path)
+    files = consortium.enrolled("north")
+    with listening(consortium) as (_, addresses):
+        assert _diagnosis(consortium, files.certificate, addresses.enrolment) is None
+
+
+def test_a_certificate_that_is_refused_is_explained_with_its_code(tmp_path: Path) -> None:
+    consortium = Consortium(tmp_path)
+    files = consortium.tls("north")
+    with listening(consortium) as (_, addresses):
+        found = _diagnosis(consortium, files.certificate, addresses.enrolment)
+    assert isinstance(found, IdentityError)
+    assert "The coordinator refuses this certificate: No active member holds" in found.message
+    assert found.message.endswith("(unknown-certificate)")
+
+
+def test_when_nobody_answers_nothing_is_known(tmp_path: Path) -> None:
+    consortium = Consortium(tmp_path)
+    files = consortium.enrolled("north")
+    with listening(consortium) as (_, addresses):
+        gone = addresses.enrolment
+    assert _diagnosis(consortium, files.certificate, gone) is None
