@@ -46,7 +46,7 @@ from coordinator.ledger import Beside, Ledger
 from coordinator.metrics import metrics_row
 from coordinator.ports import Enrolled, EnrolmentOffer, Metrics
 from coordinator.rounds.engine import Engine
-from coordinator.rounds.phases import RunState
+from coordinator.rounds.phases import ABORTED, RunState
 
 log = get_logger(__name__)
 
@@ -238,8 +238,8 @@ class CommandDesk:
         if action == "abort":
             state = self._engine.state_of(record)
             if record.open_round is not None:
-                state = self._engine.abandon(state, "aborted")
-            self._engine.end(RunState(state.record), "aborted")
+                state = self._engine.abandon(state, ABORTED)
+            self._engine.end(RunState(state.record), ABORTED)
             return self._ledger.state.size - 1
         control = Control(
             action="pause" if action == "pause" else "resume",

@@ -17,7 +17,7 @@ from common.identity.keys import SigningKey
 from common.ledger.rules import Admission, admit, admit_verified, start
 from common.ledger.state import LedgerState, Place
 from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import CertificateId, Kind, Member, Predicate
+from common.statements.kinds import CertificateId, Member, Predicate
 from coordinator.ports import LedgerSlice
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
 
@@ -120,15 +120,10 @@ class Ledger:
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
         place, now = admission.place, self._clock.now()
         row = LedgerRow(place.index, place.digest, place.kind.value, rfc3339(now), admission.statement.envelope)
-        closes = admission.statement.parent.digest if place.kind is Kind.ROUND_CLOSED else None
         with self._database.transaction() as tx:
             tx.append(row)
-            if closes is not None:
-                tx.unseal(closes)
             if beside is not None:
                 beside(tx)
-        if closes is not None:
-            self._seals.pop(closes, None)
         self._appended_at[place.index] = parse_rfc3339(row.appended_at)
         with self._grown:
             self._state = admission.state

@@ -174,6 +174,7 @@ class Agent:
                 index = self._ports.outbox.send_contribution(record, signed, reporter)
             finally:
                 reporter.cancel()
+                self._mirror.wake()
                 watch.join()
         self._mirror.wait_beyond(index, SEEN_SECONDS)
 

@@ -12,7 +12,7 @@ from common.clock import SystemClock
 from common.daemon import bound_memory, stop_event
 from common.errors import InvalidInvitation
 from common.identity.invitation import parse_invitation
-from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app, table
+from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
 from participant.config import HomeLayout
 from participant.journal import Journal
 from participant.status import read_status
@@ -96,7 +96,8 @@ def status(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -
         ["worker", _worker(now)],
         ["data", ", ".join(str(source.folder) for source in config.data)],
     ]
-    Terminal(output).result(table(["", ""], rows), data=data, quiet="running" if now["running"] else "stopped")
+    shown = "\n".join(f"{name:<16}{value}" for name, value in rows)
+    Terminal(output).result(shown, data=data, quiet="running" if now["running"] else "stopped")
 
 
 def _activity(now: dict[str, Any]) -> str:

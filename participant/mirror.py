@@ -21,6 +21,7 @@ class Mirror:
     def __init__(self, journal: Journal, genesis_envelope: bytes) -> None:
         self._journal = journal
         self._grown = threading.Condition()
+        self._wakes = 0
         self._state = self._replay(genesis_envelope)
 
     @property
@@ -53,14 +54,16 @@ class Mirror:
             raise conflict
 
     def wait_beyond(self, size: int, timeout: float) -> LedgerState:
-        """The state once the ledger has more than `size` entries, or after `timeout` seconds."""
+        """The state once the ledger has more than `size` entries, or somebody calls `wake`, or after `timeout` seconds."""
         with self._grown:
-            self._grown.wait_for(lambda: self._state.size > size, timeout=timeout)
+            wakes = self._wakes
+            self._grown.wait_for(lambda: self._state.size > size or self._wakes != wakes, timeout=timeout)
             return self._state
 
     def wake(self) -> None:
-        """Let waiting readers look again."""
+        """Let waiting readers go on, whatever the ledger's size."""
         with self._grown:
+            self._wakes += 1
             self._grown.notify_all()
 
     def _replay(self, genesis_envelope: bytes) -> LedgerState:

@@ -23,6 +23,7 @@ from common.errors import (
 )
 from common.identity.invitation import open_genesis
 from common.ledger.cohort import draw_cohort, round_seed
+from common.ledger.places import Layered
 from common.ledger.state import (
     Answered,
     Contributed,
@@ -67,7 +68,7 @@ def start(genesis_envelope: bytes) -> Admission:
     """
     statement, genesis = open_genesis(genesis_envelope)
     place = Place(0, statement.digest, Kind.GENESIS)
-    state = LedgerState(genesis=genesis, genesis_place=place, size=1, places=with_entry({}, statement.digest, place))
+    state = LedgerState(genesis=genesis, genesis_place=place, size=1, places=Layered({statement.digest: place}))
     return Admission(state, statement, place)
 
 
@@ -90,7 +91,7 @@ def admit_verified(state: LedgerState, statement: Statement) -> Admission:
         )
     place = Place(state.size, statement.digest, statement.kind)
     changed = _RULES[statement.kind](state, statement, place)
-    after = replace(changed, size=state.size + 1, places=with_entry(state.places, statement.digest, place))
+    after = replace(changed, size=state.size + 1, places=state.places.with_entry(statement.digest, place))
     return Admission(after, statement, place)
 
 
@@ -293,6 +294,10 @@ def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None
     if changes and used < plan.quorum:
         raise LedgerConflict(
             f"Round {closed.round} was committed with {used} contributions, its quorum is {plan.quorum}."
+        )
+    if closed.outcome == "committed" and used < len(closed.inputs):
+        raise LedgerConflict(
+            f"Round {closed.round} was committed without {len(closed.inputs) - used} of its contributions."
         )
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from common.blobs.reference import BlobRef
+from common.ledger.places import Layered
 from common.statements.kinds import (
     Answer,
     Contribution,
@@ -163,7 +164,7 @@ class LedgerState:
         default_factory=lambda: MappingProxyType({})
     )
     refusal_list: tuple[tuple[Place, Refusal], ...] = ()
-    places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
+    places: Layered[Place] = field(default_factory=Layered)
 
     def member(self, name: str) -> Member | None:
         """The roster's member of that name, whatever its status."""

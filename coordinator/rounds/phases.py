@@ -24,6 +24,7 @@ from common.ledger.state import RoundRecord, RunRecord
 from common.plan.model import StopRules
 
 MAX_ABANDONED_IN_A_ROW = 3
+ABORTED = "aborted"
 LOSS_SCALE = 2**16
 
 
@@ -97,6 +98,8 @@ class NextStep:
 def next_step(record: RunRecord, evaluations: Evaluations) -> NextStep:
     """What a run does after its newest round, by plan and ledger alone."""
     current = record.current
+    if current is not None and current.closed is not None and current.closed.reason == ABORTED:
+        return NextStep(None, ABORTED)  # a crash came between the two statements of an abort
     if current is not None and current.opened.task == "evaluate":
         return NextStep(None, _why_training_ended(record, evaluations))
     if _abandoned_in_a_row(record) >= MAX_ABANDONED_IN_A_ROW:

@@ -162,10 +162,6 @@ class Transaction:
             insert(tables.seals).values(round_opened=seal.round_opened, reason=seal.reason, sealed_at=seal.sealed_at)
         )
 
-    def unseal(self, round_opened: str) -> None:
-        """Forget a seal, in the transaction that writes the round-closed."""
-        self._connection.execute(delete(tables.seals).where(tables.seals.c.round_opened == round_opened))
-
     def keep_metrics(self, row: MetricsRow) -> None:
         self._connection.execute(
             insert(tables.metrics).values(

@@ -83,14 +83,11 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
 # --- beside it -------------------------------------------------------------------------------------------------------
 
 
-def test_a_seal_stays_until_it_is_taken_away(database: Database) -> None:
+def test_a_seal_is_found_again(database: Database) -> None:
     seal = Seal("ab" * 32, "deadline-passed", NOW)
     with database.transaction() as tx:
         tx.seal(seal)
     assert database.seals() == {"ab" * 32: seal}
-    with database.transaction() as tx:
-        tx.unseal("ab" * 32)
-    assert database.seals() == {}
 
 
 def test_a_round_is_sealed_once(database: Database) -> None:

@@ -315,7 +315,7 @@ def uploads(mallory: Mallory) -> dict[str, tuple[Callable[[], object], Refused]]
             Refused("wrong-parent", "FAILED_PRECONDITION"),
         ),
         "a blob for a plan": (lambda: peer.begin(ref, leaves, plan), Refused("role-missing", "PERMISSION_DENIED")),
-        "an operator's call": (lambda: peer.list_runs(), Refused("role-missing", "PERMISSION_DENIED")),
+        "an operator's call": (peer.list_runs, Refused("role-missing", "PERMISSION_DENIED")),
     }
 
 

@@ -1,4 +1,4 @@
-"""One institution, one round, server learning rate 1: the federation's model is the local one, as exactly as float32 lets it be."""
+"""One institution, one round, server learning rate 1: the federation's model is the local one, as exactly as float32 can."""
 
 from __future__ import annotations
 

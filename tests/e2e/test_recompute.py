@@ -1,4 +1,4 @@
-"""The final model, computed again from what the coordinator stored, by a program that knows docs/protocol.md and nothing else."""
+"""The final model, computed again from what the coordinator stored, by a program that knows docs/protocol.md alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def root_of(content: bytes) -> str:
 
 def stored(home: Path, ref: dict[str, Any]) -> bytes:
     """A blob from the folder, checked against its reference."""
-    content = (home / "blobs" / ref["algorithm"] / ref["root"][:2] / f"{ref['root']}.blob").read_bytes()
+    content: bytes = (home / "blobs" / ref["algorithm"] / ref["root"][:2] / f"{ref['root']}.blob").read_bytes()
     assert (len(content), root_of(content)) == (ref["size"], ref["root"])
     return content
 
@@ -66,7 +66,7 @@ def recompute(home: Path, plan: dict[str, Any], opened: dict[str, Any], given: l
     mean = (acc / np.float64(total)).astype(np.float32)
     step = np.float32(float(plan["plan"]["server_optimizer"]["learning_rate"])) * mean
     new = np.frombuffer(base[data : data + 4 * count], dtype="<f4") + step
-    return base[:data] + new.astype("<f4").tobytes() + base[data + 4 * count :]
+    return b"".join((base[:data], new.astype("<f4").tobytes(), base[data + 4 * count :]))
 
 
 def kind(payload: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A coordinator that ends by kill -9 at one named durable step: python crashing_coordinator.py HOME STEP ROUND --lifeline-fd N."""
+"""A coordinator that ends by kill -9 at a named durable step: crashing_coordinator.py HOME STEP ROUND --lifeline-fd N."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class Draft:
 
 
 def make_draft(
-    folder: Path, *, run: str = "tiny-000001", shapes: dict[str, tuple[int, ...]] | None = None, **plan: Any
+    folder: Path, *, run: str = "tiny-000001", shapes: Mapping[str, tuple[int, ...]] | None = None, **plan: Any
 ) -> Draft:
     """A plan of two rounds with a small model; `shapes` names its trainable tensors, `plan` changes the plan's fields."""
     folder.mkdir(parents=True)

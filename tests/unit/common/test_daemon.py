@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.daemon import stop_event
+from common import daemon
+from common.daemon import bound_memory, stop_event
 
 DAEMON = """
 import sys
@@ -45,6 +46,28 @@ def pipe() -> Iterator[tuple[int, list[int]]]:
     os.close(reading)
 
 
+class Glibc:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def mallopt(self, option: int, value: int) -> None:
+        self.told.append((option, value))
+
+
+def test_the_allocator_is_told_to_keep_two_arenas(monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = Glibc()
+    monkeypatch.setattr(daemon.ctypes, "CDLL", lambda _name: libc)
+    bound_memory()
+    assert libc.told == [(-8, 2)]
+
+
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon.ctypes, "CDLL", lambda _name: object())
+    bound_memory()
+
+
 def test_nothing_stops_it_before_its_time(pipe: tuple[int, list[int]]) -> None:
     assert not stop_event(pipe[0]).is_set()
 
@@ -74,12 +97,12 @@ def test_it_ends_when_its_parent_is_killed() -> None:
     os.close(writing)
     with subprocess.Popen(
         [sys.executable, "-c", DAEMON, str(reading)], pass_fds=[reading], stdout=subprocess.PIPE
-    ) as daemon:
+    ) as child:
         os.close(reading)
-        assert daemon.stdout is not None
-        assert daemon.stdout.readline() == b"ready\n"
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
         parent.kill()
-        assert daemon.stdout.readline() == b"ended in order\n"
-        assert daemon.wait(10) == 0
+        assert child.stdout.readline() == b"ended in order\n"
+        assert child.wait(10) == 0
     with parent:
         pass

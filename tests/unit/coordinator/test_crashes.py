@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from common.blobs.reference import BlobRef
+from common.errors import OperationError
 from common.ledger.rules import admit, start
+from coordinator.rounds.engine import Engine
 from coordinator.rounds.ports import Step
 from tests.support.coordinators import Coordinator, Crash, CrashAt
+from tests.support.participants import RUN
 
 STEPS = [
     *((step, number) for number in (1, 2) for step in Step if step is not Step.RUN_ENDED),
@@ -93,6 +98,53 @@ def test_a_sealed_round_stays_sealed_after_a_crash(tmp_path: Path) -> None:
         assert closed.reason == "deadline-passed"
     finally:
         coordinator.close()
+
+
+def test_a_crash_in_the_middle_of_an_abort_does_not_undo_it(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path / "home", steps=CrashAt(Step.ROUND_CLOSED, 1))
+    try:
+        coordinator.open_round(rounds=5)
+        with pytest.raises(Crash):
+            coordinator.desk.control_run(RUN, "abort", "")
+        assert coordinator.run.ended is None
+        coordinator.restart()
+        coordinator.advance()
+        assert coordinator.run.ended is not None
+        assert coordinator.run.ended.reason == "aborted"
+        assert len(coordinator.run.rounds) == 1
+    finally:
+        coordinator.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_an_engine_that_died(tmp_path: Path) -> None:
+    """A bug ends the engine's thread: who waits for it, and who comes later, is told."""
+    coordinator = Coordinator(tmp_path / "home")
+    coordinator.restart(engine=Engine)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(30)
+
+    def fail() -> None:
+        raise Crash("a bug")
+
+    coordinator.engine.advance_all = lambda: fail() if begun.is_set() else None  # type: ignore[method-assign]
+    thread = threading.Thread(target=coordinator.engine.run)
+    with ThreadPoolExecutor(2) as pool:
+        thread.start()
+        first = pool.submit(coordinator.engine.call, hold)
+        assert begun.wait(30)
+        second = pool.submit(coordinator.engine.call, lambda: None)
+        go_on.set()
+        first.result(30)
+        with pytest.raises(OperationError, match=r"The coordinator is stopping\."):
+            second.result(30)
+    thread.join(30)
+    with pytest.raises(OperationError, match=r"The coordinator is stopping\. .* Ask again when it runs\."):
+        coordinator.engine.call(lambda: None)
+    coordinator.close()
 
 
 def test_the_ledger_on_disk_is_a_whole_one_at_every_step(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from common.clock import ManualClock
 from common.errors import (
     AlreadyInitialised,
     InvalidInvitation,
@@ -18,7 +19,8 @@ from common.errors import (
     LLMasOSError,
     MalformedMessage,
 )
-from common.identity.certificates import certificate_id
+from common.identity.authority import Authority
+from common.identity.certificates import certificate_id, enrol_proof_message
 from common.identity.invitation import Invitation, secret_hash
 from common.identity.keys import SigningKey, TlsKey
 from coordinator.enrolment import WEAK_KEYS
@@ -90,8 +92,6 @@ def test_the_same_keys_get_the_same_certificate_again_also_after_the_time_and_a_
 
 
 def test_an_encryption_key_goes_into_the_roster(guest: Guest) -> None:
-    from common.identity.certificates import enrol_proof_message
-
     key, csr = bytes(range(32)), guest.west.tls.csr("west")
     fingerprint = bytes.fromhex(guest.coordinator.state.genesis_place.digest)
     proof = guest.west.key.sign(enrol_proof_message(fingerprint, guest.invitation.invitation_id, csr, key))
@@ -145,9 +145,6 @@ def proof_of_another_consortium(guest: Guest) -> str:
 
 
 def sign_genesis_elsewhere() -> bytes:
-    from common.clock import ManualClock
-    from common.identity.authority import Authority
-
     return sign_genesis(Authority.create("banks", now=ManualClock().now()), SigningKey.generate()).envelope
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agents import Institution
 from tests.support.coordinators import Coordinator
-from tests.support.participants import Participant
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
 
 
 @pytest.fixture
-def north(tmp_path: Path, coordinator: Coordinator) -> Iterator[Participant]:
-    made = Participant(tmp_path / "north", coordinator)
+def north(tmp_path: Path, coordinator: Coordinator) -> Iterator[Institution]:
+    made = Institution(tmp_path / "north", coordinator)
     yield made
     made.close()

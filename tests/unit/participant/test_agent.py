@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,9 +22,11 @@ from common.errors import (
 from common.ledger.cohort import local_seed
 from participant import agent as module
 from participant.tasks import contribution_slot
+from participant.workbench import RoundOver
 from participant.worker_protocol import Evaluate, Train
-from tests.support.coordinators import RUN
-from tests.support.participants import Participant
+from tests.support.agents import Institution
+from tests.support.federations import until
+from tests.support.participants import RUN
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Running:
     """The agent's loop on a thread of its own; what it raised is there at the end."""
 
-    def __init__(self, north: Participant) -> None:
+    def __init__(self, north: Institution) -> None:
         self._stopping = threading.Event()
         self.raised: list[LLMasOSError] = []
         self._agent = north.agent
@@ -55,24 +57,25 @@ class Running:
 
 
 @pytest.fixture
-def patient(north: Participant) -> Iterator[Participant]:
+def patient(north: Institution) -> Institution:
     """`north` with a coordinator that takes reports as if every round were open."""
     north.session.round_open = True
-    yield north
+    return north
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_is_accepted_when_policy_and_data_allow_it(north: Participant) -> None:
+def test_a_plan_is_accepted_when_policy_and_data_allow_it(north: Institution) -> None:
     north.coordinator.start_run()
     north.agent.answer(north.run)
     assert north.run.answers["north"].answer.accept
     assert north.workbench.prepared == [RUN]
     assert north.status.said == ["answering a plan", "preparing data"]
+    assert north.status.workers == [{"device": "cpu", "threads": 2, "capability": "AVX2", "isolated": False}]
 
 
-def test_a_policy_refuses_with_codes_and_reads_no_data(north: Participant) -> None:
+def test_a_policy_refuses_with_codes_and_reads_no_data(north: Institution) -> None:
     north.policy = north.policy.model_copy(update={"min_quorum": 5, "max_rounds": 1})
     north.coordinator.start_run()
     north.agent.answer(north.run)
@@ -83,7 +86,7 @@ def test_a_policy_refuses_with_codes_and_reads_no_data(north: Participant) -> No
 
 
 @pytest.mark.parametrize("failure", [TooLittleData("Three words."), WorkerFailed("It ended.")], ids=lambda e: e.code)
-def test_data_that_does_not_do_is_an_answer(north: Participant, failure: LLMasOSError) -> None:
+def test_data_that_does_not_do_is_an_answer(north: Institution, failure: LLMasOSError) -> None:
     north.workbench.failure = failure
     north.coordinator.start_run()
     north.agent.answer(north.run)
@@ -91,7 +94,7 @@ def test_data_that_does_not_do_is_an_answer(north: Participant, failure: LLMasOS
     assert (answer.accept, answer.reasons) == (False, (failure.code,))
 
 
-def test_trouble_of_our_own_is_no_answer(north: Participant) -> None:
+def test_trouble_of_our_own_is_no_answer(north: Institution) -> None:
     north.workbench.failure = StorageFailure("The disk is full.")
     north.coordinator.start_run()
     with pytest.raises(StorageFailure, match=r"The disk is full"):
@@ -99,11 +102,13 @@ def test_trouble_of_our_own_is_no_answer(north: Participant) -> None:
     assert north.outbox.answered(north.run) is None
 
 
-def test_an_answer_that_was_signed_is_sent_again_and_not_made_anew(north: Participant) -> None:
+def test_an_answer_that_was_signed_is_sent_again_and_not_made_anew(north: Institution) -> None:
     north.coordinator.start_run()
-    north.session.failures = [CoordinatorUnreachable("No answer.")]
-    north.workbench.prepared.append("nothing")
-    north.blobs.ingest(_tokenizer(north), "blake3", move=False)
+
+    def cut() -> None:
+        raise CoordinatorUnreachable("No answer.")
+
+    north.session.before_submit = cut
     with pytest.raises(CoordinatorUnreachable, match=r"No answer"):
         north.agent.answer(north.run)
     signed = north.outbox.answered(north.run)
@@ -115,14 +120,10 @@ def test_an_answer_that_was_signed_is_sent_again_and_not_made_anew(north: Partic
     assert north.run.answers["north"].answer.accept
 
 
-def _tokenizer(north: Participant):  # type: ignore[no-untyped-def]  # a path
-    return north.coordinator.blobs.path(north.run.statement.initial.tokenizer)
-
-
 # --- rounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Participant) -> None:
+def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Institution) -> None:
     record = north.open_round()
     north.agent.work(north.run, record)
     entry = north.run.rounds[0].contributions["north"].contribution
@@ -143,10 +144,10 @@ def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Par
     assert {report.activity for report in north.session.reports} <= {"fetching", "preparing", "training", "sending"}
 
 
-def test_an_evaluation_round_sends_no_blob(north: Participant) -> None:
+def test_an_evaluation_round_sends_no_blob(north: Institution) -> None:
     record = north.open_round(rounds=1)
     north.agent.work(north.run, record)
-    north.coordinator.advance()
+    north.others_act()
     evaluation = north.round
     assert evaluation.opened.task == "evaluate"
     north.agent.work(north.run, evaluation)
@@ -156,17 +157,16 @@ def test_an_evaluation_round_sends_no_blob(north: Participant) -> None:
     assert [kind for kind, _ in north.egress()] == ["answer", "delta", "contribution", "contribution"]
 
 
-def test_the_schedule_counts_rounds_that_were_committed(north: Participant) -> None:
-    north.agent.work(north.run, north.open_round(rounds=2)) if False else None
+def test_the_schedule_counts_rounds_that_were_committed(north: Institution) -> None:
     record = north.open_round(rounds=2)
     north.agent.work(north.run, record)
-    second = north.next_round()
-    north.agent.work(north.run, second)
+    north.others_act()
+    north.agent.work(north.run, north.round)
     asked = [message for message in north.workbench.asked if isinstance(message, Train)]
     assert [(message.round, message.trained_rounds) for message in asked] == [(1, 0), (2, 1)]
 
 
-def test_a_contribution_that_was_signed_is_sent_again_without_training_again(patient: Participant) -> None:
+def test_a_contribution_that_was_signed_is_sent_again_without_training_again(patient: Institution) -> None:
     record = patient.open_round()
 
     def crash() -> None:
@@ -184,18 +184,19 @@ def test_a_contribution_that_was_signed_is_sent_again_without_training_again(pat
     assert patient.session.submitted == [signed.envelope]
 
 
-def test_work_ends_when_the_round_is_closed_by_others(north: Participant) -> None:
+def test_work_ends_when_the_round_is_closed_by_others(north: Institution) -> None:
     north.workbench.hold = True
     record = north.open_round(deadline_seconds=60)
 
     def close() -> None:
+        assert north.workbench.holding.wait(30)
         north.coordinator.clock.advance(seconds=61)
         north.coordinator.advance()
         north.session.catch_up()
 
-    closing = threading.Timer(0.05, close)
+    closing = threading.Thread(target=close)
     closing.start()
-    with pytest.raises(module.RoundOver):
+    with pytest.raises(RoundOver):
         north.agent.work(north.run, record)
     closing.join()
     assert north.outbox.contributed(record) is None
@@ -203,7 +204,7 @@ def test_work_ends_when_the_round_is_closed_by_others(north: Participant) -> Non
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
-PASSING = {
+PASSING: dict[str, Sequence[LLMasOSError]] = {
     "unreachable": [CoordinatorUnreachable("No answer.")] * 5,
     "a limit": [TooManyRequests("More than 200 calls a second.")] * 5,
     "a corrupted chunk": [CorruptChunk("Chunk 0 is another one.")] * 2,
@@ -213,18 +214,17 @@ PASSING = {
 
 
 @pytest.mark.parametrize("claim", PASSING)
-def test_what_passes_is_tried_again_until_it_is_done(patient: Participant, claim: str) -> None:
-    record = patient.open_round()
+def test_what_passes_is_tried_again_until_it_is_done(patient: Institution, claim: str) -> None:
+    patient.open_round()
     patient.session.failures = list(PASSING[claim])
     running = Running(patient)
-    done = patient.mirror.wait_beyond(record.place.index + 3, 30)
+    until(lambda: "north" in patient.mirror.state.runs[RUN].rounds[0].contributions, "north contributed", 30)
     running.stop()
-    assert "north" in done.runs[RUN].rounds[0].contributions
     assert patient.session.failures == []
     assert len(patient.session.submitted) == 2  # the answer and one contribution
 
 
-def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Participant) -> None:
+def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Institution) -> None:
     record = patient.open_round()
     refused, tried = threading.Event(), []
 
@@ -242,7 +242,7 @@ def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Parti
     assert contribution_slot(record) in patient.agent._given_up
 
 
-def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Participant) -> None:
+def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Institution) -> None:
     record = patient.open_round()
     patient.session.failures = [StorageFailure("The disk is full.")] * 9
     running = Running(patient)
@@ -252,17 +252,12 @@ def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Parti
     assert contribution_slot(record) in patient.agent._given_up
 
 
-def until_idle(north: Participant) -> None:
+def until_idle(north: Institution) -> None:
     """The agent found nothing more to do."""
-    pause = threading.Event()
-    for _ in range(3000):
-        if "waiting for a plan or a round" in north.status.said:
-            return
-        pause.wait(0.01)
-    raise AssertionError(f"the agent did not come to rest: {north.status.said}")
+    until(lambda: "waiting for a plan or a round" in north.status.said, "the agent comes to rest", 30)
 
 
-def test_a_conflict_of_the_ledger_ends_the_agent(north: Participant) -> None:
+def test_a_conflict_of_the_ledger_ends_the_agent(north: Institution) -> None:
     north.follower.failure = LedgerConflict("Entry 3 differs from what was seen.")
     running = Running(north)
     running._thread.join(30)
@@ -271,7 +266,7 @@ def test_a_conflict_of_the_ledger_ends_the_agent(north: Participant) -> None:
 
 
 def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_its_round_is_closed(
-    north: Participant,
+    north: Institution,
 ) -> None:
     record = north.open_round(rounds=1)
     north.agent.work(north.run, record)
@@ -282,7 +277,7 @@ def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_i
     north.agent._tidy()
     assert north.blobs.contains(delta)
     assert not north.blobs.contains(old)
-    north.next_round()
+    north.others_act()
     north.agent._tidy()
     assert not north.blobs.contains(delta)
     assert north.blobs.contains(north.run.statement.initial.tokenizer)

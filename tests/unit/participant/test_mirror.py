@@ -84,3 +84,20 @@ def test_readers_wake_when_the_ledger_grows_and_not_before(coordinator: Coordina
     mirror.admit(1, envelopes[1:])
     reader.join(30)
     assert sizes == [len(envelopes)]
+
+
+def test_readers_that_are_woken_go_on_without_news(coordinator: Coordinator, journal: Journal) -> None:
+    mirror, waits = Mirror(journal, coordinator.genesis), threading.Event()
+    sizes: list[int] = []
+
+    def read() -> None:
+        waits.set()
+        sizes.append(mirror.wait_beyond(1, 3600).size)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert waits.wait(30)
+    while reader.is_alive():
+        mirror.wake()
+        reader.join(0.01)
+    assert sizes == [1]

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from common.config import load_yaml
 from common.resources import config_path
 from participant.policy import Finding, Policy, judge
-from tests.support.statements import a_plan_statement
 from tests.support.plans import a_plan
+from tests.support.statements import a_plan_statement
 
 
 def broken(policy: dict[str, Any], **plan: Any) -> list[str]:

@@ -15,9 +15,9 @@ from common.statements.envelope import parse
 from common.statements.kinds import Answer, Contribution
 from participant.reporter import RoundReporter
 from participant.worker_protocol import EvaluationSums, Result
+from tests.support.agents import Institution
 from tests.support.blobs import delta_bytes, random_arrays
-from tests.support.coordinators import MANIFEST
-from tests.support.participants import Participant
+from tests.support.participants import MANIFEST
 
 DELTA = delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=5, scale=0.01))
 RESULT = Result(
@@ -31,7 +31,7 @@ RESULT = Result(
 )
 
 
-def reporter(north: Participant, record: RoundRecord) -> RoundReporter:
+def reporter(north: Institution, record: RoundRecord) -> RoundReporter:
     return RoundReporter(north.session, north.run.run, record.number, shows_loss=False)  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ def a_delta(folder: Path) -> Path:
     return path
 
 
-def test_an_answer_is_signed_under_the_institutions_key_and_names_its_plan(north: Participant) -> None:
+def test_an_answer_is_signed_under_the_institutions_key_and_names_its_plan(north: Institution) -> None:
     north.coordinator.start_run()
     signed = north.outbox.sign_answer(north.run, accept=False, reasons=("quorum-too-small",))
     statement = parse(signed.envelope)
@@ -57,7 +57,7 @@ def test_an_answer_is_signed_under_the_institutions_key_and_names_its_plan(north
     assert north.egress() == [("answer", len(signed.envelope))] * 2
 
 
-def test_two_answers_to_one_plan_cannot_be_signed(north: Participant) -> None:
+def test_two_answers_to_one_plan_cannot_be_signed(north: Institution) -> None:
     north.coordinator.start_run()
     first = north.outbox.sign_answer(north.run, accept=True, reasons=())
     with pytest.raises(SlotTaken, match=r"was signed before"):
@@ -65,7 +65,7 @@ def test_two_answers_to_one_plan_cannot_be_signed(north: Participant) -> None:
     assert north.outbox.answered(north.run) == first
 
 
-def test_a_contribution_commits_to_metrics_that_travel_beside_it(north: Participant, tmp_path: Path) -> None:
+def test_a_contribution_commits_to_metrics_that_travel_beside_it(north: Institution, tmp_path: Path) -> None:
     record = north.open_round()
     signed = north.outbox.sign_contribution(north.run, record, RESULT, a_delta(tmp_path))
     contribution = parse(signed.envelope).predicate
@@ -82,7 +82,7 @@ def test_a_contribution_commits_to_metrics_that_travel_beside_it(north: Particip
     assert north.outbox.blobs_of(record) == {contribution.blobs["delta"].root}
 
 
-def test_where_the_plan_keeps_metrics_at_home_only_the_commitment_is_made(north: Participant, tmp_path: Path) -> None:
+def test_where_the_plan_keeps_metrics_at_home_only_the_commitment_is_made(north: Institution, tmp_path: Path) -> None:
     record = north.open_round(metrics_visibility="none")
     signed = north.outbox.sign_contribution(north.run, record, RESULT, a_delta(tmp_path))
     assert (signed.metrics, signed.salt) == (b"", b"")
@@ -92,7 +92,7 @@ def test_where_the_plan_keeps_metrics_at_home_only_the_commitment_is_made(north:
     assert contribution.metrics_commitment is not None
 
 
-def test_after_a_lost_reply_the_very_bytes_go_again_and_no_blob_twice(north: Participant, tmp_path: Path) -> None:
+def test_after_a_lost_reply_the_very_bytes_go_again_and_no_blob_twice(north: Institution, tmp_path: Path) -> None:
     record = north.open_round()
     signed = north.outbox.sign_contribution(north.run, record, RESULT, a_delta(tmp_path))
     with reporter(north, record) as live:
@@ -108,7 +108,7 @@ def test_after_a_lost_reply_the_very_bytes_go_again_and_no_blob_twice(north: Par
     assert ("delta", len(DELTA)) in north.egress()
 
 
-def test_bytes_that_left_are_booked_also_where_the_transfer_broke_off(north: Participant, tmp_path: Path) -> None:
+def test_bytes_that_left_are_booked_also_where_the_transfer_broke_off(north: Institution, tmp_path: Path) -> None:
     record = north.open_round()
     signed = north.outbox.sign_contribution(north.run, record, RESULT, a_delta(tmp_path))
     north.session.failures = [CoordinatorUnreachable("The line is cut.")]
@@ -119,7 +119,7 @@ def test_bytes_that_left_are_booked_also_where_the_transfer_broke_off(north: Par
     assert "north" not in north.run.rounds[0].contributions
 
 
-def test_a_delta_that_was_signed_but_is_gone_says_what_to_do(north: Participant, tmp_path: Path) -> None:
+def test_a_delta_that_was_signed_but_is_gone_says_what_to_do(north: Institution, tmp_path: Path) -> None:
     record = north.open_round()
     signed = north.outbox.sign_contribution(north.run, record, RESULT, a_delta(tmp_path))
     for ref, _ in list(north.blobs.list()):
@@ -133,14 +133,14 @@ def test_a_delta_that_was_signed_but_is_gone_says_what_to_do(north: Participant,
     assert len(north.session.submitted) == 1
 
 
-def test_without_its_delta_nothing_is_signed(north: Participant, tmp_path: Path) -> None:
+def test_without_its_delta_nothing_is_signed(north: Institution, tmp_path: Path) -> None:
     record = north.open_round()
     with pytest.raises(StorageFailure, match=r"missing\.safetensors"):
         north.outbox.sign_contribution(north.run, record, RESULT, tmp_path / "missing.safetensors")
     assert north.outbox.contributed(record) is None
 
 
-def test_two_threads_that_sign_one_slot_leave_one_statement(north: Participant) -> None:
+def test_two_threads_that_sign_one_slot_leave_one_statement(north: Institution) -> None:
     north.coordinator.start_run()
     run, failures = north.run, []
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from common.errors import TooLittleData, WorkerFailed
-from participant import workbench as module
 from participant.config import CoordinatorAddresses, DataFolder, HomeLayout, ParticipantConfig, WorkerSettings
 from participant.workbench import BASE, DELTA, RoundOver, Workbench
 from participant.worker_protocol import Evaluate, Progress, Train
 from tests.support import null_worker
-from tests.support.coordinators import RUN, TOKENIZER
+from tests.support.agents import Institution
+from tests.support.coordinators import TOKENIZER
 from tests.support.federations import until
-from tests.support.participants import Participant
+from tests.support.participants import RUN
 
 TRAIN = Train(round=1, trained_rounds=0, seed=7, base=BASE, delta=DELTA, resume=True)
 
@@ -27,7 +27,7 @@ TRAIN = Train(round=1, trained_rounds=0, seed=7, base=BASE, delta=DELTA, resume=
 class Bench:
     """A workbench over a folder, with a run whose first round is open."""
 
-    def __init__(self, folder: Path, north: Participant) -> None:
+    def __init__(self, folder: Path, north: Institution) -> None:
         self.folder, self.north, self.data = folder, north, folder / "text"
         self.data.mkdir(parents=True)
         (self.data / "a.txt").write_text("some text\n")
@@ -63,7 +63,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, north: Participant) -> Iterator[Bench]:
+def bench(tmp_path: Path, north: Institution) -> Iterator[Bench]:
     made = Bench(tmp_path / "bench", north)
     yield made
     made.workbench.close()
@@ -115,7 +115,12 @@ def test_a_round_that_is_over_ends_the_worker_in_the_middle_of_its_work(bench: B
     pid = bench.pid
     (bench.data / "hold").touch()
     holding = bench.workbench.job(RUN) / "holding"
-    watch = threading.Thread(target=lambda: (until(holding.exists, "the worker waits"), bench.over.set()))
+
+    def end() -> None:
+        until(holding.exists, "the worker waits")
+        bench.over.set()
+
+    watch = threading.Thread(target=end)
     watch.start()
     with pytest.raises(RoundOver):
         bench.train()
@@ -127,9 +132,12 @@ def test_a_worker_that_dies_at_work_is_an_error_and_the_next_try_starts_another(
     bench.prepare()
     (bench.data / "hold").touch()
     holding = bench.workbench.job(RUN) / "holding"
-    killer = threading.Thread(
-        target=lambda: (until(holding.exists, "the worker waits"), os.kill(bench.pid, signal.SIGKILL))
-    )
+
+    def kill() -> None:
+        until(holding.exists, "the worker waits")
+        os.kill(bench.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(WorkerFailed, match=r"The worker ended with code -9 in the middle of its work"):
         bench.train()
@@ -153,7 +161,7 @@ def test_where_no_link_can_be_made_the_base_model_is_copied(bench: Bench, monkey
     def refused(_source: object, _target: object) -> None:
         raise OSError("another file system")
 
-    monkeypatch.setattr(module.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     bench.prepare()
     placed = bench.workbench.job(RUN) / BASE
     assert placed.read_bytes() == bench.model.read_bytes()

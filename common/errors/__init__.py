@@ -1,0 +1,153 @@
+"""One family of errors; every code is a contract.
+
+An error says which object, what was expected, what came, and what to do. Its `code` is stable and has a heading in
+docs/errors.md; its gRPC status is how it travels. Illegal call orders inside the program are bugs, not members of this tree.
+
+    LLMasOSError
+    ├── UsageError               a person's input: files, fields, flags                        exit 2
+    ├── RefusalError             what a peer sent breaks a rule; may become a refusal statement  exit 3
+    │   ├── StatementError       envelope, payload, signature, place in the ledger
+    │   ├── IdentityError        who speaks: certificates, roster, roles, invitations
+    │   ├── BlobError            bytes against their digest, size, quota
+    │   └── DeltaError           tensors, numbers and weights of a contribution
+    └── OperationError           the world: disk, network, a process                            exit 1
+"""
+
+from __future__ import annotations
+
+from common.errors.base import (
+    LLMasOSError,
+    Status,
+)
+from common.errors.blobs import (
+    BadBlobReference,
+    BlobError,
+    BlobTooLarge,
+    CorruptChunk,
+    DeltaError,
+    DeltaTooLong,
+    ImplausibleWeight,
+    MissingBlob,
+    ModelOverflow,
+    NonFiniteDelta,
+    TruncatedChunk,
+    WrongTensors,
+)
+from common.errors.identity import (
+    CertificateExpired,
+    IdentityError,
+    InvalidInvitation,
+    InvitationExpired,
+    InvitationUsed,
+    NotAuthorised,
+    RoleMissing,
+    TooManyRequests,
+    UnknownCertificate,
+)
+from common.errors.operations import (
+    CoordinatorUnreachable,
+    HomeLocked,
+    InternalError,
+    OperationError,
+    PortInUse,
+    ReducerSelfTestFailed,
+    RunFailed,
+    StorageFailure,
+    WorkerFailed,
+)
+from common.errors.statements import (
+    BadCommitment,
+    BadSignature,
+    LedgerConflict,
+    MalformedMessage,
+    MalformedStatement,
+    NotInCohort,
+    RefusalError,
+    RoundNotOpen,
+    SlotTaken,
+    StatementError,
+    UnsupportedProtocol,
+    WrongParent,
+    WrongSigner,
+)
+from common.errors.usage import (
+    AlreadyInitialised,
+    InvalidConfiguration,
+    InvalidName,
+    MissingExtra,
+    NotInitialised,
+    TooLittleData,
+    UnknownObject,
+    UnreadableData,
+    UsageError,
+)
+
+
+def all_errors(base: type[LLMasOSError] = LLMasOSError) -> dict[str, type[LLMasOSError]]:
+    """Every error class by its code, `base` included.
+
+    `internal` names InternalError, the root's concrete form.
+    """
+    found = {base.code: base}
+    for child in base.__subclasses__():
+        found.update(all_errors(child))
+    return found
+
+
+__all__ = [
+    "AlreadyInitialised",
+    "BadBlobReference",
+    "BadCommitment",
+    "BadSignature",
+    "BlobError",
+    "BlobTooLarge",
+    "CertificateExpired",
+    "CoordinatorUnreachable",
+    "CorruptChunk",
+    "DeltaError",
+    "DeltaTooLong",
+    "HomeLocked",
+    "IdentityError",
+    "ImplausibleWeight",
+    "InternalError",
+    "InvalidConfiguration",
+    "InvalidInvitation",
+    "InvalidName",
+    "InvitationExpired",
+    "InvitationUsed",
+    "LLMasOSError",
+    "LedgerConflict",
+    "MalformedMessage",
+    "MalformedStatement",
+    "MissingBlob",
+    "MissingExtra",
+    "ModelOverflow",
+    "NonFiniteDelta",
+    "NotAuthorised",
+    "NotInCohort",
+    "NotInitialised",
+    "OperationError",
+    "PortInUse",
+    "ReducerSelfTestFailed",
+    "RefusalError",
+    "RoleMissing",
+    "RoundNotOpen",
+    "RunFailed",
+    "SlotTaken",
+    "StatementError",
+    "Status",
+    "StorageFailure",
+    "TooLittleData",
+    "TooManyRequests",
+    "TruncatedChunk",
+    "UnknownCertificate",
+    "UnknownObject",
+    "UnreadableData",
+    "UnsupportedProtocol",
+    "UsageError",
+    "WorkerFailed",
+    "WrongParent",
+    "WrongSigner",
+    "WrongTensors",
+    "all_errors",
+]

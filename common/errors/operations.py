@@ -1,0 +1,71 @@
+"""The world: disk, network, a process."""
+
+from __future__ import annotations
+
+from common.errors.base import LLMasOSError, Status
+
+
+class OperationError(LLMasOSError):
+    """Something outside the program failed."""
+
+    code = "operation"
+    status = Status.UNAVAILABLE
+    exit_code = 1
+
+
+class CoordinatorUnreachable(OperationError):
+    """No answer from the coordinator's address."""
+
+    code = "coordinator-unreachable"
+    default_fix = "Check that the coordinator runs and that its address and port are reachable from here."
+
+
+class PortInUse(OperationError):
+    """An address to listen on is taken or not this machine's."""
+
+    code = "port-in-use"
+    default_fix = "Stop the other process, or choose another port in the configuration."
+
+
+class HomeLocked(OperationError):
+    """Another process already runs on this home folder."""
+
+    code = "home-locked"
+    default_fix = "Stop the other process first; two daemons never share a home."
+
+
+class StorageFailure(OperationError):
+    """Disk full, file unreadable, database locked."""
+
+    code = "storage-failure"
+    default_fix = "Check free space and permissions of the home folder."
+
+
+class ReducerSelfTestFailed(OperationError):
+    """This machine's arithmetic does not give the golden digest, so nothing may be aggregated here."""
+
+    code = "reducer-self-test-failed"
+    status = Status.INTERNAL
+    default_fix = "Unset flush-to-zero settings and custom BLAS or numpy builds; see docs/protocol.md#arithmetic."
+
+
+class WorkerFailed(OperationError):
+    """The training process ended or reported a failure."""
+
+    code = "worker-failed"
+    status = Status.INTERNAL
+    default_fix = "Look at worker.log in the participant's home folder."
+
+
+class RunFailed(OperationError):
+    """A run ended without a model."""
+
+    code = "run-failed"
+    status = Status.ABORTED
+    default_fix = "`llmasos-coordinator run watch RUN` names institution and cause for each round."
+
+
+class InternalError(LLMasOSError):
+    """A bug here: the detail stays in this side's log."""
+
+    code = "internal"

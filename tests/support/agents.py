@@ -1,0 +1,250 @@
+"""A participant's agent without network and worker process: its real parts over a folder, beside a coordinator in memory.
+
+    north = Institution(tmp_path, Coordinator(tmp_path / "coordinator"), "north")
+    north.agent.answer(north.run)                   # signs, sends; the mirror then holds what came of it
+    north.session.failures = [CoordinatorUnreachable("…")]
+    north.restart()                                 # everything from disk again, as after kill -9
+
+All on the test's thread, save the agent's own reporter and watch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.blobs.reader import chunk_buffer
+from common.blobs.reference import BlobRef
+from common.blobs.store import FolderBlobStore
+from common.errors import LLMasOSError
+from common.ledger.state import RoundRecord, RunRecord
+from common.wire.messages import ActivityReport, LedgerEntries, MetricsRecord, Purpose
+from common.wire.transfer import TransferOptions, WholeBlob
+from coordinator.ports import Activity, Metrics, UploadPurpose
+from participant.agent import Agent, AgentPorts
+from participant.journal import Journal
+from participant.mirror import Mirror
+from participant.policy import Policy
+from participant.sending import Outbox, OutboxPorts
+from participant.workbench import RoundOver
+from participant.worker_protocol import Evaluate, EvaluationSums, Hello, Progress, Result, Train
+from tests.support.blobs import delta_bytes, random_arrays
+from tests.support.coordinators import Coordinator
+from tests.support.participants import MANIFEST, RUN
+
+
+class DirectSession:
+    """common.wire.session.Session, by calls into the coordinator; what was appended is seen at once, as by a quick follower.
+
+    `failures` are raised by the next calls that move bytes, one each; `before_submit` runs before a statement goes.
+    """
+
+    address = "memory"
+
+    def __init__(self, coordinator: Coordinator, name: str, mirror: Mirror) -> None:
+        self._coordinator, self._name, self._mirror = coordinator, name, mirror
+        self.failures: list[LLMasOSError] = []
+        self.submitted: list[bytes] = []
+        self.reports: list[ActivityReport] = []
+        self.round_open: bool | None = None
+        self.before_submit: Callable[[], object] = lambda: None
+
+    def follow(self, *, from_index: int, wait_seconds: float) -> LedgerEntries:
+        found = self._coordinator.ledger.slice(from_index, max_bytes=2**20, wait_seconds=wait_seconds)
+        return LedgerEntries(found.first_index, found.envelopes, found.ledger_size)
+
+    def catch_up(self) -> None:
+        """What the follower does."""
+        entries = self.follow(from_index=self._mirror.state.size, wait_seconds=0)
+        if entries.envelopes:
+            self._mirror.admit(entries.first_index, entries.envelopes)
+
+    def submit(self, envelope: bytes, metrics: MetricsRecord | None = None) -> int:
+        self.before_submit()
+        self._fail()
+        self.submitted.append(envelope)
+        beside = Metrics(metrics.content, metrics.salt) if metrics else None
+        index = self._coordinator.desk.submit(self._coordinator[self._name].member, envelope, beside)
+        self.catch_up()
+        return index
+
+    def report(self, report: ActivityReport) -> bool:
+        self.reports.append(report)
+        activity = Activity(report.run, report.round, report.activity, report.steps_done, report.steps_total)
+        if self.round_open is not None:
+            return self.round_open
+        return self._coordinator.board.report(self._coordinator[self._name].member, activity)
+
+    def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
+        options, member = options or TransferOptions(), self._coordinator[self._name].member
+        self._coordinator.access.check_write(member, blob.ref, UploadPurpose(round_opened=purpose.round_opened))
+        upload = self._coordinator.blobs.begin(blob.ref, blob.leaves, owner=self._name)
+        buffer = chunk_buffer(blob.ref)
+        for first, count in upload.missing():
+            for chunk in range(first, first + count):
+                content = blob.read_chunk(chunk, buffer)
+                options.on_bytes(len(content))
+                self._fail()
+                upload.write(chunk, bytes(content))
+        assert upload.finish()
+        return True
+
+    def download(
+        self, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
+    ) -> bool:
+        self._fail()
+        self._coordinator.access.check_read(self._coordinator[self._name].member, ref)
+        with store.writer(ref.algorithm) as writer:
+            writer.write(self._coordinator.blobs.path(ref).read_bytes())
+            assert writer.commit() == ref
+        (options or TransferOptions()).on_bytes(ref.size)
+        return True
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+class FakeWorkbench:
+    """participant.workbench.Workbench without a process. `failure` is raised by the next preparation or round, once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.prepared: list[str] = []
+        self.asked: list[Train | Evaluate] = []
+        self.failure: LLMasOSError | None = None
+        self.hello: Hello | None = None
+        self.holding = threading.Event()
+        self.hold = False
+
+    def job(self, run: str) -> Path:
+        return self._root / run
+
+    def prepare(self, run: RunRecord, tokenizer: Path, over: threading.Event) -> None:
+        self._fail()
+        self.job(run.run).mkdir(parents=True, exist_ok=True)
+        assert tokenizer.exists()
+        self.hello = Hello(pid=1, device="cpu", threads=2, capability="AVX2", versions={}, isolated=False)
+        self.prepared.append(run.run)
+
+    def place_base(self, run: str, model: Path) -> None:
+        (self.job(run) / "base.safetensors").write_bytes(model.read_bytes())
+
+    def train(self, message: Train, over: threading.Event, on_progress: Callable[[Progress], None]) -> Result:
+        self._work(message, over, on_progress)
+        delta = delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=message.round, scale=0.01))
+        (self.job(RUN) / message.delta).write_bytes(delta)
+        return Result(
+            round=message.round,
+            task="train",
+            evaluation=EvaluationSums(loss_sum_fixed=2**20, num_tokens=100),
+            delta=message.delta,
+            num_tokens=20,
+            train_loss_fixed=3 * 2**16,
+        )
+
+    def evaluate(self, message: Evaluate, over: threading.Event, on_progress: Callable[[Progress], None]) -> Result:
+        self._work(message, over, on_progress)
+        sums = EvaluationSums(loss_sum_fixed=2**19, num_tokens=100)
+        return Result(round=message.round, task="evaluate", evaluation=sums)
+
+    def _work(self, message: Train | Evaluate, over: threading.Event, on_progress: Callable[[Progress], None]) -> None:
+        self.asked.append(message)
+        self._fail()
+        on_progress(Progress(round=message.round, activity="training", steps_done=2, steps_total=2, tokens_done=64))
+        if self.hold:
+            self.holding.set()
+            assert over.wait(30)
+            raise RoundOver
+
+    def _fail(self) -> None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+
+class FakeFollower:
+    """What the agent looks at of the follower."""
+
+    failure: LLMasOSError | None = None
+
+
+class FakeStatus:
+    """What the agent said it does."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.workers: list[dict[str, str | int | bool]] = []
+
+    def doing(self, activity: str, **fields: str | int) -> None:
+        self.said.append(activity)
+
+    def worker(self, **fields: str | int | bool) -> None:
+        self.workers.append(fields)
+
+
+class Institution:
+    """One institution's agent with everything that it uses."""
+
+    def __init__(self, folder: Path, coordinator: Coordinator, name: str = "north") -> None:
+        self.folder, self.coordinator, self.name = folder, coordinator, name
+        self.policy = Policy()
+        folder.mkdir(exist_ok=True)
+        self._open()
+
+    def _open(self) -> None:
+        self.journal = Journal(self.folder / "journal.sqlite")
+        self.mirror = Mirror(self.journal, self.coordinator.genesis)
+        self.blobs = FolderBlobStore(self.folder / "blobs")
+        self.session = DirectSession(self.coordinator, self.name, self.mirror)
+        self.workbench, self.status, self.follower = FakeWorkbench(self.folder / "jobs"), FakeStatus(), FakeFollower()
+        clock, session, stand_ins = self.coordinator.clock, self.session, (self.follower, self.workbench)
+        key: Any = self.coordinator[self.name].key
+        outbox = (self.name, session, self.journal, self.blobs, key, clock, "blake3")
+        self.outbox = Outbox(OutboxPorts(*outbox))  # type: ignore[arg-type]  # a stand-in for the session
+        follower, bench = stand_ins
+        ports = (self.name, session, self.mirror, follower, self.outbox, bench, self.blobs)
+        self.agent = Agent(AgentPorts(*ports, lambda: self.policy, self.status, clock))  # type: ignore[arg-type]
+        self.session.catch_up()
+
+    def close(self) -> None:
+        self.blobs.close()
+        self.journal.close()
+
+    def restart(self) -> None:
+        """Everything from disk again."""
+        self.close()
+        self._open()
+
+    @property
+    def run(self) -> RunRecord:
+        """The run, as this institution sees it now."""
+        self.session.catch_up()
+        return self.mirror.state.runs[RUN]
+
+    @property
+    def round(self) -> RoundRecord:
+        record = self.run.open_round
+        assert record is not None
+        return record
+
+    def open_round(self, **plan: Any) -> RoundRecord:
+        """A run whose first round is open for this institution and all others; everyone accepted."""
+        self.coordinator.start_run(**plan)
+        self.agent.answer(self.run)
+        self.others_act()
+        return self.round
+
+    def others_act(self) -> None:
+        """The other institutions do what they have to do, and the engine then."""
+        for name, other in self.coordinator.participants.items():
+            if name != self.name:
+                other.act()
+        self.coordinator.advance()
+        self.session.catch_up()
+
+    def egress(self) -> list[tuple[str, int]]:
+        """Kind and bytes of everything that left."""
+        return [(entry.kind, entry.bytes) for entry in self.journal.egress()]
