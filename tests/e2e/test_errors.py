@@ -17,7 +17,8 @@ import pytest
 
 from common.identity.invitation import parse_invitation
 from llmasos.simulation.deployment import edit_line
-from tests.support.federations import COORDINATOR, NAMES, PARTICIPANT, Federation, make_draft, until
+from tests.support.drafts import make_draft
+from tests.support.federations import COORDINATOR, NAMES, PARTICIPANT, Federation, until
 
 USAGE, FAILED, REFUSED = 2, 1, 3
 

@@ -37,7 +37,8 @@ from common.wire.session import Session, TlsFiles
 from common.wire.v1 import blobs_pb2
 from participant.config import HomeLayout
 from tests.support.blobs import leaves_and_ref
-from tests.support.federations import CONSORTIUM, NAMES, Draft, Federation, make_draft
+from tests.support.drafts import Draft, make_draft
+from tests.support.federations import CONSORTIUM, NAMES, Federation
 from tests.support.statements import resealed
 from tests.support.wire_client import Credentials, Refused, WireClient, refusal
 

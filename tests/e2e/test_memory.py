@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.federations import Federation, make_draft
+from tests.support.drafts import make_draft
+from tests.support.federations import Federation
 
 MEGABYTE = 10**6
 pytestmark = [

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.federations import Draft, Federation
+from tests.support.drafts import Draft
+from tests.support.federations import Federation
 from tests.support.texts import make_institutions
 
 pytestmark = pytest.mark.torch

@@ -12,7 +12,8 @@ from typing import Any
 import blake3
 import numpy as np
 
-from tests.support.federations import Federation, make_draft
+from tests.support.drafts import make_draft
+from tests.support.federations import Federation
 
 # Nothing of ours below this line up to the test: sqlite3, json, numpy and blake3.
 

@@ -17,7 +17,8 @@ import pytest
 from common.ledger.state import RunRecord
 from common.statements.kinds import Kind
 from coordinator.rounds.ports import Step
-from tests.support.federations import NAMES, Federation, make_draft, until
+from tests.support.drafts import make_draft
+from tests.support.federations import NAMES, Federation, until
 
 ROUNDS = 2
 

@@ -1,0 +1,149 @@
+"""Predicates about rounds: opened, contributed, refused, closed; and controls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from common.blobs.reference import BlobRef
+from common.names import Name, Sha256Hex
+from common.plan.model import MAX_NUM_TOKENS
+from common.statements.fields import Code, LedgerIndex, Predicate, RoundNumber, Timestamp
+
+
+class Stage(Predicate):
+    """A part of a round with its own deadline. This release has one, `collect`."""
+
+    name: Literal["collect", "advertise-keys", "share-keys", "masked-input", "unmask"]
+    deadline: Timestamp
+
+
+class RoundInputs(Predicate):
+    """What a round starts from."""
+
+    model: BlobRef
+    server_state: BlobRef | None = None
+
+
+class RoundOpened(Predicate):
+    """A round begins. `evaluate` measures the model and changes nothing; each run ends with one."""
+
+    run: Name
+    round: RoundNumber
+    task: Literal["train", "evaluate"]
+    mode: Literal["synchronous"] = "synchronous"
+    inputs: RoundInputs
+    cohort: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
+    roster: Sha256Hex
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=8)]
+
+
+class ClearWeight(Predicate):
+    """The weight, readable by all."""
+
+    mode: Literal["clear"] = "clear"
+    num_tokens: Annotated[int, Field(ge=0, le=MAX_NUM_TOKENS)]
+
+
+class MaskedWeight(Predicate):
+    """The weight travels inside the masked sum."""
+
+    mode: Literal["masked"] = "masked"
+
+
+class Relay(Predicate):
+    """An encrypted message to another institution, by blob."""
+
+    to: Name
+    message: BlobRef
+
+
+class PrivacySpent(Predicate):
+    """Privacy loss of this contribution; decimal text."""
+
+    dp_epsilon: str
+    dp_delta: str
+
+
+class Contribution(Predicate):
+    """An institution offers its part of a round. One slot, one contribution, ever.
+
+    `blobs` holds `delta` in a training round and nothing in an evaluation. `deviations` records what could not be done as the
+    plan says (`precision-float32`: no bfloat16 here), since it makes bits differ.
+    """
+
+    institution: Name
+    run: Name
+    round: RoundNumber
+    stage: Literal["collect"] = "collect"
+    blobs: dict[Literal["delta", "control", "masked"], BlobRef]
+    weight: Annotated[ClearWeight | MaskedWeight, Field(discriminator="mode")]
+    metrics_commitment: Sha256Hex | None = None
+    checkpoint: Annotated[str, Field(max_length=4096)] | None = None
+    deviations: Annotated[tuple[Code, ...], Field(max_length=16)] = ()
+    relays: Annotated[tuple[Relay, ...], Field(max_length=1024)] = ()
+    privacy: PrivacySpent | None = None
+
+
+class Refusal(Predicate):
+    """Something was not taken, and why; at most one per institution, round and code."""
+
+    institution: Name
+    run: Name | None = None
+    round: RoundNumber | None = None
+    refused_sha256: Sha256Hex
+    code: Code
+    attribution: Literal["signed-by", "sent-on-connection"]
+
+
+class SealedInput(Predicate):
+    """One contribution in a closed round."""
+
+    institution: Name
+    contribution: Sha256Hex
+    num_tokens: Annotated[int, Field(ge=0, le=MAX_NUM_TOKENS)]
+    status: Literal["used", "late", "unused"]
+
+
+class RoundOutputs(Predicate):
+    """What a committed round produced. After an evaluation, the model is the round's own input."""
+
+    model: BlobRef
+    server_state: BlobRef | None = None
+    applied_delta: BlobRef | None = None
+
+
+class RoundClosed(Predicate):
+    """A round ends: committed with outputs, or abandoned with the model unchanged."""
+
+    run: Name
+    round: RoundNumber
+    outcome: Literal["committed", "abandoned"]
+    reason: Code
+    rule: str
+    inputs: Annotated[tuple[SealedInput, ...], Field(max_length=100_000)]
+    outputs: RoundOutputs
+
+    @model_validator(mode="after")
+    def _inputs_ordered(self) -> RoundClosed:
+        names = [entry.institution for entry in self.inputs]
+        if names != sorted(set(names)):
+            raise ValueError("inputs must be in ascending order of distinct institutions")
+        return self
+
+
+class Control(Predicate):
+    """Something else that matters to all."""
+
+    action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "recovery"]
+    issued_at: Timestamp
+    run: Name | None = None
+    round: RoundNumber | None = None
+    reason: Code
+    institution: Name | None = None
+    model: BlobRef | None = None
+    deadline: Timestamp | None = None
+    missing_from: LedgerIndex | None = None
+    """Recovery: the first ledger index that nobody holds any more."""
