@@ -35,13 +35,9 @@ class Genesis(Predicate):
     coordinator_key: PublicKey
     log: Log
     blob_digest: DigestName = "blake3"
-    approvals: Annotated[
-        dict[Literal["roster", "plan", "release"], Annotated[int, Field(ge=0, le=1000)]],
-        Field(
-            default_factory=dict,
-            description="How many institutions must approve a statement of that kind; absent is 0.",
-        ),
-    ]
+    approvals: dict[Literal["roster", "plan", "release"], Annotated[int, Field(ge=0, le=1000)]] = Field(
+        default_factory=dict, description="How many institutions must approve a statement of that kind; absent is 0."
+    )
 
 
 Role = Literal["trainer", "evaluator", "witness", "auditor", "operator"]
