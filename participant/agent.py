@@ -228,7 +228,7 @@ class Agent:
                 reporter.cancel()
 
     def _tidy(self) -> None:
-        """Delete blobs that no open run needs: old models, and deltas whose rounds are closed."""
+        """Delete what no open run needs: old models, deltas whose rounds are closed, job folders with token files."""
         keep: set[str] = set()
         for run in self._mirror.state.active_runs:
             keep |= {run.model.root, run.statement.initial.tokenizer.root, run.statement.initial.model.root}
@@ -237,6 +237,8 @@ class Agent:
         for ref, _ in self._ports.blobs.list():
             if ref.root not in keep:
                 self._ports.blobs.delete(ref)
+        active = {run.run for run in self._mirror.state.active_runs}
+        self._ports.workbench.forget_runs(known=self._mirror.state.runs.keys(), keep=active)
 
 
 def _log_answer(run: RunRecord, findings: tuple[Finding, ...], reasons: list[str]) -> None:

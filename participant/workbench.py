@@ -6,7 +6,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -115,6 +115,15 @@ class Workbench:
     def evaluate(self, message: Evaluate, over: threading.Event, on_progress: OnProgress) -> Result:
         """Evaluate the base model only."""
         return self._ask(message, Result, over, on_progress)
+
+    def forget_runs(self, *, known: Collection[str], keep: Collection[str]) -> None:
+        """Remove the job folders of runs that ended: they hold copies of private text, as tokens."""
+        for run in set(known) - set(keep):
+            if self.job(run).is_dir():
+                if self._prepared == run:
+                    self.close()
+                shutil.rmtree(self.job(run))
+                log.info("job folder removed", extra={"run": run})
 
     def close(self) -> None:
         """End the worker; nothing of it is left."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +16,14 @@ from pydantic import ValidationError
 
 from common.blobs.plain_file import open_as_blob
 from common.blobs.store import FolderBlobStore
-from common.errors import BadBlobReference, InvalidConfiguration, NotInitialised, RunFailed, UnknownObject
+from common.errors import (
+    BadBlobReference,
+    CoordinatorUnreachable,
+    InvalidConfiguration,
+    NotInitialised,
+    RunFailed,
+    UnknownObject,
+)
 from common.statements.kinds import PlanStatement
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, table
 from common.wire.messages import Purpose
@@ -26,6 +35,8 @@ from coordinator.ports import RunView
 app = new_app("run", "Training runs.")
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, or a unique beginning of it.")]
+WATCH_PATIENCE_SECONDS = 300.0
+WATCH_RETRY_SECONDS = 2.0
 SUCCESSFUL_ENDS = frozenset({"rounds-done", "target-reached", "no-improvement"})
 
 
@@ -74,7 +85,7 @@ def watch(run: RunArgument, home: HomeOption = None, output: FormatOption = Outp
     watcher = Watcher(terminal)
     last: RunView | None = None
     with operator_session(resolve_home(home, "coordinator")) as session:
-        for view in session.watch(run):
+        for view in views(session, run, terminal):
             last = view
             if output is OutputFormat.JSON:
                 terminal.result("", data=asdict_view(view))
@@ -129,6 +140,26 @@ def export(
     Terminal(output).result(
         f"{out}  {view.model.size:,} bytes  {digest}", data={"path": str(out), "digest": digest}, quiet=str(out)
     )
+
+
+def views(session: OperatorSession, run: str, terminal: Terminal) -> Iterator[RunView]:
+    """The run's views until it ended; a coordinator that restarts meanwhile is waited for.
+
+    Raises:
+        CoordinatorUnreachable: from the beginning, or for longer than WATCH_PATIENCE_SECONDS.
+    """
+    seen_at: float | None = None
+    while True:
+        try:
+            for view in session.watch(run):
+                seen_at = time.monotonic()
+                yield view
+            return
+        except CoordinatorUnreachable as err:
+            if seen_at is None or time.monotonic() - seen_at > WATCH_PATIENCE_SECONDS:
+                raise
+            terminal.progress(f"{err.message} Trying again.")
+            time.sleep(WATCH_RETRY_SECONDS)
 
 
 def read_draft(prepared: Path) -> tuple[PlanStatement, bytes]:

@@ -151,8 +151,8 @@ def answers_suffice(record: RunRecord, trainers: Sequence[str], now: datetime, a
     plan = record.statement.plan
     accepted = sum(name in record.accepted for name in trainers)
     everyone = all(name in record.answers for name in trainers)
-    if everyone and accepted >= plan.quorum:
-        return "open"
+    if everyone and len(trainers) >= plan.quorum:
+        return "open" if accepted >= plan.quorum else "too-few-acceptances"
     if now >= asked_until:
         return "open" if accepted >= plan.quorum else "too-few-acceptances"
     return None

@@ -6,12 +6,12 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from common.errors import UsageError
 from common.terminal import FormatOption, OutputFormat, Terminal
 
 
@@ -19,13 +19,15 @@ def simulate(
     plan: Annotated[Path | None, typer.Argument(help="A plan. Default: the demo's.", show_default=False)] = None,
     institutions: Annotated[
         list[str] | None,
-        typer.Option("--institution", metavar="NAME=DIR", help="An institution and its folder of text. Repeat it."),
+        typer.Option(
+            "--institution", metavar="NAME=DIR[:COLUMN]", help="An institution and its folder of text. Repeat it."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for reports, model, logs and homes.")] = Path(
         "out/simulation"
     ),
     text_column: Annotated[
-        str | None, typer.Option("--text-column", help="Field of .jsonl and .csv files that holds the text.")
+        str | None, typer.Option("--text-column", help="Field of .jsonl and .csv files, where :COLUMN names none.")
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Also train each institution alone, and pooled data, to compare.")
@@ -34,28 +36,12 @@ def simulate(
 ) -> None:
     """Train one model with several institutions' folders of text (.txt, .md, .py, .jsonl, .csv)."""
     from llmasos.simulation import app  # lazily: needs torch
-    from llmasos.simulation.deployment import InstitutionFolder
+    from llmasos.simulation.deployment import parse_institution
 
-    folders = tuple(
-        InstitutionFolder(name, folder, text_column) for name, folder in map(named_folder, institutions or ())
-    )
+    named = map(parse_institution, institutions or ())
+    folders = tuple(replace(one, text_column=one.text_column or text_column) for one in named)
     options = app.SimulationOptions(institutions=folders, out=out, plan=plan, baselines=baselines)
     raise typer.Exit(report(lambda: app.simulate(options), out, output))
-
-
-def named_folder(text: str) -> tuple[str, Path]:
-    """`north=./texts/north` as name and folder.
-
-    Raises:
-        UsageError: not of that form, or no such folder.
-    """
-    name, sign, folder = text.partition("=")
-    if not (name and sign and folder):
-        raise UsageError(f"--institution expected NAME=DIR, got {text!r}.")
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise UsageError(f"--institution {name}: expected a folder of text, but {path} is none.")
-    return name, path
 
 
 def report(run: Callable[[], int], out: Path, output: OutputFormat) -> int:

@@ -41,7 +41,7 @@ from llmasos.simulation.table import print_results
 from llmasos.simulation.versions import versions
 
 DEMO_PLAN, QUICK_PLAN = "plans/demo.yaml", "plans/tiny.yaml"
-DEFAULT_PROMPT = "import "
+DEMO_PROMPT, DEFAULT_PROMPT = "import ", "The "
 WIDTH_WITHOUT_TERMINAL = 80
 
 
@@ -102,6 +102,7 @@ def demo(options: DemoOptions) -> int:
             folders,
             options.out,
             baselines=not options.quick,
+            prompt=DEMO_PROMPT,
             title="LLMasOS demo",
             commands=options.commands,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from llmasos.simulation.progress import size
 from llmasos.simulation.results import Results, by_rounds_trained
 from llmasos.simulation.svg import Bars, Mark, Series, bar_chart, finite, line_chart
-from llmasos.simulation.table import COLUMNS, explanations, table_rows, verdict
+from llmasos.simulation.table import COLUMNS, explanations, shown, table_rows, verdict
 from llmasos.simulation.watch import Round
 
 FEDERATED, ALONE, POOLED_DATA = 0, 1, 2
@@ -59,7 +59,10 @@ def page(results: Results) -> str:
     """The whole document."""
     parts = [
         _head(results),
-        _section("Who is better off", _comparison_table(results) + _paragraphs(explanations(results), "soft")),
+        _section(
+            "Who is better off" if results.comparison else "Held-out perplexity",
+            _comparison_table(results) + _paragraphs(explanations(results), "soft"),
+        ),
         _section("Perplexity by round", _figure(curve_chart(results), _curve_caption(results))),
         _section(
             "Each institution's own text", _figure(institution_chart(results), "Held-out perplexity, lower is better.")
@@ -168,7 +171,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, total: bool =
 
 
 def _comparison_table(results: Results) -> str:
-    return table(("held-out text of", *COLUMNS), table_rows(results), total=True)
+    rows = [shown(results, row) for row in table_rows(results)]
+    return table(shown(results, ("held-out text of", *COLUMNS)), rows, total=True)
 
 
 def _curve_caption(results: Results) -> str:

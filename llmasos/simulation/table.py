@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,7 @@ from common.terminal import printable
 from llmasos.simulation.results import Comparison, Results, Scores, better_alone
 
 COLUMNS = ("alone, own text", "alone, all text", "federated", "pooled data", "better off")
+FEDERATED_COLUMN = 3
 HEADER_LINES = ("alone,\nown text", "alone,\nall text", "\nfederated", "pooled\ndata", "\nbetter off")
 MISSING = "-"
 
@@ -34,6 +35,11 @@ def table_rows(results: Results) -> list[tuple[str, ...]]:
         _better(best[1] if best else None, results.federated.pooled if results.federated else None),
     )
     return [*rows, pooled]
+
+
+def shown(results: Results, cells: Sequence[str]) -> tuple[str, ...]:
+    """Of a row's cells, or of their headings, those that hold anything: without baselines, only the federated model's."""
+    return tuple(cells) if results.comparison is not None else (cells[0], cells[FEDERATED_COLUMN])
 
 
 def _institution_row(results: Results, name: str) -> tuple[str, ...]:
@@ -124,10 +130,11 @@ def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
 def results_table(results: Results) -> Table:
     """The one table; it fits in 80 columns."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("\nheld-out text of", overflow="fold", min_width=16)
-    for name in HEADER_LINES:
+    first, *others = shown(results, ("\nheld-out text of", *HEADER_LINES))
+    table.add_column(first, overflow="fold", min_width=16)
+    for name in others:
         table.add_column(name, justify="right", overflow="fold")
-    rows = table_rows(results)
+    rows = [shown(results, row) for row in table_rows(results)]
     for index, row in enumerate(rows):
         table.add_row(*(escape(cell) for cell in row), style="bold" if index == len(rows) - 1 else "")
     return table

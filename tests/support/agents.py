@@ -11,7 +11,7 @@ All on the test's thread, save the agent's own reporter and watch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ class FakeWorkbench:
         self.hello: Hello | None = None
         self.holding = threading.Event()
         self.hold = False
+        self.forgotten: set[str] = set()
 
     def job(self, run: str) -> Path:
         return self._root / run
@@ -128,6 +129,9 @@ class FakeWorkbench:
         assert tokenizer.exists()
         self.hello = Hello(pid=1, device="cpu", threads=2, capability="AVX2", versions={}, isolated=False)
         self.prepared.append(run.run)
+
+    def forget_runs(self, *, known: Collection[str], keep: Collection[str]) -> None:
+        self.forgotten = set(known) - set(keep)
 
     def place_base(self, run: str, model: Path) -> None:
         (self.job(run) / "base.safetensors").write_bytes(model.read_bytes())

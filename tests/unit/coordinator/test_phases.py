@@ -189,10 +189,11 @@ def test_perplexity_is_the_exponential_of_the_mean_loss(
         ("abcd", "abc", "d", False, "open"),
         ("abcd", "abc", "", False, None),
         ("abcd", "abc", "", True, "open"),
-        ("abc", "ab", "c", False, None),
+        ("abc", "ab", "c", False, "too-few-acceptances"),
+        ("ab", "ab", "", False, None),
         ("abc", "ab", "c", True, "too-few-acceptances"),
         ("abc", "", "", True, "too-few-acceptances"),
-        ("abc", "", "abc", False, None),
+        ("abc", "", "abc", False, "too-few-acceptances"),
         ("", "", "", False, None),
     ],
 )

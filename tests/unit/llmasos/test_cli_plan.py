@@ -100,7 +100,7 @@ def test_prepare_makes_what_run_start_takes(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("north", "--institution expected NAME=DIR, got 'north'."),
+        ("north", "--institution expected NAME=DIR or NAME=DIR:COLUMN, got 'north'."),
         ("north=/no/such/folder", "--institution north: expected a folder of text, but /no/such/folder is none."),
     ],
 )

@@ -174,3 +174,16 @@ def test_a_command_that_is_no_worker_says_where_to_look(tmp_path: Path, bench: B
     )
     with pytest.raises(WorkerFailed, match=r"ended with code 1 before it was ready\..*worker\.log"):
         bench.prepare()
+
+
+def test_the_job_folder_of_an_ended_run_is_removed_and_others_stay(bench: Bench) -> None:
+    bench.prepare()
+    other = bench.workbench.job("other-0a1b2c")
+    other.mkdir()
+    bench.workbench.forget_runs(known={RUN, "other-0a1b2c", "never-seen"}, keep={RUN})
+    assert bench.workbench.job(RUN).is_dir()
+    assert not other.exists()
+    pid = bench.pid
+    bench.workbench.forget_runs(known={RUN}, keep=())
+    assert not bench.workbench.job(RUN).exists()
+    until(lambda: gone(pid), "the worker that had the folder open to end")

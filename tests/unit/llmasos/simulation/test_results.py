@@ -65,6 +65,14 @@ def test_missing_numbers_are_dashes() -> None:
     assert table_rows(some_results(comparison=None, federated=None))[0] == ("north", "-", "-", "-", "-", "-")
 
 
+def test_without_baselines_the_table_has_no_empty_columns() -> None:
+    out = io.StringIO()
+    print_results(some_results(comparison=None), Path("out"), Console(file=out, width=80))
+    assert "federated" in out.getvalue()
+    assert "alone" not in out.getvalue()
+    assert "54.60" in out.getvalue()
+
+
 def test_the_upper_bound_is_explained_precisely() -> None:
     told = " ".join(explanations(some_results()))
     assert "the same steps with 2 × 3 = 6 sequences a step" in told
