@@ -23,15 +23,16 @@ from common.errors import UsageError
 from common.names import check_name
 from common.plan.load import load_plan, plan_yaml
 from common.plan.model import Plan
+from common.resources import config_path
 from llmasos.preparation import Prepared, prepare
-from llmasos.resources import config_path
 from llmasos.simulation import final_model
 from llmasos.simulation.baselines import BaselineSet, run_baselines, usable_cores
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder
 from llmasos.simulation.layout import Layout, claim
+from llmasos.simulation.live import open_progress
 from llmasos.simulation.monitor import Followed, follow
 from llmasos.simulation.processes import Processes
-from llmasos.simulation.progress import Progress, open_progress
+from llmasos.simulation.progress import Progress
 from llmasos.simulation.readme import write_readme
 from llmasos.simulation.report_html import write_report_html
 from llmasos.simulation.report_json import write_report_json

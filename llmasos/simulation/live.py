@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llmasos.simulation.progress import BaselineState, size
+from llmasos.simulation.progress import BaselineState, LineProgress, Progress, size
 from llmasos.simulation.watch import Participant, Round, RunView
 
 ROUNDS_SHOWN = 10
@@ -117,3 +118,10 @@ def baselines_table(baselines: dict[str, BaselineState]) -> Table:
         steps = f"{state.steps_done}/{state.steps_total}" if state.steps_total else ""
         table.add_row(state.name, "done" if state.done else steps, "" if state.loss is None else f"{state.loss:.3f}")
     return table
+
+
+def open_progress(stream: IO[str], elapsed: Callable[[], float], *, title: str) -> Progress:
+    """A live table where `stream` is a terminal that can show one, else lines."""
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return LiveProgress(stream, elapsed, title=title)
+    return LineProgress(stream, elapsed)

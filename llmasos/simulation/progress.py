@@ -5,7 +5,6 @@ Both forms show the same: stages, rounds, each participant's activity, steps, lo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -147,12 +146,3 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} {UNITS[-1]}"
-
-
-def open_progress(stream: IO[str], elapsed: Callable[[], float], *, title: str) -> Progress:
-    """A live table where `stream` is a terminal that can show one, else lines."""
-    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from llmasos.simulation.live import LiveProgress
-
-        return LiveProgress(stream, elapsed, title=title)
-    return LineProgress(stream, elapsed)

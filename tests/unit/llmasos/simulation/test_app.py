@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import InvalidName, TooLittleData, UsageError
 from common.plan.load import load_plan
-from llmasos.resources import config_path
+from common.resources import config_path
 from llmasos.simulation import app, deployment
 from llmasos.simulation.app import DemoOptions, SimulationOptions, check_options, interruptible, write_plan
 from llmasos.simulation.deployment import InstitutionFolder

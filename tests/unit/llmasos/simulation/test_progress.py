@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llmasos.simulation.live import LiveProgress, baselines_table, participants_table, rounds_table
-from llmasos.simulation.progress import BaselineState, LineProgress, changes, open_progress, size
+from llmasos.simulation.live import LiveProgress, baselines_table, open_progress, participants_table, rounds_table
+from llmasos.simulation.progress import BaselineState, LineProgress, changes, size
 from llmasos.simulation.watch import RunView, parse_view
 from tests.support.fake_daemons import a_view
 
