@@ -24,6 +24,8 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 """A manifest of 20,000 tensors with the longest names stays below."""
 
 _LENGTH_BYTES = 8
+_PARSED_BYTES = 64 * 1024
+"""A wrong header is parsed, to say what differs, up to so much and twice the right one: parsed, it takes far more room."""
 
 
 def trainable_header(manifest: Sequence[Tensor]) -> bytes:
@@ -111,6 +113,8 @@ def check_header(actual: bytes, expected: bytes) -> None:
         raise WrongTensors(
             f"The file's header has {declared:,} bytes, of which {len(actual):,} were there; expected {len(expected):,}."
         )
+    if declared > _PARSED_BYTES + 2 * len(expected):
+        raise WrongTensors(f"The file's header has {declared:,} bytes, expected {len(expected):,}.")
     found = _parse(actual[_LENGTH_BYTES:declared])
     wanted: dict[str, Any] = json.loads(expected[_LENGTH_BYTES:])
     _compare_names(list(found), list(wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from common.blobs.reference import BlobRef
 from common.codecs import codec
@@ -16,7 +17,7 @@ from common.errors import (
     TooManyRequests,
     WrongParent,
 )
-from common.ledger.state import LedgerState, RunRecord
+from common.ledger.state import Contributed, LedgerState, RunRecord
 from common.statements.kinds import Member
 from coordinator.ledger import Ledger
 from coordinator.ports import UploadPurpose
@@ -32,7 +33,7 @@ class BlobAccess:
         self._ledger = ledger
         self._max_plan_blob_bytes = max_plan_blob_bytes
         self._lock = threading.Lock()
-        self._begun: dict[tuple[str, str], set[str]] = {}
+        self._begun: dict[str, dict[str, set[str]]] = {}
 
     def check_read(self, reader: Member, ref: BlobRef) -> None:
         """
@@ -40,9 +41,14 @@ class BlobAccess:
             NotAuthorised: no statement names this blob for this member.
         """
         state = self._ledger.state
-        if any(may_read_model(run, reader, ref) for run in state.runs.values()) or may_read_delta(state, reader, ref):
-            return
-        raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
+        delta = named_as_delta(state, ref)
+        allowed = (
+            delta.readable_by(reader)
+            if delta is not None
+            else any(may_read_model(run, reader, ref) for run in state.runs.values())
+        )
+        if not allowed:
+            raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
 
     def check_write(self, writer: Member, ref: BlobRef, purpose: UploadPurpose) -> None:
         """
@@ -81,11 +87,69 @@ class BlobAccess:
         if ref.size != expected:
             raise BlobTooLarge(f"The delta has {ref.size:,} bytes, by the plan's manifest it has {expected:,}.")
         with self._lock:
-            begun = self._begun.setdefault((writer.name, round_opened), set())
-            begun.add(ref.root)
-            if len(begun) > MAX_BLOBS_A_ROUND:
-                begun.discard(ref.root)
+            begun = self._round(round_opened).setdefault(writer.name, set())
+            if ref.root not in begun and len(begun) >= MAX_BLOBS_A_ROUND:
                 raise TooManyRequests(f"{writer.name} began {MAX_BLOBS_A_ROUND} different blobs for one round already.")
+            begun.add(ref.root)
+
+    def _round(self, round_opened: str) -> dict[str, set[str]]:
+        """What was begun for a round, by institution; rounds that are over are forgotten when a new one begins."""
+        if round_opened not in self._begun:
+            open_rounds = {run.open_round.place.digest for run in self._ledger.state.active_runs if run.open_round}
+            self._begun = {opened: begun for opened, begun in self._begun.items() if opened in open_rounds}
+        return self._begun.setdefault(round_opened, {})
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDelta:
+    """A contribution that names a blob, and its run."""
+
+    entry: Contributed
+    run: RunRecord
+
+    def readable_by(self, reader: Member) -> bool:
+        """Whether this member contributed it, or is in the audience of the plan that it was contributed to."""
+        return (
+            reader.name == self.entry.contribution.institution or reader.name in self.run.statement.plan.delta_audience
+        )
+
+
+def named_as_delta(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
+    """Whose delta that blob is, or None where it is none.
+
+    The first statement that names a blob decides what it is. Everybody reads digests in the ledger: whoever repeats a delta's
+    in a contribution, or as the initial model of a plan, must not get the bytes for that, nor a model's by contributing it.
+    """
+    delta = first_contribution_of(state, ref)
+    if delta is None:
+        return None
+    index = delta.entry.place.index
+    earlier_model = any(
+        (at := first_naming_as_model(run, ref)) is not None and at < index for run in state.runs.values()
+    )
+    return None if earlier_model else delta
+
+
+def first_contribution_of(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
+    """The first contribution in the ledger that names this blob."""
+    named = (
+        NamedDelta(entry, run)
+        for run in state.runs.values()
+        for record in run.rounds
+        for entry in record.contributions.values()
+        if any(ref.root == blob.root and ref == blob for blob in entry.contribution.blobs.values())
+    )
+    return min(named, key=lambda each: each.entry.place.index, default=None)
+
+
+def first_naming_as_model(run: RunRecord, ref: BlobRef) -> int | None:
+    """Ledger index of the run's first statement that names this blob as a model or tokenizer."""
+    if ref in (run.statement.initial.model, run.statement.initial.tokenizer):
+        return run.place.index
+    for record in run.rounds:
+        if record.closed is not None and record.closed_place is not None and record.closed.outputs.model == ref:
+            return record.closed_place.index
+    return None
 
 
 def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
@@ -96,22 +160,3 @@ def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
         return False
     models = {run.statement.initial.model, run.statement.initial.tokenizer, run.model}
     return ref in models or any(ref == record.opened.inputs.model for record in run.rounds)
-
-
-def may_read_delta(state: LedgerState, reader: Member, ref: BlobRef) -> bool:
-    """Whether this member contributed that delta, or is in the audience of the plan that it was contributed to.
-
-    The first statement that names a blob decides: everybody reads digests in the ledger, and whoever repeats one in a
-    contribution of its own must not get the bytes for that.
-    """
-    named = [
-        (entry, run)
-        for run in state.runs.values()
-        for record in run.rounds
-        for entry in record.contributions.values()
-        if ref in entry.contribution.blobs.values()
-    ]
-    if not named:
-        return False
-    entry, run = min(named, key=lambda each: each[0].place.index)
-    return reader.name == entry.contribution.institution or reader.name in run.statement.plan.delta_audience

@@ -35,26 +35,23 @@ class Aggregation:
         base = current.opened.inputs.model
         used = [entry for entry in inputs if entry.status == "used"]
         with ExitStack() as stack:
-            deltas = [
-                WeightedDelta(
-                    entry.institution,
-                    entry.num_tokens,
-                    stack.enter_context(
-                        self._blobs.open(current.contributions[entry.institution].contribution.blobs["delta"])
-                    ),
-                )
-                for entry in used
-            ]
+            refs = [base] + [current.contributions[entry.institution].contribution.blobs["delta"] for entry in used]
+            readers = [stack.enter_context(self._blobs.open(ref)) for ref in refs]
             job = ReduceJob(
                 plan=plan,
                 manifest=run.statement.manifest,
-                base=stack.enter_context(self._blobs.open(base)),
-                deltas=deltas,
+                base=readers[0],
+                deltas=[
+                    WeightedDelta(entry.institution, entry.num_tokens, reader)
+                    for entry, reader in zip(used, readers[1:], strict=True)
+                ],
             )
             writer = stack.enter_context(self._blobs.writer(base.algorithm))
             started = time.monotonic()
             reduce_round(job, writer.write)
             model = writer.commit()
+            for reader in readers:
+                reader.forget_cached()  # who recomputes the round will do so some other day
         log.info(
             "model written",
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
@@ -66,8 +63,10 @@ class Aggregation:
         keep, given_up = kept_roots(state)
         cutoff = time.time() - UNREFERENCED_SECONDS
         for ref, modified in self._blobs.list():
-            if ref.root not in keep and (ref.root in given_up or modified < cutoff):
+            if ref.root in given_up:
                 self._blobs.delete(ref)
+            elif ref.root not in keep and modified < cutoff:
+                self._blobs.delete(ref, older_than=cutoff)
         if not any(run.open_round for run in state.active_runs):
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)

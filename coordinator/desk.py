@@ -16,8 +16,11 @@ from common.blobs.store import FolderBlobStore
 from common.clock import Clock, rfc3339
 from common.codecs import codec
 from common.errors import (
+    BadBlobReference,
+    CorruptChunk,
     MalformedStatement,
     MissingBlob,
+    NotAuthorised,
     RefusalError,
     RoundNotOpen,
     UnknownObject,
@@ -41,6 +44,7 @@ from common.statements.kinds import (
 )
 from common.strict_json import StrictJsonError, loads
 from common.tensors import model_header, model_size
+from coordinator.access import named_as_delta
 from coordinator.enrolment import EnrolmentDesk
 from coordinator.ledger import Beside, Ledger
 from coordinator.metrics import metrics_row
@@ -121,11 +125,20 @@ class CommandDesk:
 
     def _inspect(self, run: RunRecord, contribution: Contribution) -> None:
         plan, manifest = run.statement.plan, run.statement.manifest
+        self._expect_blobs(contribution)
+        for ref in contribution.blobs.values():
+            try:
+                with self._ports.blobs.open(ref) as reader:
+                    inspect_delta(reader, codec(plan.codec).header(manifest), max_l2=float(plan.max_delta_l2))
+            except (CorruptChunk, BadBlobReference) as err:
+                log.error("blob damaged on disk", extra={"root": ref.root, "error": err.message})
+                self._ports.blobs.delete(ref)  # else `Begin` would say for ever that nothing of it is missing
+                raise MissingBlob(f"{ref} came to harm on the coordinator's disk.", "Send it again.") from err
+
+    def _expect_blobs(self, contribution: Contribution) -> None:
         for ref in contribution.blobs.values():
             if not self._ports.blobs.contains(ref):
                 raise MissingBlob(f"The contribution names {ref}, which is not wholly here.")
-            with self._ports.blobs.open(ref) as reader:
-                inspect_delta(reader, codec(plan.codec).header(manifest), max_l2=float(plan.max_delta_l2))
 
     def _take(self, statement: Statement, beside: Beside | None) -> Place:
         known = self._known(statement)
@@ -135,6 +148,7 @@ class CommandDesk:
             run, record = self._place_of(statement.predicate)
             if not self._engine.accepts_contributions(run):
                 raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions.")
+            self._expect_blobs(statement.predicate)  # what no statement named may have expired since it was inspected
         place = self._ledger.take(statement, beside)
         log.info(
             "statement accepted",
@@ -193,12 +207,11 @@ class CommandDesk:
         Raises:
             MalformedStatement: the draft is no plan statement.
             MissingBlob, UsageError: a blob is not here, or the model's size is not the manifest's.
+            NotAuthorised: a blob is an institution's delta; as a model, others could read it.
             WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
         """
         draft = _parse_draft(plan_json)
-        for name, ref in (("model", draft.initial.model), ("tokenizer", draft.initial.tokenizer)):
-            if not self._ports.blobs.contains(ref):
-                raise MissingBlob(f"The plan's initial {name}, {ref}, is not wholly here.")
+        self._expect_initial(draft)
         expected = model_size(draft.manifest)
         if draft.initial.model.size != expected:
             raise UsageError(
@@ -209,6 +222,18 @@ class CommandDesk:
             inspect_delta(reader, model_header(draft.manifest), max_l2=math.inf)  # tensors as listed, all finite
         return self._engine.call(lambda: self._start(draft))
 
+    def _expect_initial(self, draft: PlanStatement) -> None:
+        for name, ref in (("model", draft.initial.model), ("tokenizer", draft.initial.tokenizer)):
+            if not self._ports.blobs.contains(ref):
+                raise MissingBlob(f"The plan's initial {name}, {ref}, is not wholly here.")
+            delta = named_as_delta(self._ledger.state, ref)
+            if delta is not None:
+                raise NotAuthorised(
+                    f"The plan's initial {name}, {ref}, is what {delta.entry.contribution.institution} contributed "
+                    f"to {delta.run.run}.",
+                    "A delta is its contributor's; begin from a model.",
+                )
+
     def _start(self, draft: PlanStatement) -> str:
         roster_place = self._ledger.state.roster_place
         if roster_place is None:
@@ -216,6 +241,7 @@ class CommandDesk:
         known = self._ledger.state.runs.get(draft.run)
         if known is not None and known.statement == draft:
             return draft.run
+        self._expect_initial(draft)  # what no statement names may have expired since it was looked at
         self._ledger.append(draft, roster_place)
         log.info("run started", extra={"run": draft.run, "plan": draft.plan.name})
         return draft.run

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from common.clock import Clock, parse_rfc3339, rfc3339
-from common.errors import AlreadyInitialised, InvalidInvitation, InvitationExpired, InvitationUsed
+from common.errors import AlreadyInitialised, InvalidInvitation, InvalidName, InvitationExpired, InvitationUsed
 from common.identity.authority import Authority
 from common.identity.certificates import certificate_id, enrol_proof_message
 from common.identity.invitation import Invitation, secret_hash
@@ -45,6 +45,10 @@ WEAK_KEYS = frozenset(
 )
 """Ed25519 points of small order, sign bit cleared: for such a key anybody makes signatures that verify, so whoever enrolled
 it could disown every statement. Source: Bernstein and others, eprint 2020/1244; the list is libsodium's."""
+
+
+RESERVED_NAMES = frozenset({"coordinator", "operator"})
+"""Who people would take the holder for: the coordinator's own certificate bears the first, the founding member the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class EnrolmentDesk:
             expires_hours: 0 is the coordinator's `invitation_hours`.
 
         Raises:
-            InvalidName: the name is not one.
+            InvalidName: the name is not one, or reserved.
             AlreadyInitialised: it is a member.
         """
         check_name(institution)
@@ -84,6 +88,10 @@ class EnrolmentDesk:
             raise AlreadyInitialised(
                 f"{institution} is a member of {self._ledger.state.genesis.consortium} already.",
                 "Choose another name; a name is never given twice.",
+            )
+        if institution in RESERVED_NAMES:
+            raise InvalidName(
+                f"{institution!r} is no institution's name here: it says another's role.", "Choose another."
             )
         secret = system_secrets.token_bytes(32)
         expires_at = rfc3339(self._clock.now() + timedelta(hours=expires_hours or self._settings.invitation_hours))

@@ -49,8 +49,13 @@ def found(home: Path, founding: Founding, clock: Clock) -> str:
     for address in (founding.work_address, founding.enrolment_address):
         split_address(address)
     layout = HomeLayout(home)
-    if layout.config.exists() or layout.genesis.exists():
+    if layout.config.exists():
         raise AlreadyInitialised(f"{home} holds a coordinator already.")
+    if layout.identity.exists():
+        raise AlreadyInitialised(
+            f"{home} holds keys, but no coordinator: an `init` before this one was interrupted.",
+            "Remove the folder and run `init` again; nobody has been invited with these keys.",
+        )
     private_folder(home)
     private_folder(layout.identity)
     now = clock.now()

@@ -17,7 +17,7 @@ from common.identity.keys import SigningKey
 from common.ledger.rules import Admission, admit, admit_verified, start
 from common.ledger.state import LedgerState, Place
 from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import CertificateId, Member, Predicate
+from common.statements.kinds import CertificateId, Member, Predicate, Roster
 from coordinator.ports import LedgerSlice
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
 
@@ -38,6 +38,7 @@ class Ledger:
         self._clock = clock
         self._grown = threading.Condition()
         self._appended_at: dict[int, datetime] = {}
+        self._holders: tuple[Roster | None, dict[str, Member]] = (None, {})
         self._seals = database.seals()
         self._state = self._replay(genesis_envelope)
 
@@ -53,14 +54,8 @@ class Ledger:
         with self._grown:
             self._grown.wait_for(lambda: self._state.size > from_index, timeout=wait_seconds)
             size = self._state.size
-        envelopes: list[bytes] = []
-        total = 0
-        for row in self._database.envelopes(from_index) if size > from_index else ():
-            total += len(row.envelope)
-            if row.index >= size or (envelopes and total > max_bytes):
-                break
-            envelopes.append(row.envelope)
-        return LedgerSlice(from_index, tuple(envelopes), size)
+        rows = self._database.envelopes(from_index, max_bytes=max_bytes) if size > from_index else []
+        return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
 
     def wait_for_growth(self, size: int, timeout: float) -> int:
         """Blocks until the ledger has more than `size` statements or the time is over; its size then."""
@@ -75,15 +70,24 @@ class Ledger:
             UnknownCertificate: serial, key or name is not one that an active member holds.
         """
         state = self._state
-        presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
-        for member in state.roster.members if state.roster else ():
-            named = spiffe_id(state.genesis.consortium, member.name) == peer
-            if named and member.status == "active" and presented in member.certificates:
+        member = self._holder(state.roster, serial)
+        if member is not None and member.status == "active":
+            presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
+            if spiffe_id(state.genesis.consortium, member.name) == peer and presented in member.certificates:
                 return member
         raise UnknownCertificate(
             f"The certificate with serial {serial} for {peer} is not in the newest roster of "
             f"{state.genesis.consortium}."
         )
+
+    def _holder(self, roster: Roster | None, serial: str) -> Member | None:
+        """Whose certificate bears that serial, which is one member's alone. Asked at each message of each stream."""
+        holders = self._holders
+        if holders[0] is not roster:
+            members = roster.members if roster else ()
+            holders = (roster, {each.serial: member for member in members for each in member.certificates})
+            self._holders = holders
+        return holders[1].get(serial)
 
     def appended_at(self, place: Place) -> datetime:
         """When that statement became durable, by this machine's clock."""

@@ -12,7 +12,7 @@ from common.errors import BadCommitment
 from common.ledger.state import RunRecord
 from common.statements.envelope import Statement
 from common.statements.kinds import Contribution
-from common.strict_json import StrictJsonError, loads
+from common.strict_json import StrictJsonError, dumps, loads
 from coordinator.ledger import Ledger
 from coordinator.ports import EvaluationView, Metrics
 from coordinator.rounds.phases import Evaluations, EvaluationSums
@@ -69,10 +69,13 @@ def parse_metrics(content: bytes) -> ContributionMetrics:
         BadCommitment: the bytes are not metrics.
     """
     try:
-        loads(content, max_bytes=MAX_METRICS_BYTES, max_depth=4)
-        return ContributionMetrics.model_validate_json(content)
+        canonical = dumps(loads(content, max_bytes=MAX_METRICS_BYTES, max_depth=4)) == content
+        measured = ContributionMetrics.model_validate_json(content)
     except (StrictJsonError, ValidationError) as err:
         raise BadCommitment("The metrics are not of the form that docs/protocol.md#metrics gives.") from err
+    if not canonical:
+        raise BadCommitment("The metrics are not canonical JSON: sorted keys, no spaces.")
+    return measured
 
 
 class StoredMeasurements:

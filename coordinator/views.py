@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from common.clock import Clock, rfc3339
 from common.errors import UnknownObject
@@ -20,7 +21,10 @@ WATCH_SECONDS = 0.25
 REPEAT_SECONDS = 15.0
 """An unchanged view is sent again so often: only by sending does a watch notice that its reader is gone."""
 ROUNDS_SHOWN = 500
-"""Newest rounds in a view, so that it stays far below the largest message."""
+REFUSALS_SHOWN = 500
+"""Newest ones in a view, so that it stays far below the largest message."""
+ROUNDS_LISTED = 5
+"""Newest rounds and refusals of each run where all runs are listed, in one message."""
 
 
 class OperatorViews:
@@ -49,9 +53,13 @@ class OperatorViews:
         return tuple(views)
 
     def runs(self) -> tuple[RunView, ...]:
-        """Every run, oldest first."""
+        """Every run, oldest first; of each the newest rounds."""
         state = self._ledger.state
-        return tuple(self.view(state, run) for run in state.runs.values())
+        views = (self.view(state, run) for run in state.runs.values())
+        return tuple(
+            replace(view, rounds=view.rounds[-ROUNDS_LISTED:], refusals=view.refusals[-ROUNDS_LISTED:])
+            for view in views
+        )
 
     def watch(self, run: str) -> Iterator[RunView]:
         """The run's view now, then at each change, until it ended.
@@ -95,7 +103,7 @@ class OperatorViews:
                 RefusalView(place.index, refusal.institution, refusal.round or 0, refusal.code, refusal.attribution)
                 for place, refusal in state.refusal_list
                 if refusal.run == run.run
-            ),
+            )[-REFUSALS_SHOWN:],
             end_reason=run.ended.reason if run.ended else "",
             model=run.model,
             deadline=current.opened.stages[-1].deadline if current else "",

@@ -80,6 +80,8 @@ class Agent:
             LLMasOSError: the ledger conflicts with what was seen, or this institution's certificate is refused for good.
         """
         self._stopping = stopping
+        for damaged in self._ports.blobs.discard_damaged():
+            log.warning("blob damaged on disk", extra={"root": damaged.root})
         while not stopping.is_set():
             if self._ports.follower.failure is not None:
                 raise self._ports.follower.failure
@@ -183,6 +185,8 @@ class Agent:
         status, bench = self._ports.status, self._ports.workbench
         status.doing("fetching the model", run=run.run, round=record.number)
         reporter.activity("fetching")
+        bench.remove_base(run.run)
+        self._tidy()  # the room of the last round's model and delta is this one's
         model = self._fetch(record.opened.inputs.model, reporter.over, reporter.fetched)
         reporter.activity("preparing")
         self._prepare(run, reporter.over)
@@ -212,7 +216,7 @@ class Agent:
     def _fetch(self, ref: BlobRef, over: threading.Event, on_bytes: Callable[[int], object]) -> Path:
         """A blob's file, downloaded where it is not here yet."""
         if not self._ports.blobs.contains(ref):
-            options = TransferOptions(on_bytes=on_bytes, stop=over)
+            options = TransferOptions(on_bytes=on_bytes, stop=over, durable=False)
             if not self._ports.session.download(ref, self._ports.blobs, self._ports.institution, options):
                 raise RoundOver
         return self._ports.blobs.path(ref)

@@ -97,12 +97,16 @@ class Workbench:
 
     def place_base(self, run: str, model: Path) -> None:
         """Put a round's base model into the job folder, without a copy where the file system lets it."""
+        self.remove_base(run)
         target = self.job(run) / BASE
-        target.unlink(missing_ok=True)
         try:
             os.link(model, target)
         except OSError:
             shutil.copyfile(model, target)
+
+    def remove_base(self, run: str) -> None:
+        """Take the base model of an earlier round out of the job folder: a second name would keep its file on disk."""
+        (self.job(run) / BASE).unlink(missing_ok=True)
 
     def train(self, message: Train, over: threading.Event, on_progress: OnProgress) -> Result:
         """Evaluate the base model, train a round; the delta lies in the job folder.

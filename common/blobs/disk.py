@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from common.errors import StorageFailure
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 @contextmanager
@@ -44,6 +49,21 @@ def write_at(fd: int, data: memoryview, offset: int) -> None:
         done += os.pwrite(fd, data[done:], offset + done)
 
 
+def start_writing_back(fd: int, offset: int, count: int) -> None:
+    """Have the disk begin with what was just written, where the system knows how: the sync at the end waits for less.
+
+    Promises nothing and reports nothing; a write that fails is reported by the `fsync` that follows.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+
+def forget_cached(fd: int) -> None:
+    """Hand the file's clean pages in memory back to the system: it will hardly be read again, and newer files want them."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def sync_folder(folder: Path) -> None:
     """Make names in a folder durable: renames and new files survive a power failure."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -63,11 +83,12 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a private file whole and make its content durable; its name is durable once its folder is synced."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         write_at(fd, memoryview(data), 0)
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)

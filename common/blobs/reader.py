@@ -81,11 +81,15 @@ class BlobReader:
             got = disk.read_at(self._fd, chunk, index * CHUNK_BYTES)
         if got < size:
             raise CorruptChunk(
-                f"{self._path} ends {size - got:,} bytes before the end of chunk {index}; it was cut short."
+                f"Blob {self._ref} ends {size - got:,} bytes before the end of chunk {index} on disk; it was cut short."
             )
         if digest.leaf(self._ref.algorithm, chunk) != digest.leaf_at(self.leaves, index):
-            raise CorruptChunk(f"Chunk {index} of {self._path} was changed on disk: its digest is not the leaf's.")
+            raise CorruptChunk(f"Chunk {index} of blob {self._ref} was changed on disk: its digest is not the leaf's.")
         return chunk
+
+    def forget_cached(self) -> None:
+        """Says that this blob will hardly be read again: the memory that holds it serves other files better."""
+        disk.forget_cached(self._fd)
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

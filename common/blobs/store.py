@@ -11,18 +11,21 @@ One process owns a store; its threads may all use it at once.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.blobs import digest, disk, ingest
-from common.blobs.reader import BlobReader
+from common.blobs.reader import BlobReader, chunk_buffer
 from common.blobs.reference import BlobRef, DigestName
 from common.blobs.upload import Upload
 from common.blobs.writer import BlobWriter
-from common.errors import BadBlobReference, MissingBlob
+from common.errors import BadBlobReference, BlobError, MissingBlob
 from common.names import check_name
+
+_ROOT = re.compile(r"[0-9a-f]{64}")
 
 
 class FolderBlobStore:
@@ -38,11 +41,15 @@ class FolderBlobStore:
 
     # --- coming in, chunk by chunk -----------------------------------------------------------------------------------
 
-    def begin(self, ref: BlobRef, leaves: bytes, *, owner: str) -> Upload:
+    def begin(self, ref: BlobRef, leaves: bytes, *, owner: str, durable: bool = True) -> Upload:
         """The upload of a blob by one owner: the running one, what a crash left of it, or a new one.
 
         A blob that is there already gives an upload that misses nothing. Room for the blob and the owner's quota are the
         caller's to check (`usage`).
+
+        Args:
+            durable: False for what can be fetched again: nobody waits for the disk, and a power failure may damage the
+                blob under its final name. Then `discard_damaged` comes first at the next start.
 
         Raises:
             BadBlobReference: leaf list and reference do not fit together, or a blob of that root has another size.
@@ -61,7 +68,7 @@ class FolderBlobStore:
                 return Upload.finished(ref, final=self.path(ref))
             if upload is None:
                 partial = self._partial / owner / f"{key[1]}.part"
-                upload = Upload(ref, leaves, partial=partial, final=self.path(ref))
+                upload = Upload(ref, leaves, partial=partial, final=self.path(ref), durable=durable)
                 upload.when_finished(lambda: self._forget(key))
                 self._uploads[key] = upload
         if upload.ref != ref:
@@ -148,7 +155,7 @@ class FolderBlobStore:
         with disk.storage("finish", final):
             disk.private_folder(final.parent)
             staged = self._writing / f"{uuid.uuid4().hex}.leaves"
-            disk.write_durably(staged, leaves)
+            disk.write_file(staged, leaves)
             # Leaves first: a blob with its final name always has them.
             os.replace(staged, final.with_suffix(".leaves"))
             os.utime(path)  # a blob's age counts from here
@@ -169,6 +176,8 @@ class FolderBlobStore:
         """Every blob, with the time it came or was last begun again, in seconds since 1970; in no order."""
         for algorithm in digest.HASH_FUNCTIONS:
             for path in (self._root / algorithm).glob("??/*.blob"):
+                if not _ROOT.fullmatch(path.stem):  # somebody else's file
+                    continue
                 try:
                     found = path.stat()
                 except FileNotFoundError:  # deleted meanwhile
@@ -198,23 +207,44 @@ class FolderBlobStore:
         """
         return BlobReader(self.path(ref), ref, self.leaves(ref))
 
-    def delete(self, ref: BlobRef) -> None:
-        """Remove a blob, if it is there; open readers keep theirs."""
+    def discard_damaged(self) -> tuple[BlobRef, ...]:
+        """Read every blob and remove those that are not what their names say; which. For start-up."""
+        damaged = []
+        for ref, _ in tuple(self.list()):
+            try:
+                with self.open(ref) as reader:
+                    buffer = chunk_buffer(ref)
+                    for index in range(ref.chunks):
+                        reader.read_chunk(index, buffer)
+            except BlobError:
+                damaged.append(ref)
+                self.delete(ref)
+        return tuple(damaged)
+
+    def delete(self, ref: BlobRef, *, older_than: float | None = None) -> None:
+        """Remove a blob, if it is there; open readers keep theirs.
+
+        Args:
+            older_than: only if it came, and was last begun again, before then; seconds since 1970. Default: in any case.
+        """
         path = self.path(ref)
-        with disk.storage("remove", path):
+        with self._lock, disk.storage("remove", path):  # the lock: `begin` may find it wanted again at this very moment
+            if older_than is not None and not _unwritten_since(path, older_than):
+                return
             path.unlink(missing_ok=True)
             path.with_suffix(".leaves").unlink(missing_ok=True)
 
     def _size_of(self, ref: BlobRef) -> int | None:
+        path = self.path(ref)
         try:
-            return self.path(ref).stat().st_size
+            return path.stat().st_size if path.with_suffix(".leaves").exists() else None
         except FileNotFoundError:
             return None
 
     def _expect_size(self, ref: BlobRef) -> None:
         size = self._size_of(ref)
         if size is None:
-            raise MissingBlob(f"Blob {ref} is not in {self._root}.")
+            raise MissingBlob(f"Blob {ref} is not in the blob folder.")
         if size != ref.size:
             raise BadBlobReference(
                 f"The file of blob {ref} has {size:,} bytes.",

@@ -23,21 +23,24 @@ from common.ledger.merkle import Bytes
 class Upload:
     """A blob being written. All streams of one owner that carry the same blob share one object."""
 
-    def __init__(self, ref: BlobRef, leaves: bytes, *, partial: Path, final: Path) -> None:
+    def __init__(self, ref: BlobRef, leaves: bytes, *, partial: Path, final: Path, durable: bool = True) -> None:
         """
         Args:
             ref, leaves: already checked against each other.
             partial, final: where the blob grows, and where it goes; on one file system.
+            durable: whether `finish` waits for the disk.
         """
         self.ref = ref
         self._leaves = leaves
         self._partial = partial
         self._final = final
+        self._durable = durable
         self._present = bytearray(ref.chunks)
         self._fd = -1
         self._in_flight = 0
         self._finished = False
         self._discarded = False
+        self._released = False
         self._lock = threading.Lock()
         self._finishing = threading.Lock()
         self._on_finished: Callable[[], None] = lambda: None
@@ -61,6 +64,7 @@ class Upload:
             TruncatedChunk: discarded meanwhile.
         """
         with self._lock:
+            self._released = False
             if self._finished or self._fd >= 0:
                 return
             self._check_wanted()
@@ -103,7 +107,7 @@ class Upload:
         """Verify and keep one chunk; one that is there already is not written again.
 
         Raises:
-            TruncatedChunk: the blob has no such chunk, it has another length, or the upload was discarded.
+            TruncatedChunk: the blob has no such chunk, it has another length, or the upload was discarded or let go of.
             CorruptChunk: the bytes are not those that the leaf names; nothing was written.
             StorageFailure: the disk refuses.
         """
@@ -126,6 +130,8 @@ class Upload:
                 )
             with disk.storage("write", self._partial):
                 disk.write_at(self._fd, view, chunk * CHUNK_BYTES)
+                if self._durable:
+                    disk.start_writing_back(self._fd, chunk * CHUNK_BYTES, expected)
             with self._lock:
                 self._present[chunk] = 1
         finally:
@@ -147,19 +153,22 @@ class Upload:
                 finally:
                     self._leave()
             # Also when another owner's upload put it there a moment ago: its name may not be durable yet.
-            disk.sync_folder(self._final.parent)
+            if self._durable:
+                disk.sync_folder(self._final.parent)
         self._on_finished()
         return True
 
     def _publish(self) -> None:
-        os.fsync(self._fd)
+        if self._durable:
+            os.fsync(self._fd)
         disk.private_folder(self._final.parent)
         leaves = self._partial.with_suffix(".leaves")
-        disk.write_durably(leaves, self._leaves)
+        disk.write_file(leaves, self._leaves, durable=self._durable)
         with self._lock:
             # Under the lock that `discard` takes: what lies at this path is ours only until then.
             self._check_wanted()
             os.replace(leaves, self._final.with_suffix(".leaves"))
+            os.utime(self._partial)  # a blob's age counts from here: the statement that names it is on its way
             os.replace(self._partial, self._final)
             self._finished = True
 
@@ -181,7 +190,7 @@ class Upload:
                 return False
             self._check_wanted()
             if self._fd < 0:
-                raise RuntimeError("Upload.open comes first")
+                raise TruncatedChunk(f"The upload of blob {self.ref} was let go of: begin it again.")
             idle = bool(self._present[chunk]) if chunk is not None else 0 in self._present
             self._in_flight += not idle
             return not idle
@@ -192,16 +201,15 @@ class Upload:
             self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._in_flight == 0 and self._fd >= 0 and (self._finished or self._discarded):
+        if self._in_flight == 0 and self._fd >= 0 and (self._finished or self._discarded or self._released):
             os.close(self._fd)
             self._fd = -1
 
     def close(self) -> None:
-        """Let go of the file and keep it: a later `open` finds the chunks again. Nobody may write meanwhile."""
+        """Let go of the file and keep it, once nobody writes: a later `open` finds the chunks again."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._released = True
+            self._close_if_idle()
 
     def _check_wanted(self) -> None:
         if self._discarded:

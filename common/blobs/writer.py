@@ -70,6 +70,7 @@ class BlobWriter:
         self._path = path
         self._install = install
         self._counter = LeafCounter(algorithm)
+        self._unsent = 0
         with disk.storage("create", path):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, disk.FILE_MODE)
 
@@ -87,6 +88,10 @@ class BlobWriter:
         self._counter.update(view)
         with disk.storage("write", self._path):
             disk.write_at(self._fd, view, position)
+            self._unsent += len(view)
+            if self._unsent >= CHUNK_BYTES:
+                disk.start_writing_back(self._fd, position + len(view) - self._unsent, self._unsent)
+                self._unsent = 0
 
     def commit(self) -> BlobRef:
         """Make the blob durable and visible under its reference.

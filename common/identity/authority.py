@@ -23,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from common.clock import rfc3339
 from common.errors import CertificateExpired, MalformedMessage, MalformedStatement, NotInitialised, StorageFailure
+from common.homes import atomic_write
 from common.identity.certificates import (
     UNREADABLE,
     check_authority,
@@ -114,10 +115,7 @@ class Authority:
             StorageFailure: the disk says no.
         """
         self._key.save(folder / KEY_FILE)
-        try:
-            (folder / CERTIFICATE_FILE).write_bytes(self.certificate_pem)
-        except OSError as err:
-            raise StorageFailure(f"The file {folder / CERTIFICATE_FILE} cannot be written: {err.strerror}.") from err
+        atomic_write(folder / CERTIFICATE_FILE, self.certificate_pem)
 
     @property
     def certificate_pem(self) -> bytes:

@@ -96,7 +96,10 @@ def check_validity(pem: bytes, *, now: datetime, what: str) -> None:
         MalformedMessage: `pem` is no certificate.
     """
     certificate = load_certificate(pem)
-    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    try:
+        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except ValueError as err:
+        raise MalformedMessage(f"{what} names a time that is none.") from err
     if first <= now <= last:
         return
     state = "is not yet valid" if now < first else "has expired"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from common.errors import (
-    ImplausibleWeight,
     LedgerConflict,
     MalformedStatement,
     NotInCohort,
@@ -33,6 +32,7 @@ from common.ledger.state import (
     RunRecord,
     with_entry,
 )
+from common.ledger.tasks import check_shape, check_task
 from common.plan.model import Plan
 from common.statements.envelope import Parent, Statement, UnverifiedStatement, parse, verify
 from common.statements.kinds import (
@@ -165,6 +165,8 @@ def _answer(state: LedgerState, statement: Statement, place: Place) -> LedgerSta
     answer = cast(Answer, statement.predicate)
     run = _run(state, answer.run)
     _follows(statement, run.place)
+    if answer.institution not in state.active_trainers:
+        raise NotInCohort(f"{answer.institution} is no trainer, so run {answer.run} does not ask it.")
     if answer.institution in run.answers:
         raise SlotTaken(f"{answer.institution} has answered plan {answer.run} already.")
     return _with_run(state, replace(run, answers=with_entry(run.answers, answer.institution, Answered(place, answer))))
@@ -179,6 +181,7 @@ def _round_opened(state: LedgerState, statement: Statement, place: Place) -> Led
         raise WrongParent(f"Round {opened.round} of {opened.run} was opened, expected {expected} after a closed one.")
     if run.paused:
         raise LedgerConflict(f"Round {opened.round} of {opened.run} was opened while the run is paused.")
+    check_task(run, opened)
     facts: tuple[tuple[str, object, object], ...] = (
         ("model", opened.inputs.model, run.model),
         ("server_state", opened.inputs.server_state, run.server_state),
@@ -216,31 +219,6 @@ def _open_round(run: RunRecord, contribution: Contribution) -> RoundRecord:
     if contribution.round < record.number or record.closed is not None:
         raise RoundNotOpen(f"Round {contribution.round} of {run.run} is closed.")
     return record
-
-
-def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> None:
-    """What a contribution must hold, by its round's task and the plan.
-
-    Raises:
-        MalformedStatement: blobs other than the task's, or a kind of weight that the plan does not use.
-        ImplausibleWeight: num_tokens outside 1 … steps × batch_size × sequence_length (0 for an evaluation).
-    """
-    wanted = {"delta"} if opened.task == "train" else set()
-    if set(contribution.blobs) != wanted:
-        raise MalformedStatement(
-            f"A contribution to a round of task {opened.task} holds blobs {sorted(contribution.blobs)}, "
-            f"expected {sorted(wanted)}."
-        )
-    if not isinstance(contribution.weight, ClearWeight):
-        raise MalformedStatement("The weight is masked, expected clear: this plan masks nothing.")
-    later = [name for name in ("checkpoint", "privacy", "relays") if getattr(contribution, name)]
-    if later:
-        raise MalformedStatement(f"A contribution holds {', '.join(later)}: not of this protocol version.")
-    low, high = (1, plan.local.tokens_per_round) if opened.task == "train" else (0, 0)
-    if not low <= contribution.weight.num_tokens <= high:
-        raise ImplausibleWeight(
-            f"num_tokens is {contribution.weight.num_tokens:,}, expected {low:,} to {high:,} in a round of this plan."
-        )
 
 
 def _refusal(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -314,6 +292,8 @@ def _control(state: LedgerState, statement: Statement, place: Place) -> LedgerSt
     match control.action:
         case "pause" | "resume":
             return _with_run(state, replace(run, paused=control.action == "pause"))
+        case "run-ended" if run.open_round is not None:
+            raise LedgerConflict(f"Run {run.run} ends while round {run.open_round.number} is open.")
         case "run-ended" if control.model != run.model:
             raise LedgerConflict(f"Run {run.run} ends with model {control.model}, the newest committed is {run.model}.")
         case "run-ended":

@@ -68,5 +68,6 @@ class Answer(Predicate):
     nonce: Hex32
     data_use_agreement: Sha256Hex | None = None
     availability: Annotated[
-        tuple[str, ...], Field(max_length=64, description="Windows, ISO 8601; empty: any time.")
+        tuple[Annotated[str, Field(max_length=100)], ...],
+        Field(max_length=64, description="Windows, ISO 8601; empty: any time."),
     ] = ()

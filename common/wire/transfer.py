@@ -72,12 +72,14 @@ class TransferOptions:
         on_bytes: told of payload bytes as they pass, also of those that a break makes pass again.
         stop: set from another thread, it ends the transfer; chunks that arrived stay.
         sleep: waits so many seconds; by default it ends early when `stop` is set.
+        durable: whether a download waits for the disk; see FolderBlobStore.begin.
     """
 
     on_bytes: Callable[[int], object] = lambda count: None
     stop: threading.Event = field(default_factory=threading.Event)
     backoff: Backoff = Backoff()
     sleep: Callable[[float], object] | None = None
+    durable: bool = True
 
     def pause(self, failures: int) -> None:
         """Waits before the next attempt."""
@@ -241,7 +243,9 @@ class _Download:
         if self._upload is None:
             message = self._stub.Leaves(convert.leaves_request_to_wire(self._ref), timeout=CALL_SECONDS)
             leaves = convert.leaves_from_wire(message, self._ref)
-            self._upload = self._store.begin(self._ref, leaves, owner=self._owner)
+            self._upload = self._store.begin(
+                self._ref, leaves, owner=self._owner, durable=self._options.durable
+            )
         return self._upload
 
     def _chunks(self, first: int, count: int) -> Iterator[tuple[int, memoryview]]:

@@ -6,7 +6,7 @@ from cryptography import x509
 
 from common.clock import Clock, rfc3339
 from common.errors import RefusalError, UnknownCertificate
-from common.identity.certificates import certificate_id, check_validity, load_certificate
+from common.identity.certificates import UNREADABLE, certificate_id, check_validity, load_certificate
 from common.wire.convert import diagnosis_to_wire
 from common.wire.messages import Diagnosis
 from common.wire.v1 import enrolment_pb2
@@ -43,7 +43,7 @@ def diagnose(pem: bytes, members: Members, clock: Clock) -> Diagnosis:
 def _spiffe_id(pem: bytes) -> str:
     try:
         names = load_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except UNREADABLE as error:
         raise UnknownCertificate("This certificate names nobody: it has no readable alternative name.") from error
     identifiers = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(identifiers) != 1:

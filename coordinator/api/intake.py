@@ -11,14 +11,15 @@ from common.blobs.upload import Upload
 from common.errors import BlobTooLarge, MissingBlob
 
 MAX_UNFINISHED_BYTES = 2**38
-_MOST_UPLOADS_A_MEMBER = 64
+MOST_UPLOADS_A_MEMBER = 16
+"""Each holds a file open: rounds that begin uploads and never finish them must not use up what the process may open."""
 
 
 class Intake:
     """Begun uploads by member and blob; any thread.
 
     Only memory of this process: after a restart a caller begins again and is told what the disk still misses. Of one member's
-    uploads the oldest beyond 64 is forgotten, not dropped: beginning it again goes on.
+    uploads the oldest beyond 16 is let go of, not dropped: beginning it again goes on.
     """
 
     def __init__(self, store: FolderBlobStore, *, max_unfinished_bytes: int = MAX_UNFINISHED_BYTES) -> None:
@@ -45,8 +46,8 @@ class Intake:
         with self._lock:
             begun[ref] = upload
             begun.move_to_end(ref)
-            while len(begun) > _MOST_UPLOADS_A_MEMBER:
-                begun.popitem(last=False)
+            while len(begun) > MOST_UPLOADS_A_MEMBER:
+                begun.popitem(last=False)[1].close()
         return missing
 
     def find(self, owner: str, ref: BlobRef) -> Upload:

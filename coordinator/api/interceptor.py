@@ -27,6 +27,11 @@ from coordinator.api.doors import Door
 
 logger = logging.getLogger(__name__)
 
+WATCHES = frozenset({"/llmasos.v1.Operations/WatchRun"})
+"""A watcher who goes away frees its slot at once, since the handler notices late. Every other call keeps its slot until its
+handler is done: who could cancel it and begin again would have all threads at work, on a delta's inspection for instance.
+"""
+
 
 class Interceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """One for each listener.
@@ -74,12 +79,12 @@ class Interceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         admitted = self._door.admit(method, context)
         self._open_calls.add(admitted.call)
         try:
-            # A caller who goes away frees its slot at once, even if the handler still waits for something.
-            context.add_callback(admitted.leave)
+            if method in WATCHES:
+                context.add_callback(admitted.leave)
             yield admitted.call
         finally:
-            self._open_calls.remove(admitted.call)
             admitted.leave()
+            self._open_calls.remove(admitted.call)
 
 
 def _request(handler: Any, call: Call, raw: Iterator[bytes]) -> Any:

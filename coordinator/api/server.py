@@ -9,7 +9,6 @@ enrolment   ─ Enrolment                 pool `enrolment`
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ from common.wire.channel import enrolment_server_credentials, server_options, sp
 from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
 from coordinator.api.blobs import BlobsServicer
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
-from coordinator.api.doors import Door, EnrolmentDoor, WorkDoor
+from coordinator.api.doors import EnrolmentDoor, WorkDoor
 from coordinator.api.enrolment import EnrolmentServicer
 from coordinator.api.intake import MAX_UNFINISHED_BYTES, Intake
 from coordinator.api.interceptor import Interceptor
@@ -35,7 +34,9 @@ from coordinator.ports import Access, Board, BytesMoved, Desk, LedgerReader, Mem
 CONTROL_THREADS = 64
 WAITING_THREADS = 256
 BLOB_THREADS = 32
-ENROLMENT_THREADS = 8
+ENROLMENT_THREADS = 32
+ENROLMENT_IDLE_SECONDS = 5.0
+"""A stranger who opens calls and sends nothing holds fewer threads than there are, at the rate that one address has."""
 SWEEP_SECONDS = 1.0
 _MOST_CALLS = 4096
 
@@ -89,6 +90,7 @@ class Listeners:
     def __init__(self, settings: ListenerSettings, tls: ServerTls, ports: Ports, clock: Clock) -> None:
         self._settings, self._tls, self._ports, self._clock = settings, tls, ports, clock
         self._open_calls = OpenCalls(settings.idle_seconds)
+        self._strangers = OpenCalls(min(settings.idle_seconds, ENROLMENT_IDLE_SECONDS))
         self._stopping = threading.Event()
         self._pools: list[ThreadPoolExecutor] = []
         self._servers: list[Any] = []
@@ -131,7 +133,7 @@ class Listeners:
 
     def sweep(self) -> int:
         """Ends calls of revoked members and idle streams now; how many. Otherwise it happens each second."""
-        return self._open_calls.sweep()
+        return self._open_calls.sweep() + self._strangers.sweep()
 
     def _sweep(self) -> None:
         while not self._stopping.wait(SWEEP_SECONDS):
@@ -146,7 +148,7 @@ class Listeners:
             "/llmasos.v1.Operations/WatchRun": waiting,
         }
         door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock)
-        server = self._server(door, "api-control", CONTROL_THREADS, pools)
+        server = self._server(Interceptor(door, self._open_calls, pools), self._pool("api-control", CONTROL_THREADS))
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(ports.ledger, ports.desk, ports.board), server)
         blobs_pb2_grpc.add_BlobsServicer_to_server(
@@ -157,15 +159,15 @@ class Listeners:
 
     def _enrolment_server(self) -> Any:
         door = EnrolmentDoor(AddressLimiter(self._settings.enrolment_limits, self._clock), self._clock)
-        server = self._server(door, "api-enrolment", ENROLMENT_THREADS, {})
+        server = self._server(Interceptor(door, self._strangers, {}), self._pool("api-enrolment", ENROLMENT_THREADS))
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
         return server
 
-    def _server(self, door: Door, name: str, threads: int, pools: Mapping[str, ThreadPoolExecutor]) -> Any:
+    def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor) -> Any:
         return grpc.server(
-            self._pool(name, threads),
-            interceptors=[Interceptor(door, self._open_calls, pools)],
+            pool,
+            interceptors=[interceptor],
             options=server_options(),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from sqlalchemy.pool import StaticPool
 
 from common.errors import StorageFailure
 from coordinator.store import tables
+
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Envelopes in memory at once: a thousand of the largest would be a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,16 @@ class Database:
         except SQLAlchemyError as err:
             raise StorageFailure(f"The state database cannot be read: {err.__class__.__name__}.") from err
 
-    def envelopes(self, from_index: int, *, limit: int = 1000) -> list[LedgerRow]:
-        """Rows from `from_index` on, in order, at most `limit`."""
-        query = select(tables.ledger).where(tables.ledger.c.index >= from_index).order_by(tables.ledger.c.index)
-        return [LedgerRow(*row) for row in self._rows(query.limit(limit))]
+    def envelopes(self, from_index: int, *, limit: int = 1000, max_bytes: int = MAX_BATCH_BYTES) -> list[LedgerRow]:
+        """Rows from `from_index` on, in order: the first, then at most `limit` with at most `max_bytes` of envelopes."""
+        column = tables.ledger.c.index
+        envelope = func.length(tables.ledger.c.envelope)
+        sizes = self._rows(select(column, envelope).where(column >= from_index).order_by(column).limit(limit))
+        totals = accumulate(size for _, size in sizes)
+        fitting = [index for (index, _), total in zip(sizes, totals, strict=True) if total <= max_bytes]
+        last = (fitting or [index for index, _ in sizes[:1]] or [from_index])[-1]
+        query = select(tables.ledger).where(column >= from_index, column <= last).order_by(column)
+        return [LedgerRow(*row) for row in self._rows(query)]
 
     def ledger_size(self) -> int:
         return int(self._rows(select(func.count()).select_from(tables.ledger))[0][0])

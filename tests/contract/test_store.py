@@ -54,6 +54,15 @@ def test_envelopes_come_back_as_the_very_bytes_in_order(database: Database) -> N
     assert database.ledger_size() == 5
 
 
+def test_no_more_envelopes_are_in_memory_than_asked_for_but_one_at_least(database: Database) -> None:
+    rows = [a_row(index, bytes([index]) * 100) for index in range(5)]
+    append(database, *rows)
+    assert database.envelopes(1, max_bytes=250) == rows[1:3]
+    assert database.envelopes(1, max_bytes=50) == rows[1:2]
+    assert database.envelopes(0, limit=4, max_bytes=500) == rows[:4]
+    assert database.envelopes(5, max_bytes=50) == []
+
+
 @pytest.mark.parametrize(
     "second",
     [replace(a_row(1), digest="cd" * 32), replace(a_row(2), digest=a_row(1).digest)],

@@ -110,7 +110,7 @@ def lies_in_spelling(mallory: Mallory) -> Lies:
 
 
 def lies_about_the_work(mallory: Mallory) -> Lies:
-    """Weights, metrics and deltas. A round takes four different deltas of one institution: one of them is left for the truth."""
+    """Weights, metrics and deltas. A round takes four different deltas of one institution: one of them is the truth."""
     peer, tell, payload = mallory.peer, mallory.submit, mallory.payload
     nan, long = mallory.send(mallory.delta(float("nan"))), mallory.send(mallory.delta(2000.0))
     other_header = trainable_header(mallory.draft.statement.manifest).replace(b'"bias"', b'"bios"')

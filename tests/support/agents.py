@@ -133,6 +133,9 @@ class FakeWorkbench:
     def forget_runs(self, *, known: Collection[str], keep: Collection[str]) -> None:
         self.forgotten = set(known) - set(keep)
 
+    def remove_base(self, run: str) -> None:
+        (self.job(run) / "base.safetensors").unlink(missing_ok=True)
+
     def place_base(self, run: str, model: Path) -> None:
         (self.job(run) / "base.safetensors").write_bytes(model.read_bytes())
 

@@ -193,7 +193,8 @@ class Coordinator:
         """A run whose first round is open; everyone accepted."""
         self.start_run(**plan)
         for participant in self.participants.values():
-            participant.answer()
+            if "trainer" in participant.member.roles:
+                participant.answer()
         self.advance()
         record = self.run.open_round
         assert record is not None, "no round was opened"

@@ -40,7 +40,8 @@ from llmasos.simulation.deployment import edit_line, module_command
 from llmasos.simulation.processes import Child, Processes, failed
 from participant.joining import Joining, join
 from tests.support import null_worker
-from tests.support.drafts import Draft
+from tests.support.drafts import Draft as Draft
+from tests.support.drafts import make_draft as make_draft
 
 CONSORTIUM = "hospitals"
 NAMES = ("bank", "clinic", "laboratory")

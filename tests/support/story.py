@@ -100,6 +100,7 @@ def tell() -> Story:
     closed = story.said["closed"]
     story.tell("opened-2", "closed", story.opened(2, parent=closed, inputs=model))
     story.tell("evaluating", "closed", story.opened(2, parent=closed, inputs=model, task="evaluate"))
+    story.tell("measured", "evaluating", story.closed_evaluation(outcome="abandoned", inputs=()))
     story.tell("paused", "closed", story.control("pause", parent=closed))
     story.tell("ended", "closed", story.control("run-ended", parent=closed, reason="rounds-done", **model))
     return story

@@ -108,7 +108,11 @@ SPOILED: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
     "metadata": (lambda e: _encode({"__metadata__": {}, **e}), r"Tensor '__metadata__' is not one"),
     "a list": (lambda e: _encode(list(e)), r"is not a JSON object"),  # type: ignore[arg-type]
     "no json": (lambda e: (64).to_bytes(8, "little") + b"\xff" * 64, r"is not JSON"),
-    "deep": (lambda e: (10**6).to_bytes(8, "little") + b"[" * 10**6, r"is not JSON"),
+    "deep": (lambda e: (50_000).to_bytes(8, "little") + b"[" * 50_000, r"is not JSON"),
+    "far too long to parse": (
+        lambda e: (10**6).to_bytes(8, "little") + b"[" * 10**6,
+        r"The file's header has 1,000,008 bytes, expected 256\.",
+    ),
     "cut": (lambda e: _encode(e)[:50], r"header has 256 bytes, of which 50 were there; expected 256"),
     "longer": (lambda e: (500).to_bytes(8, "little") + b"{", r"header has 508 bytes, of which 9 were there"),
     "empty": (lambda e: b"", r"ends after 0 bytes, before the length of its header"),

@@ -15,6 +15,7 @@ from common.errors import (
     TooManyRequests,
     WrongParent,
 )
+from common.ledger.state import Place
 from coordinator.access import MAX_BLOBS_A_ROUND
 from coordinator.ports import UploadPurpose
 from tests.support.coordinators import Coordinator
@@ -96,6 +97,39 @@ def test_naming_anothers_delta_in_a_later_run_does_not_make_it_readable_either(c
     later = coordinator.draft(delta_audience=["south"]).model_copy(update={"run": "later-1"})
     coordinator.desk.start_run(later.model_dump_json().encode())
     assert not can_read(coordinator, "south", stolen)
+
+
+def test_a_delta_is_not_made_readable_by_starting_a_run_from_it(coordinator: Coordinator) -> None:
+    """An operator reads every model; were a delta a plan's initial model, it would be one."""
+    coordinator.start_run(rounds=1)
+    coordinator.play()
+    stolen = delta_of(coordinator, "north")
+    draft = coordinator.draft().model_copy(update={"run": "later-1", "manifest": coordinator.run.statement.manifest})
+    for field in ("model", "tokenizer"):
+        initial = draft.initial.model_copy(update={field: stolen})
+        spoiled = draft.model_copy(update={"initial": initial})
+        with pytest.raises(
+            NotAuthorised, match=rf"The plan's initial {field}, .*, is what north contributed to {RUN}\."
+        ):
+            coordinator.desk.start_run(spoiled.model_dump_json().encode())
+        plan = coordinator.ledger.append(spoiled.model_copy(update={"run": f"by-{field}"}), roster_place(coordinator))
+        assert plan.index == coordinator.state.size - 1, "even if the plan were in the ledger"
+    assert [name for name in ("east", "operator", "north") if can_read(coordinator, name, stolen)] == ["north"]
+
+
+def test_contributing_a_models_digest_neither_opens_nor_closes_it(coordinator: Coordinator) -> None:
+    coordinator.open_round(rounds=2)
+    north = coordinator["north"]
+    model = coordinator.run.statement.initial.model
+    coordinator.ledger.take(north.contribution(model))
+    assert all(can_read(coordinator, name, model) for name in ("south", "operator"))
+    later = coordinator.draft().model_copy(update={"run": "later-1"})
+    assert coordinator.desk.start_run(later.model_dump_json().encode()) == "later-1"
+
+
+def roster_place(coordinator: Coordinator) -> Place:
+    assert coordinator.state.roster_place is not None
+    return coordinator.state.roster_place
 
 
 def test_knowing_a_digest_gives_nobody_a_blob(coordinator: Coordinator) -> None:
@@ -183,6 +217,12 @@ def test_so_many_different_deltas_a_round_and_no_more(coordinator: Coordinator, 
             write(coordinator, "north", refs[-1])
     write(coordinator, "north", refs[0])
     write(coordinator, "south", refs[-1])
+
+
+def test_what_was_begun_for_rounds_that_are_over_is_forgotten(coordinator: Coordinator) -> None:
+    coordinator.start_run(rounds=3)
+    coordinator.play()
+    assert len(coordinator.access._begun) == 1
 
 
 def test_plan_blobs_are_the_operators_to_send_up_to_a_size(coordinator: Coordinator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.clock import rfc3339
+from coordinator import board
 from coordinator.ports import Activity
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.participants import RUN
@@ -123,3 +124,19 @@ def test_speed_is_smoothed_over_the_reports_of_a_round(coordinator: Coordinator)
     assert speed_after(1200) == pytest.approx(150.0), "evaluating: no tokens"
     coordinator.clock.advance(seconds=60)
     assert speed_after(7200) == pytest.approx(100.0), "a whole window: the newest counts"
+
+
+def test_only_the_newest_rounds_are_remembered(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "ROUNDS_KEPT", 2)
+    coordinator.open_round(rounds=4)
+    for number in (1, 2, 3):
+        report(coordinator, "north", working(number))
+        coordinator.board.moved("north", up=7)
+        for participant in coordinator.participants.values():
+            participant.contribute()
+        coordinator.advance()
+    kept = [coordinator.board.traffic(RUN, number, "north") for number in (1, 2, 3)]
+    assert kept[0] == (0, 0)
+    assert kept[2] == (0, 7)
+    assert coordinator.board.seen(RUN, 1, "north") is None
+    assert len(coordinator.board._rounds._rounds) == 2

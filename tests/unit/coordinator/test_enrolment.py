@@ -236,3 +236,8 @@ def test_an_invitation_says_who_where_and_until_when(guest: Guest) -> None:
     assert invitation.expires_at == "2026-01-04T00:00:00.000Z"
     assert invitation.genesis == guest.coordinator.genesis
     assert len(invitation.secret) == 32
+
+
+def test_nobody_is_invited_by_a_name_that_says_anothers_role(coordinator: Coordinator) -> None:
+    with pytest.raises(InvalidName, match="'coordinator' is no institution's name here: it says another's role"):
+        coordinator.invite("coordinator")

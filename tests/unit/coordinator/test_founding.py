@@ -109,3 +109,9 @@ def test_an_address_that_is_none_leaves_nothing_behind(tmp_path: Path, field: st
     with pytest.raises(UsageError, match="is not an address, expected host:port"):
         found(tmp_path / "home", founding, ManualClock())
     assert not (tmp_path / "home").exists()
+
+
+def test_an_interrupted_init_is_told_from_a_coordinator(tmp_path: Path) -> None:
+    (tmp_path / "identity").mkdir()
+    with pytest.raises(AlreadyInitialised, match=r"holds keys, but no coordinator"):
+        found(tmp_path, Founding(consortium="hospitals"), ManualClock())

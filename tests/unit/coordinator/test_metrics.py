@@ -83,6 +83,11 @@ def test_metrics_say_an_evaluation_and_perhaps_a_training_loss() -> None:
     assert parsed.train_loss_fixed == 3
 
 
+def test_metrics_have_one_spelling() -> None:
+    with pytest.raises(BadCommitment, match=r"The metrics are not canonical JSON: sorted keys, no spaces\."):
+        parse_metrics(b'{"evaluation": {"loss_sum_fixed":1,"num_tokens":1}}')
+
+
 @pytest.mark.parametrize(
     "content",
     [

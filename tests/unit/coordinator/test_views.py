@@ -10,6 +10,7 @@ import pytest
 from common.errors import RefusalError, UnknownObject
 from coordinator.commands.runs import asdict_view
 from coordinator.ports import Activity, RoundView, RunView
+from coordinator.views import ROUNDS_LISTED
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.participants import RUN, TOKENS
 
@@ -196,3 +197,12 @@ def test_a_view_is_json(coordinator: Coordinator) -> None:
     assert data["run"] == RUN
     assert data["model"]["root"] == coordinator.run.model.root
     assert set(data) == set(asdict(view))
+
+
+def test_a_list_of_runs_shows_the_newest_rounds_and_a_watch_all(coordinator: Coordinator) -> None:
+    """All runs go in one message, which must not grow beyond what a call may carry."""
+    coordinator.start_run(rounds=ROUNDS_LISTED + 1)
+    coordinator.play()
+    assert [record.round for record in the_run(coordinator).rounds] == list(range(3, ROUNDS_LISTED + 3))
+    (watched,) = coordinator.views.watch(RUN)
+    assert len(watched.rounds) == ROUNDS_LISTED + 2

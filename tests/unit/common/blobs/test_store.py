@@ -79,7 +79,7 @@ def test_the_layout_is_the_documented_one(store: FolderBlobStore, tmp_path: Path
 
 def test_a_missing_blob_is_named(store: FolderBlobStore, content: Content) -> None:
     assert not store.contains(content.ref)
-    with pytest.raises(MissingBlob, match=r"Blob blake3:.* is not in .*blobs"):
+    with pytest.raises(MissingBlob, match=r"Blob blake3:.* is not in the blob folder\."):
         store.open(content.ref)
     with pytest.raises(MissingBlob, match="is not in"):
         store.leaves(content.ref)
@@ -121,7 +121,7 @@ def test_a_byte_changed_on_disk_is_found_when_its_chunk_is_read(store: FolderBlo
         file.write(b"\xff\xfe\xfd")
     with store.open(ref) as reader:
         reader.read_chunk(0, chunk_buffer(ref))
-        with pytest.raises(CorruptChunk, match=r"Chunk 1 of .*\.blob was changed on disk"):
+        with pytest.raises(CorruptChunk, match=r"Chunk 1 of blob blake3:.* was changed on disk"):
             reader.read_chunk(1, chunk_buffer(ref))
 
 
@@ -228,3 +228,35 @@ def test_the_same_content_twice_is_one_blob(store: FolderBlobStore) -> None:
     assert first == second
     assert isinstance(first, BlobRef)
     assert len(list(store.list())) == 1
+
+
+def test_a_blob_whose_leaf_list_is_gone_is_not_there_and_may_be_sent_again(
+    store: FolderBlobStore, content: Content
+) -> None:
+    put_blob(store, content.data)
+    store.path(content.ref).with_suffix(".leaves").unlink()
+    assert not store.contains(content.ref)
+    upload = store.begin(content.ref, content.leaves, owner="north")
+    for index in range(content.ref.chunks):
+        upload.write(index, content.chunk(index))
+    assert upload.finish()
+    assert read_blob(store, content.ref) == content.data
+
+
+def test_a_blob_that_was_begun_again_is_not_deleted_as_old(store: FolderBlobStore, content: Content) -> None:
+    put_blob(store, content.data)
+    os.utime(store.path(content.ref), (1000, 1000))
+    store.begin(content.ref, content.leaves, owner="north")
+    store.delete(content.ref, older_than=2000)
+    assert store.contains(content.ref)
+    os.utime(store.path(content.ref), (1000, 1000))
+    store.delete(content.ref, older_than=2000)
+    assert not store.contains(content.ref)
+
+
+def test_a_file_that_is_no_blob_is_not_listed(tmp_path: Path) -> None:
+    store = FolderBlobStore(tmp_path)
+    stray = tmp_path / "blake3" / "ab" / "notes.blob"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("not ours")
+    assert list(store.list()) == []

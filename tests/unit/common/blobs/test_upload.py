@@ -292,3 +292,28 @@ def test_no_file_stays_open_after_finish_or_discard(store: FolderBlobStore, cont
     upload.finish()
     store.discard_uploads("south")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_blobs_age_counts_from_when_it_was_whole_in_its_place(store: FolderBlobStore, content: Content) -> None:
+    """Its last chunk may have come hours before a disk that was full let it be finished."""
+    upload = store.begin(content.ref, content.leaves, owner="north")
+    for index in range(3):
+        upload.write(index, content.chunk(index))
+    partial = next(store._partial.glob("north/*.part"))
+    os.utime(partial, (1000, 1000))
+    assert upload.finish()
+    assert store.path(content.ref).stat().st_mtime > 1_000_000
+
+
+def test_letting_go_waits_for_whoever_writes(store: FolderBlobStore, content: Content) -> None:
+    """A descriptor closed under a writer could by then be another file's."""
+    upload = store.begin(content.ref, content.leaves, owner="north")
+    assert upload._enter(0)
+    upload.close()
+    assert upload._fd >= 0
+    upload._leave()
+    assert upload._fd == -1
+    with pytest.raises(TruncatedChunk, match=r"was let go of: begin it again\."):
+        upload.write(0, content.chunk(0))
+    store.begin(content.ref, content.leaves, owner="north").write(0, content.chunk(0))
+    assert upload.missing() == [(1, 2)]

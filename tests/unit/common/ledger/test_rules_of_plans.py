@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from common.errors import LedgerConflict
+from common.ledger.rules import admit
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Attestation, Release
-from tests.support.statements import RUN, a_blob_ref, a_plan_statement, a_roster, an_answer, sign_genesis
+from tests.support.statements import (
+    NAMES,
+    RUN,
+    a_blob_ref,
+    a_plan_statement,
+    a_roster,
+    a_round_closed,
+    an_answer,
+    sign_genesis,
+)
 from tests.support.story import Spoiled, Story
 
 MODEL_1 = a_blob_ref("model 1")
@@ -228,6 +239,13 @@ OPENINGS = (
         rf"Round 2 of {RUN} was opened while the run is paused\.",
     ),
     Spoiled(
+        "a round after the run's evaluation",
+        "measured",
+        lambda s: s.opened(3, parent=s.said["measured"], inputs={"model": MODEL_1}),
+        "ledger-conflict",
+        rf"Round 3 of {RUN} was opened after the run's evaluation\.",
+    ),
+    Spoiled(
         "a round of a run that has ended",
         "ended",
         lambda s: s.opened(2, parent=s.said["closed"], inputs={"model": MODEL_1}),
@@ -242,3 +260,20 @@ ALL = (*IDENTITY, *PLANS, *OPENINGS)
 @pytest.mark.parametrize("spoiled", ALL, ids=str)
 def test_it_is_refused_and_nothing_changes(story: Story, spoiled: Spoiled) -> None:
     spoiled.check(story)
+
+
+def test_a_run_trains_no_more_rounds_than_its_institutions_accepted(story: Story) -> None:
+    """The plan says two; a third may only measure."""
+    state, parent = story.at["closed"], story.said["closed"]
+    opened = story.opened(2, parent=parent, inputs={"model": MODEL_1})
+    said = {name: story.contribution(name, parent=opened, round=2) for name in NAMES}
+    used = {name: statement.digest for name, statement in said.items()}
+    outputs = {"model": a_blob_ref("model 2")}
+    closed = story.federation.sign(a_round_closed(used, round=2, outputs=outputs), parent=opened)
+    for statement in (opened, *said.values(), closed):
+        state = admit(state, statement.envelope).state
+    third = story.opened(3, parent=closed, inputs=outputs)
+    with pytest.raises(LedgerConflict, match=rf"Round 3 of {RUN} trains, after the plan's 2 rounds were done\."):
+        admit(state, third.envelope)
+    measuring = story.opened(3, parent=closed, inputs=outputs, task="evaluate")
+    assert admit(state, measuring.envelope).statement == measuring

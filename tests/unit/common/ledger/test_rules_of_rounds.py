@@ -298,6 +298,13 @@ OTHERS = (
         r"A control names plan [0-9a-f]{16}… as its parent, expected round-closed",
     ),
     Spoiled(
+        "an end while a round is open",
+        "opened",
+        lambda s: s.control("run-ended", parent=s.said["plan"], model=a_blob_ref("model 0")),
+        "ledger-conflict",
+        rf"Run {RUN} ends while round 1 is open\.",
+    ),
+    Spoiled(
         "an end that names another model than the newest",
         "closed",
         lambda s: s.control("run-ended", parent=s.said["closed"], model=a_blob_ref("model 0")),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from common.blobs.reference import CHUNK_BYTES
 from common.clock import ManualClock, SystemClock
@@ -17,9 +22,11 @@ from common.errors import (
     UnknownCertificate,
 )
 from common.identity.authority import Authority
+from common.identity.keys import TlsKey
 from common.wire import convert
 from common.wire.errors import rpc_errors
 from coordinator.api.client import OperatorSession
+from coordinator.api.enrolment import diagnose
 from coordinator.ports import RunView
 from tests.support.api import CONSORTIUM, REPORT, Consortium, Scene, listening
 
@@ -101,3 +108,26 @@ def test_revoking_cancels_a_call_that_waits(scene: Scene) -> None:
 def test_operations_need_the_role_operator(scene: Scene, call: Any) -> None:
     with pytest.raises(RoleMissing, match=r"north has the roles trainer; \w+ needs the role operator\."):
         call(scene.session("north"))
+
+
+def test_a_strangers_certificate_with_an_unreadable_name_is_diagnosed_and_no_bug(consortium: Consortium) -> None:
+    """An X.400 address as alternative name: cryptography has an exception of its own for it."""
+    key = TlsKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "north")])
+    now = consortium.clock.now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.private_key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x02\xa3\x00"), False)
+        .sign(key.private_key, hashes.SHA256())
+    )
+    found = diagnose(certificate.public_bytes(Encoding.PEM), consortium.ports.members, consortium.clock)
+    assert (found.code, found.message) == (
+        "unknown-certificate",
+        "This certificate names nobody: it has no readable alternative name.",
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.errors import BadBlobReference, BlobTooLarge, MissingBlob
-from coordinator.api.intake import Intake
+from coordinator.api.intake import MOST_UPLOADS_A_MEMBER, Intake
 
 
 @pytest.fixture
@@ -69,3 +70,17 @@ def test_leaves_that_do_not_give_the_root_are_refused(store: FolderBlobStore, tm
         Intake(store).begin("north", ref, bytes(len(leaves)))
     with pytest.raises(MissingBlob):
         Intake(store).find("north", ref)
+
+
+def test_a_member_that_begins_and_never_finishes_holds_few_files_open(store: FolderBlobStore, tmp_path: Path) -> None:
+    intake, before = Intake(store), len(os.listdir("/proc/self/fd"))
+    blobs = [a_blob(tmp_path, b"content %d" % number) for number in range(MOST_UPLOADS_A_MEMBER + 20)]
+    for blob in blobs:
+        intake.begin("north", *blob)
+    assert len(os.listdir("/proc/self/fd")) <= before + MOST_UPLOADS_A_MEMBER
+    oldest, leaves = blobs[0]
+    with pytest.raises(MissingBlob, match="north has not begun blob"):
+        intake.find("north", oldest)
+    assert intake.begin("north", oldest, leaves) == [(0, 1)]
+    intake.find("north", oldest).write(0, b"content 0")
+    assert intake.finish("north", intake.find("north", oldest))

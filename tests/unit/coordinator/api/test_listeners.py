@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from common.clock import ManualClock, SystemClock
 from common.errors import (
     CoordinatorUnreachable,
     InvitationUsed,
@@ -22,6 +25,7 @@ from common.wire.messages import EnrolmentRequest
 from common.wire.session import diagnose, enrol
 from common.wire.v1 import enrolment_pb2_grpc
 from coordinator.api.limits import EnrolmentLimits
+from coordinator.api.server import ENROLMENT_IDLE_SECONDS
 from tests.support.api import CONSORTIUM, LOOPBACK, Consortium, Scene, listening, until
 
 
@@ -94,6 +98,27 @@ def test_strangers_who_call_too_often_are_refused(consortium: Consortium) -> Non
             stub.Enrol(message)
             with pytest.raises(TooManyRequests, match=r"Address 127\.0\.0\.1: expected at most 0\.0001 "), rpc_errors():
                 stub.Enrol(message)
+
+
+def test_strangers_who_send_nothing_are_soon_sent_away(consortium: Consortium) -> None:
+    clock = ManualClock(SystemClock().now())
+    consortium.clock = clock
+    end = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        end.wait(60)
+        yield from ()
+
+    with listening(consortium) as (listeners, addresses):
+        ca = consortium.authority.certificate_pem
+        with enrolment_channel(addresses.enrolment, consortium=CONSORTIUM, ca_pem=ca) as channel:
+            call = channel.stream_unary("/llmasos.v1.Enrolment/Enrol").future(nothing())
+            until(lambda: len(listeners._strangers) == 1)
+            clock.advance(seconds=ENROLMENT_IDLE_SECONDS + 1)
+            until(lambda: listeners.sweep() > 0 or call.done())
+            with pytest.raises(CoordinatorUnreachable, match="broke off, CANCELLED"), rpc_errors():
+                raise call.exception(timeout=30)
+            end.set()
 
 
 @pytest.mark.parametrize(

@@ -149,3 +149,19 @@ def test_a_call_rate_above_the_limit_is_refused_until_time_has_passed(tmp_path: 
             north.report(REPORT)
         clock.advance(seconds=1)
         assert north.report(REPORT) is True
+
+
+def test_a_call_that_its_caller_drops_keeps_its_slot_until_its_work_is_done(scene: Scene) -> None:
+    """Who cancels and begins again would have all threads at work, on the inspection of a delta for instance."""
+    north, desk = scene.session("north"), scene.ports.desk
+    desk.gate = threading.Event()
+    request = convert.submit_request_to_wire(b"{}", None)
+    calls = [north.stubs().work.Submit.future(request) for _ in range(8)]
+    until(lambda: len(scene.listeners._open_calls) == 8)
+    for call in calls:
+        call.cancel()
+    with pytest.raises(TooManyRequests, match="Institution north: expected at most 8 control calls at once"):
+        north.submit(b"{}")
+    desk.gate.set()
+    until(lambda: len(scene.listeners._open_calls) == 0)
+    assert north.submit(b"{}") == 8

@@ -1,0 +1,46 @@
+"""What a round's task asks: when there may be such a round, and what a contribution to it holds (docs/protocol.md#parents)."""
+
+from __future__ import annotations
+
+from common.errors import ImplausibleWeight, LedgerConflict, MalformedStatement
+from common.ledger.state import RunRecord
+from common.plan.model import Plan
+from common.statements.kinds import ClearWeight, Contribution, RoundOpened
+
+
+def check_task(run: RunRecord, opened: RoundOpened) -> None:
+    """A run trains no more than the plan that its institutions accepted says, and its evaluation is its last round.
+
+    Raises:
+        LedgerConflict: such a round may not be opened any more.
+    """
+    planned = run.statement.plan.rounds
+    if opened.task == "train" and len(run.committed()) >= planned:
+        raise LedgerConflict(f"Round {opened.round} of {run.run} trains, after the plan's {planned} rounds were done.")
+    if run.current is not None and run.current.opened.task == "evaluate":
+        raise LedgerConflict(f"Round {opened.round} of {run.run} was opened after the run's evaluation.")
+
+
+def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> None:
+    """What a contribution must hold, by its round's task and the plan.
+
+    Raises:
+        MalformedStatement: blobs other than the task's, or a kind of weight that the plan does not use.
+        ImplausibleWeight: num_tokens outside 1 … steps × batch_size × sequence_length (0 for an evaluation).
+    """
+    wanted = {"delta"} if opened.task == "train" else set()
+    if set(contribution.blobs) != wanted:
+        raise MalformedStatement(
+            f"A contribution to a round of task {opened.task} holds blobs {sorted(contribution.blobs)}, "
+            f"expected {sorted(wanted)}."
+        )
+    if not isinstance(contribution.weight, ClearWeight):
+        raise MalformedStatement("The weight is masked, expected clear: this plan masks nothing.")
+    later = [name for name in ("checkpoint", "privacy", "relays") if getattr(contribution, name)]
+    if later:
+        raise MalformedStatement(f"A contribution holds {', '.join(later)}: not of this protocol version.")
+    low, high = (1, plan.local.tokens_per_round) if opened.task == "train" else (0, 0)
+    if not low <= contribution.weight.num_tokens <= high:
+        raise ImplausibleWeight(
+            f"num_tokens is {contribution.weight.num_tokens:,}, expected {low:,} to {high:,} in a round of this plan."
+        )
