@@ -1,8 +1,8 @@
 """A worker that trains nothing: the words of participant/worker_protocol.py, and a delta in the right layout at once.
 
-The delta is a sparse file of zeros but for one element that differs between institutions and rounds, so that every delta is
-another blob and travels whole, while the time to make it does not count. Its values are small and finite; a reducer takes
-as long for them as for others.
+The delta is a sparse file of zeros but for one element in each MiB that differs between institutions and rounds, so that
+every chunk of every delta, and of every new model, is another one and travels, while the time to make it does not count. Its
+values are small and finite; a reducer takes as long for them as for others.
 
     worker: {command: [python, benchmarks/null_worker.py]}      in participant.yaml
 """
@@ -39,6 +39,7 @@ from participant.worker_protocol import (
     encode,
 )
 
+MARK_EVERY_BYTES = 1024 * 1024
 EVALUATION = EvaluationSums(loss_sum_fixed=LOSS_SCALE * 100, num_tokens=100)
 
 
@@ -98,14 +99,17 @@ class NullWorker:
 
 
 def write_delta(path: Path, plan: PlanStatement, *, mark: int) -> None:
-    """Write the delta under a temporary name and rename it; its first element is `mark` scaled far below one."""
+    """Write the delta under a temporary name and rename it; `mark` decides the elements that are not zero."""
     header = trainable_header(plan.manifest)
+    size = delta_size(plan.manifest)
+    element = struct.pack("<f", 2.0**-8 * (1 + mark % 2**16 / 2**16))
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(header)
-        file.write(struct.pack("<f", (mark + 1) * 2.0**-40))
-        file.truncate(delta_size(plan.manifest))
+        for position in range(len(header), size, MARK_EVERY_BYTES):
+            os.pwrite(file.fileno(), element, position)
+        file.truncate(size)
     partial.replace(path)
 
 

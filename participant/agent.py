@@ -149,7 +149,7 @@ class Agent:
         return []
 
     def _prepare(self, run: RunRecord, over: threading.Event) -> None:
-        tokenizer = self._fetch(run.statement.initial.tokenizer, over, lambda count: None)
+        tokenizer = self._fetch(run.statement.initial.tokenizer, TransferOptions(stop=over))
         self._ports.workbench.prepare(run, tokenizer, over)
         hello = self._ports.workbench.hello
         if hello is not None:
@@ -185,9 +185,8 @@ class Agent:
         status, bench = self._ports.status, self._ports.workbench
         status.doing("fetching the model", run=run.run, round=record.number)
         reporter.activity("fetching")
-        bench.remove_base(run.run)
-        self._tidy()  # the room of the last round's model and delta is this one's
-        model = self._fetch(record.opened.inputs.model, reporter.over, reporter.fetched)
+        model = self._fetch_base(run, record, reporter)
+        self._tidy()
         reporter.activity("preparing")
         self._prepare(run, reporter.over)
         bench.place_base(run.run, model)
@@ -213,13 +212,24 @@ class Agent:
     def _delta_file(self, run: RunRecord, result: Result) -> Path | None:
         return self._ports.workbench.job(run.run) / DELTA if result.delta is not None else None
 
-    def _fetch(self, ref: BlobRef, over: threading.Event, on_bytes: Callable[[int], object]) -> Path:
+    def _fetch_base(self, run: RunRecord, record: RoundRecord, reporter: RoundReporter) -> Path:
+        """The round's base model, in the place of the last round's."""
+        self._ports.workbench.remove_base(run.run)
+        earlier = [before.opened.inputs.model for before in run.rounds if before.number < record.number]
+        options = TransferOptions(
+            on_bytes=reporter.fetched,
+            stop=reporter.over,
+            durable=False,  # what a power failure damages is found at the next start and fetched again
+            instead_of=earlier[-1] if earlier else None,
+        )
+        return self._fetch(record.opened.inputs.model, options)
+
+    def _fetch(self, ref: BlobRef, options: TransferOptions) -> Path:
         """A blob's file, downloaded where it is not here yet."""
-        if not self._ports.blobs.contains(ref):
-            options = TransferOptions(on_bytes=on_bytes, stop=over, durable=False)
-            if not self._ports.session.download(ref, self._ports.blobs, self._ports.institution, options):
-                raise RoundOver
-        return self._ports.blobs.path(ref)
+        blobs = self._ports.blobs
+        if not blobs.contains(ref) and not self._ports.session.download(ref, blobs, self._ports.institution, options):
+            raise RoundOver
+        return blobs.path(ref)
 
     def _watch_round(self, record: RoundRecord, reporter: RoundReporter) -> None:
         """End the round's work when the ledger closes it, or when this process is to stop."""
@@ -235,7 +245,8 @@ class Agent:
         """Delete what no open run needs: old models, deltas whose rounds are closed, job folders with token files."""
         keep: set[str] = set()
         for run in self._mirror.state.active_runs:
-            keep |= {run.model.root, run.statement.initial.tokenizer.root, run.statement.initial.model.root}
+            keep |= {run.model.root, run.statement.initial.tokenizer.root}
+            keep |= {record.opened.inputs.model.root for record in run.rounds[-2:]}  # the next one is written over it
             if run.open_round is not None:
                 keep |= self._ports.outbox.blobs_of(run.open_round)
         for ref, _ in self._ports.blobs.list():

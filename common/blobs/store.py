@@ -41,7 +41,9 @@ class FolderBlobStore:
 
     # --- coming in, chunk by chunk -----------------------------------------------------------------------------------
 
-    def begin(self, ref: BlobRef, leaves: bytes, *, owner: str, durable: bool = True) -> Upload:
+    def begin(
+        self, ref: BlobRef, leaves: bytes, *, owner: str, durable: bool = True, instead_of: BlobRef | None = None
+    ) -> Upload:
         """The upload of a blob by one owner: the running one, what a crash left of it, or a new one.
 
         A blob that is there already gives an upload that misses nothing. Room for the blob and the owner's quota are the
@@ -50,6 +52,8 @@ class FolderBlobStore:
         Args:
             durable: False for what can be fetched again: nobody waits for the disk, and a power failure may damage the
                 blob under its final name. Then `discard_damaged` comes first at the next start.
+            instead_of: a blob that nobody reads any more, given up for this one: its file is written over in place, which
+                is far cheaper than a new file, and chunks that both have are there already.
 
         Raises:
             BadBlobReference: leaf list and reference do not fit together, or a blob of that root has another size.
@@ -69,12 +73,22 @@ class FolderBlobStore:
             if upload is None:
                 partial = self._partial / owner / f"{key[1]}.part"
                 upload = Upload(ref, leaves, partial=partial, final=self.path(ref), durable=durable)
+                if instead_of is not None:
+                    self._give_up(instead_of, upload)
                 upload.when_finished(lambda: self._forget(key))
                 self._uploads[key] = upload
         if upload.ref != ref:
             raise BadBlobReference(f"Blob {ref} is being sent with size {upload.ref.size:,} already.")
         upload.open()
         return upload
+
+    def _give_up(self, ref: BlobRef, upload: Upload) -> None:
+        """Let an upload have a blob's file, unless that has another name somewhere."""
+        path = self.path(ref)
+        with disk.storage("reuse", path):
+            if self.contains(ref) and path.stat().st_nlink == 1:
+                upload.start_from(path, self.leaves(ref))
+                path.with_suffix(".leaves").unlink()
 
     def _forget(self, key: tuple[str, str]) -> None:
         with self._lock:

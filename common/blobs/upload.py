@@ -37,6 +37,7 @@ class Upload:
         self._durable = durable
         self._present = bytearray(ref.chunks)
         self._fd = -1
+        self._started_from: bytes | None = None
         self._in_flight = 0
         self._finished = False
         self._discarded = False
@@ -55,6 +56,20 @@ class Upload:
     def when_finished(self, then: Callable[[], None]) -> None:
         """Call `then` after the blob is in its final place."""
         self._on_finished = then
+
+    def start_from(self, path: Path, leaves: bytes) -> None:
+        """Before `open`: write over the file of a blob that is given up, unless an earlier process left a partial file.
+
+        Args:
+            path, leaves: that blob's. Where its leaf list says the same as ours, the chunk may be there already.
+        """
+        with disk.storage("reuse", path):
+            disk.private_folder(self._partial.parent)
+            if self._partial.exists():
+                path.unlink()
+            else:
+                os.replace(path, self._partial)
+                self._started_from = leaves
 
     def open(self) -> None:
         """Create the file, or find out which chunks an earlier process left; a second call does nothing.
@@ -84,6 +99,8 @@ class Upload:
     def _find_present(self, fd: int) -> None:
         buffer = chunk_buffer(self.ref)
         for index in range(self.ref.chunks):
+            if self._started_from is not None and not self._same_leaf(self._started_from, index):
+                continue
             chunk = buffer[: self.ref.chunk_size(index)]
             got = disk.read_at(fd, chunk, index * CHUNK_BYTES)
             self._present[index] = got == len(chunk) and self._leaf_matches(index, chunk)
@@ -217,3 +234,6 @@ class Upload:
 
     def _leaf_matches(self, index: int, chunk: memoryview) -> bool:
         return digest.leaf(self.ref.algorithm, chunk) == digest.leaf_at(self._leaves, index)
+
+    def _same_leaf(self, leaves: bytes, index: int) -> bool:
+        return digest.leaf_at(leaves, index) == digest.leaf_at(self._leaves, index)

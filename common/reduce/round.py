@@ -11,7 +11,9 @@ Everything that is read is hashed again by its reader, so a file that changed af
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,6 +30,9 @@ from common.reduce import registry
 from common.reduce.rule import BLOCK_ELEMENTS, Weighted
 from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
+
+LANES = 2
+"""How many windows are combined at once; each lane holds about four chunks of memory."""
 
 Write = Callable[[memoryview], None]
 
@@ -66,18 +71,18 @@ def reduce_round(job: ReduceJob, write: Write) -> None:
     """
     deltas = in_order(job.deltas)
     delta_codec = codec(job.plan.codec)
-    window = DeltaWindow(delta_codec, delta_codec.header(job.manifest))
+    windows = [DeltaWindow(delta_codec, delta_codec.header(job.manifest)) for _ in range(LANES)]
     for delta in deltas:
-        window.check_size(delta.reader)
+        windows[0].check_size(delta.reader)
     base = _open_base(job, write)
-    combined_N = np.empty(window.max_elements, dtype=np.float32)
-    rule = registry.rule_for(job.plan.rule, max_elements=window.max_elements)
     step = _BlockwiseStep(job, base, write)
-    with np.errstate(all="ignore"):  # what overflows is found by its result
-        for index in range(window.chunks):
-            part_N = combined_N[: window.elements(index)]
-            rule.combine(_numbers(window, deltas, index), part_N)
-            step.apply(part_N)
+    lanes = [_Lane(job.plan, window, deltas) for window in windows]
+    with ThreadPoolExecutor(LANES, thread_name_prefix="reduce") as pool:
+        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: windows[0].chunks]))
+        for index in range(windows[0].chunks):
+            step.apply(coming.popleft().result())
+            if index + LANES < windows[0].chunks:
+                coming.append(pool.submit(lanes[index % LANES].combine, index + LANES))
     while frozen := base.take(CHUNK_BYTES):
         write(frozen)
 
@@ -102,9 +107,25 @@ def in_order(deltas: Sequence[WeightedDelta]) -> list[WeightedDelta]:
     return ordered
 
 
-def _numbers(window: DeltaWindow, deltas: Sequence[WeightedDelta], index: int) -> Iterator[Weighted]:
-    for delta in deltas:
-        yield delta.num_tokens, window.values(delta.reader, index)
+class _Lane:
+    """Combines one window at a time, with buffers of its own; windows do not depend on each other."""
+
+    def __init__(self, plan: Plan, window: DeltaWindow, deltas: Sequence[WeightedDelta]) -> None:
+        self._window = window
+        self._deltas = deltas
+        self._rule = registry.rule_for(plan.rule, max_elements=window.max_elements)
+        self._combined = np.empty(window.max_elements, dtype=np.float32)
+
+    def combine(self, index: int) -> Float32s:
+        """The rule's result for chunk `index`; valid until the next call."""
+        part_N = self._combined[: self._window.elements(index)]
+        with np.errstate(all="ignore"):  # what overflows is found by its result
+            self._rule.combine(self._numbers(index), part_N)
+        return part_N
+
+    def _numbers(self, index: int) -> Iterator[Weighted]:
+        for delta in self._deltas:
+            yield delta.num_tokens, self._window.values(delta.reader, index)
 
 
 def _open_base(job: ReduceJob, write: Write) -> BlobStream:
@@ -146,7 +167,8 @@ class _BlockwiseStep:
             model_B = self._block[: len(combined_B)]
             content = self._content[: model_B.nbytes]
             self._base.read_into(content)
-            self._optimizer.step(model_B, combined_B)
+            with np.errstate(all="ignore"):
+                self._optimizer.step(model_B, combined_B)
             self._check_finite(model_B)
             self._write(content)
             self._elements_done += len(model_B)

@@ -48,8 +48,8 @@ class TreeSum:
         done = 0
         while done < len(values_N):
             room = self._room(len(values_N) - done)
-            piece = values_N[done : done + len(room)]
-            np.multiply(piece, piece, out=room, dtype=np.float64)
+            np.copyto(room, values_N[done : done + len(room)])
+            np.multiply(room, room, out=room)
             done += len(room)
             self._advance(len(room))
 

@@ -41,5 +41,6 @@ class WeightedMeanRule:
             delta_B = delta_N[start : start + BLOCK_ELEMENTS]
             product_B = self._product[: len(delta_B)]
             sum_B = sum_N[start : start + BLOCK_ELEMENTS]
-            np.multiply(delta_B, weight, out=product_B, dtype=np.float64)
+            np.copyto(product_B, delta_B)  # exact; a product that converts as it goes takes longer
+            np.multiply(product_B, weight, out=product_B)
             np.add(sum_B, product_B, out=sum_B)

@@ -129,7 +129,10 @@ def put_header_to_wire(ref: BlobRef, purpose: Purpose) -> blobs_pb2.PutRequest:
 
 
 def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
-    return blobs_pb2.PutRequest(piece=piece_to_wire(piece))
+    message = blobs_pb2.PutRequest()
+    into = message.piece  # filled in place: a message given to another's constructor is copied
+    into.chunk, into.offset, into.data = piece.chunk, piece.offset, piece.data
+    return message
 
 
 def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int) -> blobs_pb2.GetRequest:

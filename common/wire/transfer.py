@@ -72,7 +72,7 @@ class TransferOptions:
         on_bytes: told of payload bytes as they pass, also of those that a break makes pass again.
         stop: set from another thread, it ends the transfer; chunks that arrived stay.
         sleep: waits so many seconds; by default it ends early when `stop` is set.
-        durable: whether a download waits for the disk; see FolderBlobStore.begin.
+        durable, instead_of: of a download, as FolderBlobStore.begin takes them.
     """
 
     on_bytes: Callable[[int], object] = lambda count: None
@@ -80,6 +80,7 @@ class TransferOptions:
     backoff: Backoff = Backoff()
     sleep: Callable[[float], object] | None = None
     durable: bool = True
+    instead_of: BlobRef | None = None
 
     def pause(self, failures: int) -> None:
         """Waits before the next attempt."""
@@ -244,7 +245,11 @@ class _Download:
             message = self._stub.Leaves(convert.leaves_request_to_wire(self._ref), timeout=CALL_SECONDS)
             leaves = convert.leaves_from_wire(message, self._ref)
             self._upload = self._store.begin(
-                self._ref, leaves, owner=self._owner, durable=self._options.durable
+                self._ref,
+                leaves,
+                owner=self._owner,
+                durable=self._options.durable,
+                instead_of=self._options.instead_of,
             )
         return self._upload
 

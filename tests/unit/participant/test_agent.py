@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from common.blobs.reference import BlobRef
+from common.blobs.store import FolderBlobStore
 from common.errors import (
     CoordinatorUnreachable,
     CorruptChunk,
@@ -20,6 +22,7 @@ from common.errors import (
     WrongParent,
 )
 from common.ledger.cohort import local_seed
+from common.wire.transfer import TransferOptions
 from participant import agent as module
 from participant.tasks import contribution_slot
 from participant.workbench import RoundOver
@@ -263,6 +266,27 @@ def test_a_conflict_of_the_ledger_ends_the_agent(north: Institution) -> None:
     running._thread.join(30)
     running.stop()
     assert [err.message for err in running.raised] == ["Entry 3 differs from what was seen."]
+
+
+def test_a_new_base_model_takes_the_place_of_the_last_rounds(
+    north: Institution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = north.open_round(rounds=2)
+    north.agent.work(north.run, first)
+    north.others_act()
+    north.agent._tidy()
+    old, new = first.opened.inputs.model, north.round.opened.inputs.model
+    assert north.blobs.contains(old)
+    fetched: list[tuple[BlobRef, BlobRef | None, bool]] = []
+    download = north.session.download
+
+    def watched(ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions) -> bool:
+        fetched.append((ref, options.instead_of, options.durable))
+        return download(ref, store, owner, options)
+
+    monkeypatch.setattr(north.session, "download", watched)
+    north.agent.work(north.run, north.round)
+    assert fetched == [(new, old, False)]
 
 
 def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_its_round_is_closed(
