@@ -76,9 +76,12 @@ class FakeDesk:
         self.controlled: list[tuple[str, str, str]] = []
         self.failure: LLMasOSError | Exception | None = None
         self.gate: threading.Event | None = None
+        self.at_gate = threading.Semaphore(0)
+        """Released once for each command that came to the gate."""
 
     def _go(self) -> None:
         if self.gate is not None:
+            self.at_gate.release()
             self.gate.wait(30)
         if self.failure is not None:
             raise self.failure
