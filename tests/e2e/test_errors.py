@@ -193,7 +193,7 @@ def test_runs_that_cannot_start_or_do_not_exist_are_told_apart(tmp_path: Path) -
         refused(run("coordinator", "run", "start", changed, *operate), USAGE, "invalid-configuration", "draft.json")
         assert federation.state().runs == {}
 
-        # Data that does not do is the institution's answer, as a code; the run waits for better answers until it is ended.
+        # Data that does not do is the institution's answer, as a code; with too few acceptances the run ends by itself.
         (federation.data("clinic") / "fail").write_text("too-little-data")
         edit_line(federation.home("bank") / "policy.yaml", "answer: accept", "answer: refuse")
         federation.start_participants()
@@ -207,11 +207,11 @@ def test_runs_that_cannot_start_or_do_not_exist_are_told_apart(tmp_path: Path) -
             "clinic": ("too-little-data",),
             "laboratory": (),
         }
-        assert run("coordinator", "run", "abort", "tiny", *operate).returncode == 0
         watched = run("coordinator", "run", "watch", "tiny-000001", *operate)
         assert watched.returncode == FAILED
         assert re.search(r"clinic +refused +too-little-data", watched.stdout)
-        assert re.search(r"error \[run-failed\]: Run tiny-000001 ended: aborted\.\n  fix: ", watched.stderr)
+        refused(run("coordinator", "run", "abort", "tiny", *operate), USAGE, "unknown-object", "has ended: too-few")
+        assert re.search(r"error \[run-failed\]: Run tiny-000001 ended: too-few-acceptances\.\n  fix: ", watched.stderr)
         (tmp_path / "model").write_text("mine")
         kept = run("coordinator", "run", "export", "tiny", "--out", tmp_path / "model", *operate)
         refused(kept, USAGE, "invalid-configuration", "exists; it is not overwritten")
