@@ -63,7 +63,7 @@ def test_tiny_needs_nothing_but_itself() -> None:
 
 def test_demo_is_the_measured_plan() -> None:
     plan = load_plan(config_path("plans/demo.yaml"))
-    assert (plan.rounds, plan.local.steps, plan.local.batch_size, plan.local.sequence_length) == (20, 20, 4, 128)
+    assert (plan.rounds, plan.local.steps, plan.local.batch_size, plan.local.sequence_length) == (16, 20, 4, 128)
     assert (plan.quorum, plan.metrics_visibility, plan.tokenizer.type) == (3, "institution", "bpe")
 
 
