@@ -85,11 +85,6 @@ class Terminal:
             soft_wrap=False,
         )
 
-    @property
-    def interactive(self) -> bool:
-        """Whether progress may redraw: stderr is a terminal and a person reads it."""
-        return self.output is OutputFormat.HUMAN and self._stderr.isatty()
-
     def result(self, human: str | Table, *, data: Any, quiet: str | None = None) -> None:
         """Write one result: `human`, or `data` as a line of JSON, or `quiet` (nothing if None)."""
         match self.output:

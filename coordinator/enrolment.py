@@ -13,14 +13,19 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import cast
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from common.clock import Clock, parse_rfc3339, rfc3339
-from common.errors import AlreadyInitialised, InvalidInvitation, InvalidName, InvitationExpired, InvitationUsed
+from common.errors import (
+    AlreadyInitialised,
+    BadSignature,
+    InvalidInvitation,
+    InvalidName,
+    InvitationExpired,
+    InvitationUsed,
+)
 from common.identity.authority import Authority
 from common.identity.certificates import certificate_id, enrol_proof_message
-from common.identity.invitation import Invitation, secret_hash
+from common.identity.invitation import SECRET_BYTES, Invitation, secret_hash
+from common.identity.keys import verify_raw
 from common.ledger.state import Place
 from common.logs import get_logger
 from common.names import check_name
@@ -93,7 +98,7 @@ class EnrolmentDesk:
             raise InvalidName(
                 f"{institution!r} is no institution's name here: it says another's role.", "Choose another."
             )
-        secret = system_secrets.token_bytes(32)
+        secret = system_secrets.token_bytes(SECRET_BYTES)
         expires_at = rfc3339(self._clock.now() + timedelta(hours=expires_hours or self._settings.invitation_hours))
         row = InvitationRow(
             id=system_secrets.token_hex(16),
@@ -139,8 +144,8 @@ class EnrolmentDesk:
         fingerprint = bytes.fromhex(self._ledger.state.genesis_place.digest)
         message = enrol_proof_message(fingerprint, offer.invitation_id, offer.csr_der, offer.encryption_key or b"")
         try:
-            Ed25519PublicKey.from_public_bytes(offer.signing_key).verify(offer.proof, message)
-        except (InvalidSignature, ValueError) as err:
+            verify_raw(PublicKey(scheme="ed25519", public=offer.signing_key.hex()), offer.proof, message)
+        except (BadSignature, ValueError) as err:  # ValueError: not the length of a key
             raise InvalidInvitation(
                 "The proof of possession does not verify under the signing key that was sent.",
                 "Join again; the participant signs its request with its own key.",

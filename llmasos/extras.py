@@ -10,6 +10,7 @@ from common.errors import MissingExtra
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # a bar over a small local file is noise in a pipe
     "TRANSFORMERS_OFFLINE": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }

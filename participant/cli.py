@@ -110,7 +110,7 @@ def _worker(now: dict[str, Any]) -> str:
     if not worker:
         return "not started yet"
     kept = "another user, no network" if worker["isolated"] else "same user: the split guards against accidents only"
-    return f"{worker['device']}, {worker['threads']} threads; {kept}"
+    return f"{worker['device']}, CPU threads: {worker['threads']}; {kept}"
 
 
 def _read(path: Path) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import StorageFailure
+from common.homes import sync_folder
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -62,15 +63,6 @@ def forget_cached(fd: int) -> None:
     """Hand the file's clean pages in memory back to the system: it will hardly be read again, and newer files want them."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder durable: renames and new files survive a power failure."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def private_folder(folder: Path) -> Path:

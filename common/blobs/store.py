@@ -23,6 +23,7 @@ from common.blobs.reference import BlobRef, DigestName
 from common.blobs.upload import Upload
 from common.blobs.writer import BlobWriter
 from common.errors import BadBlobReference, BlobError, MissingBlob
+from common.homes import sync_folder
 from common.names import check_name
 
 _ROOT = re.compile(r"[0-9a-f]{64}")
@@ -174,7 +175,7 @@ class FolderBlobStore:
             os.replace(staged, final.with_suffix(".leaves"))
             os.utime(path)  # a blob's age counts from here
             os.replace(path, final)
-            disk.sync_folder(final.parent)
+            sync_folder(final.parent)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from common.blobs import digest, disk
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.errors import CorruptChunk, TruncatedChunk
+from common.homes import sync_folder
 from common.ledger.merkle import Bytes
 
 
@@ -171,7 +172,7 @@ class Upload:
                     self._leave()
             # Also when another owner's upload put it there a moment ago: its name may not be durable yet.
             if self._durable:
-                disk.sync_folder(self._final.parent)
+                sync_folder(self._final.parent)
         self._on_finished()
         return True
 

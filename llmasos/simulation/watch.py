@@ -56,11 +56,6 @@ class Round(View):
         """Perplexity over all held-out text, if it is known already."""
         return next((found.perplexity for found in self.evaluations if found.scope == POOLED), None)
 
-    @property
-    def by_institution(self) -> dict[str, float]:
-        """Perplexity by institution, where the plan's metrics visibility shows it."""
-        return {found.scope: found.perplexity for found in self.evaluations if found.scope != POOLED}
-
 
 class Participant(View):
     institution: str

@@ -12,8 +12,6 @@ from llmasos.tokenizers.files import END_OF_DOCUMENT
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BYTES_VOCAB = 257
-
 
 def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train byte-level BPE (Sennrich et al., arXiv:1508.07909). The same documents in the same order give the same tokenizer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,15 @@ SHOW = "import sys\nimport {module}\nprint(' '.join(sorted({{name.partition('.')
 
 
 def loaded_by(module: str) -> set[str]:
-    """Top-level packages in sys.modules after importing `module` from elsewhere."""
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW.format(module=module)], capture_output=True, text=True, check=False, cwd=Path.home()
-    )
+    """Top-level packages in sys.modules after importing `module` from a folder that holds nothing."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            [sys.executable, "-c", SHOW.format(module=module)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=elsewhere,
+        )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

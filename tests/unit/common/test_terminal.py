@@ -213,7 +213,6 @@ def test_quiet_says_nothing_where_there_is_nothing_a_script_needs() -> None:
     terminal.progress("working")
     terminal.result("a long story", data={})
     assert (out.getvalue(), err.getvalue()) == ("", "")
-    assert not terminal.interactive
 
 
 def test_control_characters_become_visible() -> None:

@@ -52,7 +52,8 @@ def test_two_simulations_never_share_a_folder(tmp_path: Path) -> None:
 
 def test_every_path_is_one_that_the_next_simulation_clears(tmp_path: Path) -> None:
     with claim(tmp_path) as layout:
-        paths = [value for name in dir(type(layout)) if isinstance(value := getattr(layout, name), Path)]
+        public = [name for name in dir(type(layout)) if not name.startswith("_")]
+        paths = [value for name in public if isinstance(value := getattr(layout, name), Path)]
         paths += [layout.participant("a"), layout.invitation("a"), layout.log("a")]
         below = {path.relative_to(layout.root).parts[0] for path in paths if path != layout.root}
     assert below <= set(OWNED)
