@@ -21,7 +21,7 @@ from pathlib import Path
 
 import grpc
 
-from common.wire.channel import MESSAGE_BYTES, server_options, work_channel, work_server_credentials
+from common.wire.channel import MESSAGE_BYTES, ServerTls, server_options, work_channel, work_server_credentials
 
 SERVICE = "llmasos.benchmarks.Bare"
 PIECE = os.urandom(MESSAGE_BYTES)
@@ -85,7 +85,9 @@ def serve(identity: Path, *, peers: int, total: int) -> None:
     server = grpc.server(futures.ThreadPoolExecutor(4 * peers), options=server_options())
     server.add_generic_rpc_handlers((Bare(peers, total).handler(),))
     files = (identity / name for name in ("tls.key.pem", "tls.pem", "ca.pem"))
-    port = server.add_secure_port("127.0.0.1:0", work_server_credentials(*(file.read_bytes() for file in files)))
+    port = server.add_secure_port(
+        "127.0.0.1:0", work_server_credentials(ServerTls(*(file.read_bytes() for file in files)))
+    )
     server.start()
     say({"address": f"127.0.0.1:{port}"})
     server.wait_for_termination()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from synthetic_run import a_plan, prepare
 
+from common.plan.model import Plan
 from llmasos.simulation.deployment import Deployment, InstitutionFolder, edit_line
 from llmasos.simulation.layout import Layout
 from llmasos.simulation.monitor import follow
@@ -66,16 +67,13 @@ def measure_federation(settings: Settings, layout: Layout, processes: Processes)
     started = time.monotonic()
     progress = LineProgress(sys.stderr, lambda: time.monotonic() - started)
     progress.stage(f"making a model of {settings.mb} MB")
-    prepare(
-        layout.prepared,
-        a_plan(rounds=settings.rounds, participants=settings.participants),
-        total_bytes=settings.bytes,
-    )
+    plan = a_plan(rounds=settings.rounds, participants=settings.participants)
+    prepare(layout.prepared, plan, total_bytes=settings.bytes)
     with Deployment(layout, processes, consortium="benchmark") as deployment:
         progress.stage("starting coordinator and agents")
         deployment.start_coordinator()
         for name in settings.names:
-            start_agent(deployment, name, quorum=settings.participants)
+            start_agent(deployment, name, plan)
         run = deployment.start_run(layout.prepared)
         followed = follow(deployment, run, progress, quorum=settings.participants)
         if not followed.succeeded:
@@ -88,13 +86,13 @@ def measure_federation(settings: Settings, layout: Layout, processes: Processes)
         )
 
 
-def start_agent(deployment: Deployment, name: str, *, quorum: int) -> None:
+def start_agent(deployment: Deployment, name: str, plan: Plan) -> None:
     """An agent with the null worker as its training process."""
     text = deployment.layout.data / name
     text.mkdir(parents=True)
     (text / "text.txt").write_text("nothing is read\n")
     deployment.join(InstitutionFolder(name, text), threads=1)
-    deployment.accept_quorum(name, quorum)
+    deployment.accept_runs(name, plan)
     command = json.dumps([sys.executable, str(HERE / "null_worker.py")])
     edit_line(deployment.layout.participant(name) / "participant.yaml", COMMENTED_COMMAND, f"command: {command}")
     deployment.start_participant(name)

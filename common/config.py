@@ -42,8 +42,31 @@ def load_yaml(
     Raises:
         InvalidConfiguration: unreadable, not YAML, or not what the model says.
     """
-    source = str(path)
-    document = strict_yaml.read(_read_file(path), source=source)
+    return _load(_read_file(path), str(path), model, environment=environment, prefix=prefix, overrides=overrides)[0]
+
+
+def load_yaml_with_lines(path: Path, model: type[M]) -> tuple[M, Mapping[str, int], str]:
+    """A file as a `model`, the line of each field that stands in it, by dotted name, and the file's text.
+
+    Raises:
+        InvalidConfiguration: as `load_yaml`.
+    """
+    text = _read_file(path)
+    loaded, document = _load(text, str(path), model)
+    lines = {".".join(str(part) for part in place): line for place, line in document.lines.items() if place}
+    return loaded, lines, text
+
+
+def _load(
+    text: str,
+    source: str,
+    model: type[M],
+    *,
+    environment: Mapping[str, str] | None = None,
+    prefix: str = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[M, strict_yaml.Document]:
+    document = strict_yaml.read(text, source=source)
     if not isinstance(document.value, dict):
         raise InvalidConfiguration(f"{source}:1: expected fields and values, got {type(document.value).__name__}.")
     layers = _Layers(document.value, {path: f"{source}:{line}" for path, line in document.lines.items()})
@@ -54,7 +77,7 @@ def load_yaml(
         if value is not None:
             layers.put(tuple(dotted.split(".")), value, f"flag for {dotted}")
     try:
-        return model.model_validate(layers.data)
+        return model.model_validate(layers.data), document
     except ValidationError as error:
         raise InvalidConfiguration(_summary(source, layers.problems(error, model))) from error
 

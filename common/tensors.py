@@ -119,7 +119,10 @@ def check_header(actual: bytes, expected: bytes) -> None:
     wanted: dict[str, Any] = json.loads(expected[_LENGTH_BYTES:])
     _compare_names(list(found), list(wanted))
     for name, entry in wanted.items():
-        _compare_entry(name, found[name], entry)
+        try:
+            _compare_entry(name, found[name], entry)
+        except RecursionError as err:  # what was just deep enough to be parsed may be too deep to be shown
+            raise WrongTensors(f"Tensor {name!r} is described by values nested hundreds deep.") from err
     raise WrongTensors(
         "The header names the right tensors in other bytes than the manifest implies: spacing, padding or order of keys."
     )

@@ -89,14 +89,14 @@ class Terminal:
         """Write one result: `human`, or `data` as a line of JSON, or `quiet` (nothing if None)."""
         match self.output:
             case OutputFormat.JSON:
-                self._write(json.dumps(data, ensure_ascii=False))
+                self._write(_escaped(json.dumps(data, ensure_ascii=False)))
             case OutputFormat.QUIET:
                 if quiet is not None:
-                    self._write(quiet)
+                    self._write(printable(quiet))
             case OutputFormat.HUMAN if isinstance(human, Table):
                 self._console.print(human)
             case _:
-                self._write(str(human))
+                self._write(printable(str(human)))
 
     def progress(self, text: str) -> None:
         """Write one line on stderr, unless quiet."""
@@ -115,7 +115,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: froze
     for column in columns:
         result.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(printable(cell).replace("[", r"\[") for cell in row))
+        result.add_row(*(printable(cell.replace("\n", " ")).replace("[", r"\[") for cell in row))
     return result
 
 
@@ -195,6 +195,13 @@ def report_unexpected(kind: type[BaseException], value: BaseException, trace: Tr
 def printable(text: str) -> str:
     """Text without control characters: what a peer sent must not steer this terminal. Line breaks stay."""
     return "".join(letter if letter == "\n" or letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _escaped(text: str) -> str:
+    """JSON with everything that steers a terminal as an escape: json.dumps leaves what lies beyond ASCII as it is."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 class _PlainFormatter(click.HelpFormatter):

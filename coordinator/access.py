@@ -34,6 +34,7 @@ class BlobAccess:
         self._max_plan_blob_bytes = max_plan_blob_bytes
         self._lock = threading.Lock()
         self._begun: dict[str, dict[str, set[str]]] = {}
+        self._known: tuple[LedgerState, NamedBlobs] | None = None
 
     def check_read(self, reader: Member, ref: BlobRef) -> None:
         """
@@ -41,7 +42,7 @@ class BlobAccess:
             NotAuthorised: no statement names this blob for this member.
         """
         state = self._ledger.state
-        delta = named_as_delta(state, ref)
+        delta = self._named(state).delta(ref)
         allowed = (
             delta.readable_by(reader)
             if delta is not None
@@ -49,6 +50,13 @@ class BlobAccess:
         )
         if not allowed:
             raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
+
+    def _named(self, state: LedgerState) -> NamedBlobs:
+        """Made anew only when the ledger has grown: reads come far more often, from the curious above all."""
+        known = self._known
+        if known is None or known[0] is not state:
+            known = self._known = (state, NamedBlobs(state))
+        return known[1]
 
     def check_write(self, writer: Member, ref: BlobRef, purpose: UploadPurpose) -> None:
         """
@@ -114,42 +122,48 @@ class NamedDelta:
         )
 
 
+class NamedBlobs:
+    """Which blobs the ledger names as deltas, found in one pass: asking costs the same however long the ledger is."""
+
+    def __init__(self, state: LedgerState) -> None:
+        self._deltas: dict[BlobRef, NamedDelta] = {}
+        self._models: dict[BlobRef, int] = {}
+        for run in state.runs.values():
+            self._add_models(run)
+            for record in run.rounds:
+                for entry in record.contributions.values():
+                    self._add_deltas(NamedDelta(entry, run))
+
+    def delta(self, ref: BlobRef) -> NamedDelta | None:
+        """Whose delta that blob is, or None where it is none.
+
+        The first statement that names a blob decides what it is. Everybody reads digests in the ledger: whoever repeats a
+        delta's in a contribution, or as the initial model of a plan, must not get the bytes for that, nor a model's by
+        contributing it.
+        """
+        delta, as_model = self._deltas.get(ref), self._models.get(ref)
+        return None if delta is None or (as_model is not None and as_model < delta.entry.place.index) else delta
+
+    def _add_deltas(self, named: NamedDelta) -> None:
+        for ref in named.entry.contribution.blobs.values():
+            known = self._deltas.get(ref)
+            if known is None or named.entry.place.index < known.entry.place.index:
+                self._deltas[ref] = named
+
+    def _add_models(self, run: RunRecord) -> None:
+        named = [(ref, run.place.index) for ref in (run.statement.initial.model, run.statement.initial.tokenizer)]
+        named += [
+            (record.closed.outputs.model, record.closed_place.index)
+            for record in run.rounds
+            if record.closed is not None and record.closed_place is not None
+        ]
+        for ref, index in named:
+            self._models[ref] = min(index, self._models.get(ref, index))
+
+
 def named_as_delta(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
-    """Whose delta that blob is, or None where it is none.
-
-    The first statement that names a blob decides what it is. Everybody reads digests in the ledger: whoever repeats a delta's
-    in a contribution, or as the initial model of a plan, must not get the bytes for that, nor a model's by contributing it.
-    """
-    delta = first_contribution_of(state, ref)
-    if delta is None:
-        return None
-    index = delta.entry.place.index
-    earlier_model = any(
-        (at := first_naming_as_model(run, ref)) is not None and at < index for run in state.runs.values()
-    )
-    return None if earlier_model else delta
-
-
-def first_contribution_of(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
-    """The first contribution in the ledger that names this blob."""
-    named = (
-        NamedDelta(entry, run)
-        for run in state.runs.values()
-        for record in run.rounds
-        for entry in record.contributions.values()
-        if any(ref.root == blob.root and ref == blob for blob in entry.contribution.blobs.values())
-    )
-    return min(named, key=lambda each: each.entry.place.index, default=None)
-
-
-def first_naming_as_model(run: RunRecord, ref: BlobRef) -> int | None:
-    """Ledger index of the run's first statement that names this blob as a model or tokenizer."""
-    if ref in (run.statement.initial.model, run.statement.initial.tokenizer):
-        return run.place.index
-    for record in run.rounds:
-        if record.closed is not None and record.closed_place is not None and record.closed.outputs.model == ref:
-            return record.closed_place.index
-    return None
+    """As `NamedBlobs.delta`, for who asks once."""
+    return NamedBlobs(state).delta(ref)
 
 
 def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:

@@ -71,11 +71,28 @@ class Aggregation:
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)
 
+    def erase(self, state: LedgerState, institution: str) -> bool:
+        """Delete the deltas of an institution that left, and what it had begun to send (membership.Eraser)."""
+        keep, _ = kept_roots(state)
+        self._blobs.discard_uploads(institution)
+        open_rounds = False
+        for run in state.runs.values():
+            for record in run.rounds:
+                entry = record.contributions.get(institution)
+                if entry is None:
+                    continue
+                open_rounds = open_rounds or record.closed is None
+                for ref in entry.contribution.blobs.values():
+                    if ref.root not in keep:
+                        self._blobs.delete(ref)
+        return not open_rounds
+
 
 def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
     """Roots that statements name: those that retention keeps, and those that it gives up.
 
-    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says.
+    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says. Deltas
+    of an institution that left are given up as soon as their round is closed, unless somebody else's statement needs them too.
     """
     keep: set[str] = set()
     named: set[str] = set()
@@ -84,7 +101,9 @@ def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
         rounds = run.statement.plan.retention.delta_rounds
         first_kept = 0 if rounds is None else max(0, len(run.rounds) - rounds)
         for position, record in enumerate(run.rounds):
-            roots = {record.opened.inputs.model.root}
-            roots |= {ref.root for entry in record.contributions.values() for ref in entry.contribution.blobs.values()}
-            (keep if position >= first_kept or record.closed is None else named).update(roots)
+            stays = position >= first_kept or record.closed is None
+            (keep if stays else named).add(record.opened.inputs.model.root)
+            for name, entry in record.contributions.items():
+                wanted = stays and (record.closed is None or name not in state.departures)
+                (keep if wanted else named).update(ref.root for ref in entry.contribution.blobs.values())
     return keep, named - keep

@@ -14,22 +14,32 @@ from common.errors import NotInitialised
 from common.homes import HomeLock, atomic_write
 from common.identity.authority import Authority
 from common.identity.keys import SigningKey
+from common.identity.passphrase import read_passphrase
+from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
 from common.reduce.selftest import run_self_test
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
-from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports, ServerTls
+from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
 from coordinator.board import Board
 from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.desk import CommandDesk, DeskPorts
 from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
+from coordinator.inquiries import InquiryDesk
 from coordinator.ledger import Ledger
+from coordinator.membership import MembershipDesk, MembershipPorts
 from coordinator.metrics import StoredMeasurements
+from coordinator.notices import Sources
+from coordinator.observers import Observed, Observers
+from coordinator.refusals import RefusalBook
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Steps
+from coordinator.server_certificate import ServerCertificate, ServerCertificatePorts
 from coordinator.store.database import Database, file_url
-from coordinator.views import OperatorViews
+from coordinator.telemetry import CountedBytes
+from coordinator.views import Host, OperatorViews
+from coordinator.views.host import installed_version
 
 log = get_logger(__name__)
 
@@ -58,29 +68,45 @@ class CoordinatorApp:
     ) -> None:
         self.layout = HomeLayout(home)
         self.config = config
-        clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
+        passphrase = read_passphrase(config.identity.passphrase_file)
         genesis = self.layout.genesis.read_bytes()
         self.database = Database(file_url(self.layout.state))
-        self.ledger = Ledger(self.database, SigningKey.load(self.layout.statement_key), clock, genesis)
+        self.ledger = Ledger(self.database, SigningKey.load(self.layout.statement_key, passphrase), clock, genesis)
         self.blobs = FolderBlobStore(self.layout.blobs)
         self.board = Board(self.ledger, clock, config.lease_seconds)
+        aggregation, authority = Aggregation(self.blobs), Authority.load(self.layout.identity, passphrase)
+        membership = MembershipDesk(
+            MembershipPorts(self.ledger, self.database, authority, aggregation, clock, config.certificate_days)
+        )
+        tls = TlsPair(self.layout.tls_key, self.layout.tls_certificate, passphrase)
+        certificate = ServerCertificate(ServerCertificatePorts(tls, authority, clock, config.certificate_days))
         self.engine = Engine(
             EnginePorts(
                 chronicle=self.ledger,
-                aggregator=Aggregation(self.blobs),
+                aggregator=aggregation,
                 leases=self.board,
                 measurements=StoredMeasurements(self.ledger, self.database),
                 steps=steps or NoSteps(),
                 clock=clock,
+                departures=membership,
             )
         )
         self._addresses = Addresses(work=config.listen.work, enrolment=config.listen.enrolment)
-        enrolment = EnrolmentDesk(
-            self.ledger, self.database, Authority.load(self.layout.identity), clock, self._enrolment_settings()
+        enrolment = EnrolmentDesk(self.ledger, self.database, authority, clock, self._enrolment_settings())
+        desk = CommandDesk(DeskPorts(self.ledger, self.engine, enrolment, membership, self.blobs, clock, genesis))
+        host = Host(
+            layout=self.layout,
+            blobs=self.blobs,
+            started_at=clock.now(),
+            open_calls=lambda: self._listeners.open_calls,
+            version=installed_version(),
         )
-        desk = CommandDesk(DeskPorts(self.ledger, self.engine, enrolment, self.blobs, clock, genesis))
-        views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock)
-        self._listeners = Listeners(self._listener_settings(), self._tls(), self._ports(desk, views), clock)
+        views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
+        self._moved = CountedBytes(self.board)
+        sources = Sources(self.ledger, self.board, views, self.database)
+        self._observers = Observers(config, Observed(sources, views, self._moved, clock))
+        self._listeners = Listeners(self._listener_settings(), certificate, self._ports(desk, views), clock)
         self._thread = threading.Thread(target=self.engine.run, name="engine", daemon=True)
 
     def start(self) -> Addresses:
@@ -88,12 +114,13 @@ class CoordinatorApp:
 
         Raises:
             ReducerSelfTestFailed: this machine must not aggregate.
-            PortInUse: an address is taken.
+            PortInUse: an address is taken, that of the metrics included.
         """
         run_self_test()
         self.blobs.discard_unfinished_writers()
         self._addresses = self._listeners.start()
         self._thread.start()
+        self._observers.start()
         written = {"work": self._addresses.work, "enrolment": self._addresses.enrolment, "pid": os.getpid()}
         atomic_write(self.layout.addresses, json.dumps(written).encode())
         log.info("coordinator ready", extra={"work": self._addresses.work, "enrolment": self._addresses.enrolment})
@@ -102,6 +129,7 @@ class CoordinatorApp:
     def stop(self) -> None:
         """End calls, then the engine after its current step; everything durable stays."""
         self.layout.addresses.unlink(missing_ok=True)
+        self._observers.stop()
         self._listeners.stop(STOP_GRACE_SECONDS)
         if self._thread.is_alive():
             self.engine.stop()
@@ -141,13 +169,6 @@ class CoordinatorApp:
             ),
         )
 
-    def _tls(self) -> ServerTls:
-        return ServerTls(
-            key_pem=self.layout.tls_key.read_bytes(),
-            certificate_pem=self.layout.tls_certificate.read_bytes(),
-            ca_pem=self.ledger.state.genesis.ca_certificate.encode(),
-        )
-
     def _ports(self, desk: CommandDesk, views: OperatorViews) -> Ports:
         return Ports(
             ledger=self.ledger,
@@ -156,7 +177,9 @@ class CoordinatorApp:
             board=self.board,
             access=BlobAccess(self.ledger, max_plan_blob_bytes=self.config.limits.max_model_bytes),
             views=views,
-            moved=self.board,
+            inquiries=InquiryDesk(self.ledger, self._clock),
+            refusals=RefusalBook(self.ledger, self.engine),
+            moved=self._moved,
             store=self.blobs,
         )
 

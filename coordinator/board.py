@@ -1,4 +1,11 @@
-"""What institutions report of their local work: leases and live progress. In memory only; a restart begins empty."""
+"""What institutions report of their local work: leases and live progress. In memory only; a restart begins empty.
+
+A lease is renewed by each report. Two kinds of silence are excused, because the institution announced them:
+
+    away until a time before the deadline    silence is excused until then; the lease begins anew at that time
+    away until the deadline or later         nobody waits: lapsed at once, and shown as away, not as silent
+    paused, and nobody knows until when      reports renew no lease: a round need not wait for a person
+"""
 
 from __future__ import annotations
 
@@ -7,23 +14,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from common.clock import Clock
+from common.clock import Clock, parse_rfc3339
 from common.statements.kinds import Member
+from coordinator.activities import ActivityChange, ActivityChanges
 from coordinator.ledger import Ledger
 from coordinator.ports import Activity
+from coordinator.rounds.phases import deadline, need_not_wait
 
 RATE_WINDOW_SECONDS = 10.0
 ROUNDS_KEPT = 1000
 """Rounds that are remembered, of all runs together; views show fewer."""
+AWAY = frozenset({"paused", "outside-hours", "machine-busy"})
+"""Activities in which no work is done: states of their own, neither failure nor silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The newest report of one institution in one round, and its speed."""
+    """The newest report of one institution in one round, and its speed.
+
+    Args:
+        at: when it came, monotonic seconds.
+        leased_from: from when silence counts against the sender, for whoever waits for it.
+        back_at: until when an institution that is away said that it would be.
+    """
 
     activity: Activity
     at: float
     tokens_per_second: float = 0.0
+    leased_from: float = 0.0
+    silent_from: float = 0.0
+    back_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -61,7 +81,7 @@ class _Rounds:
 
 
 class Board:
-    """Thread-safe; the engine asks `lapsed`, servicers tell `report` and `moved`, views read the rest."""
+    """Thread-safe; the engine asks `lapsed`, servicers tell `report`, `heard` and `moved`, views read the rest."""
 
     def __init__(self, ledger: Ledger, clock: Clock, lease_seconds: float) -> None:
         self._ledger = ledger
@@ -69,20 +89,30 @@ class Board:
         self._lease_seconds = lease_seconds
         self._lock = threading.Lock()
         self._rounds = _Rounds()
+        self._changes = ActivityChanges()
         self._last_seen: dict[str, datetime] = {}
+
+    # --- told by servicers -------------------------------------------------------------------------------------------
 
     def report(self, sender: Member, activity: Activity) -> bool:
         """Renews the sender's lease; whether the round still takes contributions."""
+        self.heard(sender)
         run = self._ledger.state.runs.get(activity.run)
         current = run.open_round if run else None
         if current is None or current.number != activity.round or sender.name not in current.opened.cohort:
             return False
-        now = self._clock.monotonic()
         with self._lock:
-            seen = self._rounds.note(activity.run, activity.round).seen
-            seen[sender.name] = Seen(activity, now, _speed(seen.get(sender.name), activity, now))
-            self._last_seen[sender.name] = self._clock.now()
+            noted = self._rounds.note(activity.run, activity.round)
+            before = noted.seen.get(sender.name)
+            seen = noted.seen[sender.name] = self._seen(before, activity)
+            if before is None or _said(before.activity) != _said(activity):
+                self._changes.note(self._clock.now(), sender.name, seen.activity)
         return self._ledger.seal_of(current.place.digest) is None
+
+    def heard(self, sender: Member) -> None:
+        """The sender is there, whatever it asks."""
+        with self._lock:
+            self._last_seen[sender.name] = self._clock.now()
 
     def moved(self, member: str, *, down: int = 0, up: int = 0) -> None:
         """Books blob payload bytes on the open rounds of the member."""
@@ -96,18 +126,48 @@ class Board:
                     entry.down += down
                     entry.up += up
 
-    def lapsed(self, run: str, round_number: int, cohort: Sequence[str]) -> tuple[str, ...]:
-        """Members that have not reported for a lease, counted from when this process first saw the round."""
+    def _seen(self, before: Seen | None, activity: Activity) -> Seen:
         now = self._clock.monotonic()
+        back_at = parse_rfc3339(activity.available_at) if activity.activity in AWAY and activity.available_at else None
+        until = now if back_at is None else max(now, now + (back_at - self._clock.now()).total_seconds())
+        for_good = activity.activity == "paused" and back_at is None
+        leased_from = before.leased_from if before is not None and for_good else until
+        return Seen(activity, now, _speed(before, activity, now), leased_from, silent_from=until, back_at=back_at)
+
+    # --- asked by the engine -----------------------------------------------------------------------------------------
+
+    def lapsed(self, run: str, round_number: int, cohort: Sequence[str]) -> tuple[str, ...]:
+        """Members for whom the round need not wait: without a report for a lease, counted from when this process first saw
+        the round, or away until its deadline or longer."""
+        now = self._clock.monotonic()
+        record = self._ledger.state.runs.get(run)
+        current = record.open_round if record else None
+        until = deadline(current) if current is not None and current.number == round_number else None
         with self._lock:
             noted = self._rounds.note(run, round_number)
             opened = noted.opened = now if noted.opened is None else noted.opened
-            newest = {name: noted.seen[name].at if name in noted.seen else opened for name in cohort}
-        return tuple(name for name in cohort if now - newest[name] > self._lease_seconds)
+            seen = {name: noted.seen.get(name) for name in cohort}
+        return tuple(
+            name
+            for name, found in seen.items()
+            if now - (found.leased_from if found else opened) > self._lease_seconds
+            or (found is not None and until is not None and need_not_wait(found.back_at, until))
+        )
+
+    # --- read by views -----------------------------------------------------------------------------------------------
 
     def seen(self, run: str, round_number: int, name: str) -> Seen | None:
         with self._lock:
             return self._rounds.get(run, round_number).seen.get(name)
+
+    def silent(self, run: str, round_number: int, name: str) -> bool:
+        """Whether nothing came from that member of the open round for a lease, announced absence left out."""
+        now = self._clock.monotonic()
+        with self._lock:
+            noted = self._rounds.note(run, round_number)
+            opened = noted.opened = now if noted.opened is None else noted.opened
+            seen = noted.seen.get(name)
+        return now - (seen.silent_from if seen else opened) > self._lease_seconds
 
     def traffic(self, run: str, round_number: int, name: str) -> tuple[int, int]:
         """Blob payload bytes down and up of one member in one round, since this process started."""
@@ -118,6 +178,16 @@ class Board:
     def last_seen(self, name: str) -> datetime | None:
         with self._lock:
             return self._last_seen.get(name)
+
+    def changes(self, run: str, after: int = 0) -> tuple[ActivityChange, ...]:
+        """The run's changes of activity with a number above `after`, oldest first, as far as they are remembered."""
+        with self._lock:
+            return self._changes.of(run, after)
+
+
+def _said(activity: Activity) -> tuple[str, str]:
+    """What of a report is worth a line in the run's log."""
+    return activity.activity, activity.available_at if activity.activity in AWAY else ""
 
 
 def _speed(before: Seen | None, activity: Activity, now: float) -> float:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -12,11 +13,13 @@ import typer
 from common.clock import SystemClock
 from common.daemon import bound_memory, stop_event
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
-from coordinator.commands import institutions, runs
+from coordinator.commands import institutions, operators, runs
+from coordinator.commands.status import status
 from coordinator.founding import Founding, found
 
 app = new_app("llmasos-coordinator", "Found a consortium, run its coordinator, start runs.")
 app.add_typer(institutions.app, name="institution")
+app.add_typer(operators.app, name="operator")
 app.add_typer(runs.app, name="run")
 
 
@@ -26,11 +29,20 @@ def init(
     home: HomeOption = None,
     work_address: Annotated[str, typer.Option(help="Listener for institutions and operators.")] = "127.0.0.1:7443",
     enrolment_address: Annotated[str, typer.Option(help="Listener for those who join.")] = "127.0.0.1:7444",
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds a passphrase for the private keys. Default: they are not encrypted."),
+    ] = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Make a home folder: keys, certificate authority, genesis, and the operator's certificate."""
     folder = resolve_home(home, "coordinator")
-    founding = Founding(consortium=consortium, work_address=work_address, enrolment_address=enrolment_address)
+    founding = Founding(
+        consortium=consortium,
+        work_address=work_address,
+        enrolment_address=enrolment_address,
+        passphrase_file=passphrase_file,
+    )
     fingerprint = found(folder, founding, SystemClock())
     Terminal(output).result(
         f"Consortium {consortium} founded in {folder}.\n"
@@ -51,6 +63,9 @@ def start(
 
     bound_memory()
     serve(resolve_home(home, "coordinator"), stop_event(lifeline_fd))
+
+
+app.command()(status)
 
 
 def main() -> NoReturn:

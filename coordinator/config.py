@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.names import Name
+from common.wire.channel import is_loopback
 
 
 class Section(BaseModel):
@@ -41,6 +43,53 @@ class Limits(Section):
     )
 
 
+class Identity(Section):
+    """Keys and certificates."""
+
+    passphrase_file: Annotated[
+        Path | None, Field(description="Holds the passphrase of the private keys; none: they are not encrypted.")
+    ] = None
+
+
+class Metrics(Section):
+    """Prometheus metrics over HTTP: names, counts and seconds, nothing of the data."""
+
+    listen: Annotated[str | None, Field(description="Address, such as 127.0.0.1:9464; none: no metrics.")] = None
+
+
+WebhookEvent = Literal["refusal", "stall", "certificate-expiry", "invitation-expiry", "run-ended", "membership"]
+
+
+class Webhook(Section):
+    """Where a POST with JSON goes when something happens (docs/operations.md)."""
+
+    url: Annotated[str, Field(max_length=2000, pattern=r"^https?://[^/\s]+", description="http only towards loopback.")]
+    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1)] = (
+        "refusal",
+        "stall",
+        "certificate-expiry",
+        "run-ended",
+        "membership",
+    )
+    secret_file: Annotated[
+        Path | None, Field(description="Key of the HMAC-SHA-256 in the header LLMasOS-Signature.")
+    ] = None
+
+    @field_validator("url")
+    @classmethod
+    def _http_stays_here(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host:
+            raise ValueError("expected an address such as https://host/path")
+        if parts.scheme == "http" and not is_loopback(host):
+            raise ValueError("expected https, since http goes to loopback only")
+        return url
+
+
 class Logging(Section):
     """Where events go. `text` for people, `json` for machines."""
 
@@ -60,6 +109,9 @@ class CoordinatorConfig(Section):
     certificate_days: Annotated[int, Field(ge=1, le=3650)] = 365
     invitation_hours: Annotated[int, Field(ge=1, le=8760)] = 72
     limits: Limits = Limits()
+    identity: Identity = Identity()
+    metrics: Metrics = Metrics()
+    webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
     logging: Logging = Logging()
 
 

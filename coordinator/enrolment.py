@@ -26,31 +26,15 @@ from common.identity.authority import Authority
 from common.identity.certificates import certificate_id, enrol_proof_message
 from common.identity.invitation import SECRET_BYTES, Invitation, secret_hash
 from common.identity.keys import verify_raw
-from common.ledger.state import Place
 from common.logs import get_logger
 from common.names import check_name
 from common.statements.kinds import CertificateId, Member, PublicKey, Role, Roster
 from coordinator.ledger import Ledger
+from coordinator.membership import append_members, check_signing_key
 from coordinator.ports import Enrolled, EnrolmentOffer
-from coordinator.store.database import Database, InvitationRow
+from coordinator.store.database import CertificateRow, Database, InvitationRow, Transaction
 
 log = get_logger(__name__)
-
-WEAK_KEYS = frozenset(
-    bytes.fromhex(key)
-    for key in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-)
-"""Ed25519 points of small order, sign bit cleared: for such a key anybody makes signatures that verify, so whoever enrolled
-it could disown every statement. Source: Bernstein and others, eprint 2020/1244; the list is libsodium's."""
-
 
 RESERVED_NAMES = frozenset({"coordinator", "operator"})
 """Who people would take the holder for: the coordinator's own certificate bears the first, the founding member the second."""
@@ -128,9 +112,11 @@ class EnrolmentDesk:
             InvitationExpired, InvitationUsed: too late, or redeemed with other keys.
         """
         row = self._database.invitation(offer.invitation_id)
-        if row is None or not hmac.compare_digest(row.secret_sha256, secret_hash(offer.secret)):
+        # The same work for an id that is not known: time tells nobody which part of a guess was right.
+        stored = row.secret_sha256 if row is not None else "0" * 64
+        if not hmac.compare_digest(stored, secret_hash(offer.secret)) or row is None:
             raise InvalidInvitation("The invitation is not known here, or its secret is wrong.")
-        self._check_proof(offer)
+        self._check_proof(offer, row.institution)
         redeemer = sha256(offer.signing_key + offer.csr_der + (offer.encryption_key or b"")).hexdigest()
         if row.redeemed_by is not None:
             return _already_redeemed(row, redeemer)
@@ -138,13 +124,13 @@ class EnrolmentDesk:
             raise InvitationExpired(f"The invitation of {row.institution} expired at {row.expires_at}.")
         return self._admit(row, offer, redeemer)
 
-    def _check_proof(self, offer: EnrolmentOffer) -> None:
-        if offer.signing_key[:31] + bytes(byte & 0x7F for byte in offer.signing_key[31:]) in WEAK_KEYS:
-            raise InvalidInvitation("The signing key is one that anybody can sign for.", "Join again with a new key.")
+    def _check_proof(self, offer: EnrolmentOffer, institution: str) -> None:
         fingerprint = bytes.fromhex(self._ledger.state.genesis_place.digest)
         message = enrol_proof_message(fingerprint, offer.invitation_id, offer.csr_der, offer.encryption_key or b"")
         try:
-            verify_raw(PublicKey(scheme="ed25519", public=offer.signing_key.hex()), offer.proof, message)
+            key = PublicKey(scheme="ed25519", public=offer.signing_key.hex())
+            check_signing_key(self._ledger.state, key, besides=institution)
+            verify_raw(key, offer.proof, message)
         except (BadSignature, ValueError) as err:  # ValueError: not the length of a key
             raise InvalidInvitation(
                 "The proof of possession does not verify under the signing key that was sent.",
@@ -163,26 +149,15 @@ class EnrolmentDesk:
             roles=roles,
             certificates=(certificate_id(pem),),
         )
-        index = self._ledger.state.size
-        self._append_member(
-            member, lambda tx: tx.redeem(row.id, redeemed_by=redeemer, certificate_pem=pem, roster_index=index)
-        )
-        log.info("institution enrolled", extra={"institution": row.institution, "ledger_index": index})
-        return Enrolled(pem.decode(), index)
+        issued = CertificateRow(member.certificates[0].serial, row.institution, pem, self._ledger.state.size)
 
-    def _append_member(self, member: Member, beside: Callable[..., None]) -> Place:
-        state = self._ledger.state
-        others = state.roster.members if state.roster else ()
-        if any(other.signing_key == member.signing_key for other in others):
-            raise InvalidInvitation(
-                "Another member holds this signing key already.",
-                "Join with a home folder of its own for each institution.",
-            )
-        roster = Roster(
-            version=(state.roster.version if state.roster else 0) + 1,
-            members=tuple(sorted((*others, member), key=lambda each: each.name)),
-        )
-        return self._ledger.append(roster, state.roster_place or state.genesis_place, beside)
+        def redeemed(tx: Transaction) -> None:
+            tx.redeem(row.id, redeemed_by=redeemer, certificate_pem=pem, roster_index=issued.roster_index)
+            tx.keep_certificate(issued)
+
+        append_members(self._ledger, (member,), redeemed)
+        log.info("institution enrolled", extra={"institution": row.institution, "ledger_index": issued.roster_index})
+        return Enrolled(pem.decode(), issued.roster_index)
 
 
 def first_roster(operator: Member) -> Roster:

@@ -14,6 +14,7 @@ from common.homes import atomic_write, private_folder
 from common.identity.authority import Authority
 from common.identity.certificates import certificate_id
 from common.identity.keys import SigningKey, TlsKey
+from common.identity.passphrase import read_passphrase
 from common.names import check_name
 from common.resources import read_config
 from common.statements.envelope import Parent, Statement, sign
@@ -22,7 +23,8 @@ from common.wire.channel import split_address
 from coordinator.config import HomeLayout
 from coordinator.enrolment import first_roster, operator_member
 from coordinator.ledger import Ledger
-from coordinator.store.database import Database, file_url
+from coordinator.operators import Context, OperatorHome
+from coordinator.store.database import CertificateRow, Database, file_url
 
 AUTHORITY_DAYS = 3650
 
@@ -35,6 +37,8 @@ class Founding:
     work_address: str = "127.0.0.1:7443"
     enrolment_address: str = "127.0.0.1:7444"
     certificate_days: int = 365
+    passphrase_file: Path | None = None
+    """Holds what every private key of the home is encrypted under."""
 
 
 def found(home: Path, founding: Founding, clock: Clock) -> str:
@@ -44,7 +48,9 @@ def found(home: Path, founding: Founding, clock: Clock) -> str:
         AlreadyInitialised: the folder holds a coordinator.
         InvalidName: the consortium's name is not one.
         UsageError: an address is not one.
+        InvalidConfiguration: the passphrase's file will not do.
     """
+    passphrase = read_passphrase(founding.passphrase_file)
     check_name(founding.consortium)
     for address in (founding.work_address, founding.enrolment_address):
         split_address(address)
@@ -60,11 +66,11 @@ def found(home: Path, founding: Founding, clock: Clock) -> str:
     private_folder(layout.identity)
     now = clock.now()
     authority = Authority.create(founding.consortium, now=now, ca_days=AUTHORITY_DAYS)
-    authority.save(layout.identity)
+    authority.save(layout.identity, passphrase)
     genesis = _genesis(layout, authority, founding, now)
     tls = TlsKey.generate()
-    tls.save(layout.tls_key)
-    certificate = authority.issue_coordinator(tls.csr(founding.consortium), now=now, days=AUTHORITY_DAYS)
+    tls.save(layout.tls_key, passphrase)
+    certificate = authority.issue_coordinator(tls.csr(founding.consortium), now=now, days=founding.certificate_days)
     atomic_write(layout.tls_certificate, certificate)
     atomic_write(layout.genesis, genesis.envelope)
     _operator(layout, authority, founding, clock)
@@ -74,8 +80,9 @@ def found(home: Path, founding: Founding, clock: Clock) -> str:
 
 def _genesis(layout: HomeLayout, authority: Authority, founding: Founding, now: datetime) -> Statement:
     key, log_key = SigningKey.generate(), SigningKey.generate()
-    key.save(layout.statement_key)
-    log_key.save(layout.log_key)
+    passphrase = read_passphrase(founding.passphrase_file)
+    key.save(layout.statement_key, passphrase)
+    log_key.save(layout.log_key, passphrase)
     genesis = Genesis(
         consortium=founding.consortium,
         created_at=rfc3339(now),
@@ -89,23 +96,27 @@ def _genesis(layout: HomeLayout, authority: Authority, founding: Founding, now: 
 
 def _operator(layout: HomeLayout, authority: Authority, founding: Founding, clock: Clock) -> None:
     """The operator's keys and certificate, and the roster that names it as the only member."""
-    private_folder(layout.operator)
+    place, passphrase = OperatorHome(layout.home), read_passphrase(founding.passphrase_file)
+    private_folder(place.folder)
     signing, tls = SigningKey.generate(), TlsKey.generate()
-    signing.save(layout.operator / "signing.key.pem")
-    tls.save(layout.operator / "tls.key.pem")
+    signing.save(place.signing_key, passphrase)
+    tls.save(place.tls_key, passphrase)
     certificate = authority.issue_institution(
         tls.csr("operator"), "operator", now=clock.now(), days=founding.certificate_days
     )
-    atomic_write(layout.operator / "tls.pem", certificate)
+    atomic_write(place.tls_certificate, certificate)
     genesis = layout.genesis.read_bytes()
-    atomic_write(layout.operator / "genesis.json", genesis)
-    context = {"consortium": founding.consortium, "work_address": founding.work_address}
-    atomic_write(layout.operator / "context.json", json.dumps(context, indent=2).encode())
+    atomic_write(place.genesis, genesis)
+    Context(founding.consortium, founding.work_address, founding.enrolment_address, founding.passphrase_file).save(
+        place.context
+    )
     database = Database(file_url(layout.state))
     try:
-        ledger = Ledger(database, SigningKey.load(layout.statement_key), clock, genesis)
-        roster = first_roster(operator_member(signing.public, certificate_id(certificate)))
-        ledger.append(roster, ledger.state.genesis_place)
+        ledger = Ledger(database, SigningKey.load(layout.statement_key, passphrase), clock, genesis)
+        issued = certificate_id(certificate)
+        row = CertificateRow(issued.serial, "operator", certificate, ledger.state.size)
+        roster = first_roster(operator_member(signing.public, issued))
+        ledger.append(roster, ledger.state.genesis_place, lambda tx: tx.keep_certificate(row))
     finally:
         database.close()
     layout.state.chmod(0o600)
@@ -119,8 +130,15 @@ def _configuration(founding: Founding) -> str:
         ("work: 127.0.0.1:7443", f"work: {json.dumps(founding.work_address)}"),
         ("enrolment: 127.0.0.1:7444", f"enrolment: {json.dumps(founding.enrolment_address)}"),
         ("certificate_days: 365", f"certificate_days: {founding.certificate_days}"),
+        ("identity: {}", _identity(founding)),
     ):
         if before not in text:
             raise RuntimeError(f"configs/coordinator.yaml lacks the line {before!r}")
         text = text.replace(before, after)
     return text
+
+
+def _identity(founding: Founding) -> str:
+    if founding.passphrase_file is None:
+        return "identity: {}"
+    return f"identity:\n  passphrase_file: {json.dumps(str(founding.passphrase_file.resolve()))}"

@@ -57,6 +57,10 @@ class Ledger:
         rows = self._database.envelopes(from_index, max_bytes=max_bytes) if size > from_index else []
         return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
 
+    def envelope(self, place: Place) -> bytes:
+        """The stored envelope of a statement that stands there."""
+        return self._database.envelopes(place.index, limit=1)[0].envelope
+
     def wait_for_growth(self, size: int, timeout: float) -> int:
         """Blocks until the ledger has more than `size` statements or the time is over; its size then."""
         with self._grown:
@@ -69,9 +73,29 @@ class Ledger:
         Raises:
             UnknownCertificate: serial, key or name is not one that an active member holds.
         """
+        member = self._named(serial, spki_sha256, peer)
+        if member.status == "active":
+            return member
+        raise UnknownCertificate(
+            f"{member.name} is no active member of {self._state.genesis.consortium} any more: {member.status}.",
+            "Whoever was revoked or left comes back under a new name alone; ask the operator.",
+        )
+
+    def follower_by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
+        """The same, and also one who left: it may read how that ended, see `readable_until`."""
+        member = self._named(serial, spki_sha256, peer)
+        return member if member.status == "left" else self.by_certificate(serial, spki_sha256, peer)
+
+    def readable_until(self, name: str) -> int | None:
+        """Index of the last entry that this member may read; None where nothing limits it."""
+        departure = self._state.departures.get(name)
+        return departure.erased.index if departure is not None and departure.erased is not None else None
+
+    def _named(self, serial: str, spki_sha256: str, peer: str) -> Member:
+        """Whom the newest roster names this certificate for, whatever the status."""
         state = self._state
         member = self._holder(state.roster, serial)
-        if member is not None and member.status == "active":
+        if member is not None:
             presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
             if spiffe_id(state.genesis.consortium, member.name) == peer and presented in member.certificates:
                 return member
@@ -97,6 +121,11 @@ class Ledger:
         """Why that round is sealed, or None."""
         seal = self._seals.get(round_opened)
         return seal.reason if seal else None
+
+    def sealed_at(self, round_opened: str) -> datetime | None:
+        """When that round was sealed, or None."""
+        seal = self._seals.get(round_opened)
+        return parse_rfc3339(seal.sealed_at) if seal else None
 
     # --- writing, on the engine's thread -----------------------------------------------------------------------------
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadCommitment
-from common.ledger.state import RunRecord
+from common.ledger.state import RoundRecord, RunRecord
 from common.statements.envelope import Statement
 from common.statements.kinds import Contribution
 from common.strict_json import StrictJsonError, dumps, loads
@@ -88,16 +88,24 @@ class StoredMeasurements:
     def evaluations(self, run: str) -> Evaluations:
         """Every institution's measurement, by round."""
         rows = self._database.metrics(run)
-        found: dict[int, list[EvaluationSums]] = {}
-        for record in self._ledger.state.runs[run].rounds:
-            for name in sorted(record.contributions):
-                row = rows.get(record.contributions[name].place.digest)
-                if row is not None:
-                    loss = parse_metrics(row.content).evaluation
-                    found.setdefault(record.number, []).append(
-                        EvaluationSums(name, loss.loss_sum_fixed, loss.num_tokens)
-                    )
-        return found
+        found = {record.number: _sums(record, rows) for record in self._ledger.state.runs[run].rounds}
+        return {number: sums for number, sums in found.items() if sums}
+
+    def of_round(self, record: RoundRecord) -> tuple[EvaluationSums, ...]:
+        """What was measured in one round."""
+        digests = [entry.place.digest for entry in record.contributions.values()]
+        return _sums(record, self._database.metrics_of(digests))
+
+
+def _sums(record: RoundRecord, rows: Mapping[str, MetricsRow]) -> tuple[EvaluationSums, ...]:
+    """A round's measurements, ascending by institution."""
+    found = []
+    for name in sorted(record.contributions):
+        row = rows.get(record.contributions[name].place.digest)
+        if row is not None:
+            loss = parse_metrics(row.content).evaluation
+            found.append(EvaluationSums(name, loss.loss_sum_fixed, loss.num_tokens))
+    return tuple(found)
 
 
 def visible(sums: Sequence[EvaluationSums], visibility: str) -> tuple[EvaluationView, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from common.blobs.reference import BlobRef
+from common.errors import LLMasOSError
 from common.statements.kinds import Member, Role
+from common.wire.messages import ActivityName, Estimate, Inquiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,13 @@ class LedgerReader(Protocol):
         `max_bytes` of envelopes."""
         ...
 
+    def readable_until(self, name: str) -> int | None:
+        """Index of the last entry that this member may read; None where nothing limits it.
+
+        Who left reads up to the entry that says that its deltas are deleted.
+        """
+        ...
+
 
 class Members(Protocol):
     """Who may speak, by the newest roster; any thread."""
@@ -40,6 +49,14 @@ class Members(Protocol):
 
         Raises:
             UnknownCertificate: no active member of the newest roster holds exactly this serial, key and name.
+        """
+        ...
+
+    def follower_by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
+        """The same for a call that only follows the ledger: also who left is let in.
+
+        Raises:
+            UnknownCertificate: as `by_certificate`; who was revoked is refused here too.
         """
         ...
 
@@ -70,6 +87,18 @@ class Enrolled:
     roster_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class RenewalOffer:
+    """A member asks for a new certificate, checked for form only. The proofs are checked by the engine."""
+
+    institution: str
+    replaces_serial: str
+    csr_der: bytes
+    proof: bytes
+    new_signing_key: bytes | None = None
+    new_proof: bytes | None = None
+
+
 class Desk(Protocol):
     """Commands. Each blocks until the engine has made its effect durable, or raises what it decided."""
 
@@ -82,6 +111,14 @@ class Desk(Protocol):
         ...
 
     def enrol(self, offer: EnrolmentOffer) -> Enrolled: ...
+
+    def renew(self, offer: RenewalOffer) -> Enrolled:
+        """A new certificate, and the roster that names it; the same offer again gives the same certificate."""
+        ...
+
+    def revoke(self, institution: str, reason: str) -> int:
+        """Ends a membership; the index of the roster that says so."""
+        ...
 
     def invite(self, institution: str, *, expires_hours: int, roles: tuple[Role, ...]) -> str:
         """The armoured invitation."""
@@ -100,13 +137,33 @@ class Activity:
 
     run: str
     round: int
-    activity: Literal["fetching", "preparing", "evaluating", "training", "sending", "waiting"]
+    activity: ActivityName
     steps_done: int = 0
     steps_total: int = 0
     tokens_done: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
     loss_fixed: int | None = None
+    available_at: str = ""
+
+
+class Inquiries(Protocol):
+    """Questions of operators to institutions, in memory only; any thread."""
+
+    def open_for(self, member: Member) -> tuple[Inquiry, ...]:
+        """What this member has not answered yet."""
+        ...
+
+    def answer(self, member: Member, estimate: Estimate) -> None:
+        """
+        Raises:
+            UnknownObject: no such inquiry is open.
+        """
+        ...
+
+    def ask(self, plan_json: bytes, wait_seconds: float) -> tuple[EstimateView, ...]:
+        """What every active trainer says to a draft, ascending by name; `silent` after `wait_seconds`."""
+        ...
 
 
 class Board(Protocol):
@@ -114,6 +171,10 @@ class Board(Protocol):
 
     def report(self, sender: Member, activity: Activity) -> bool:
         """Renews the sender's lease; whether the round still takes contributions."""
+        ...
+
+    def heard(self, sender: Member) -> None:
+        """The sender is there, whatever it asks."""
         ...
 
 
@@ -151,6 +212,7 @@ class InstitutionView:
     roles: tuple[str, ...]
     status: str
     last_seen: str
+    certificate_expires_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +249,7 @@ class ParticipantView:
     loss_fixed: int | None = None
     reasons: tuple[str, ...] = ()
     tokens_per_second: float = 0.0
+    available_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +259,7 @@ class RefusalView:
     round: int
     code: str
     attribution: str
+    refused_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +277,51 @@ class RunView:
     end_reason: str = ""
     model: BlobRef | None = None
     deadline: str = ""
+    quorum: int = 0
+    opened_at: str = ""
+    eta_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateView:
+    """What an institution's policy would say to a draft; binds nobody."""
+
+    institution: str
+    verdict: str
+    codes: tuple[str, ...] = ()
+    seconds_per_round: float = 0.0
+    availability: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One event of a run; `institution` is empty for the coordinator's own."""
+
+    at: str
+    round: int
+    institution: str
+    event: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorStatus:
+    """How the coordinator itself is."""
+
+    consortium: str
+    version: str
+    started_at: str
+    now: str
+    ledger_size: int
+    members_active: int
+    trainers_connected: int
+    runs_active: int
+    blob_bytes: int
+    disk_free_bytes: int
+    certificate_expires_at: str
+    authority_expires_at: str
+    open_calls: int
+    fingerprint: str
 
 
 class Views(Protocol):
@@ -227,6 +336,30 @@ class Views(Protocol):
 
         Raises:
             UnknownObject: no run, or more than one, has this prefix.
+        """
+        ...
+
+    def logs(self, run: str, institution: str, *, follow: bool) -> Iterator[LogLine | None]:
+        """The run's events, oldest first; with `follow` also new ones, until it ended.
+
+        None says that all was told for now: whoever reads for somebody else sees whether that one is still there.
+
+        Raises:
+            UnknownObject: no run, or more than one, has this prefix; no such member.
+        """
+        ...
+
+    def status(self) -> CoordinatorStatus: ...
+
+
+class Refusals(Protocol):
+    """Told of calls that were refused; keeps what belongs in the ledger. Any thread."""
+
+    def note(self, sender: Member, error: LLMasOSError, purpose: UploadPurpose | None, refused_sha256: str) -> None:
+        """
+        Args:
+            purpose: what the call was for, as far as that is known.
+            refused_sha256: of its first message, hexadecimal.
         """
         ...
 

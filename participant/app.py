@@ -9,21 +9,34 @@ from pathlib import Path
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock
 from common.config import load_yaml
-from common.errors import NotInitialised
+from common.errors import CertificateExpired, IdentityError, LLMasOSError, NotInitialised
 from common.homes import HomeLock
-from common.identity.certificates import check_validity
 from common.identity.invitation import open_genesis
-from common.identity.keys import SigningKey
+from common.identity.passphrase import read_passphrase
+from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
+from common.telemetry import MetricsServer
+from common.wire.renewal import Renewer
 from common.wire.session import Session, TlsFiles
-from participant.agent import Agent, AgentPorts
+from participant.agent import Agent
 from participant.config import HomeLayout, ParticipantConfig
+from participant.datasets import data_sets
 from participant.follower import Follower, diagnosis
+from participant.inquiring import Inquiring
 from participant.journal import Journal
+from participant.keys import SigningKeys
+from participant.membership import Membership, MembershipPorts
 from participant.mirror import Mirror
-from participant.policy import Policy
+from participant.orders import Orders
+from participant.pausing import Gatekeeper
+from participant.policy import usage_of
+from participant.policy_source import PatientPolicy
+from participant.ports import AgentPorts
+from participant.records import Records
+from participant.renewal import Renewal, RenewalPorts
 from participant.sending import Outbox, OutboxPorts
 from participant.status import StatusFile
+from participant.telemetry import Observed, ParticipantCollector
 from participant.workbench import Workbench
 
 log = get_logger(__name__)
@@ -51,33 +64,75 @@ class ParticipantApp:
 
     def __init__(self, home: Path, config: ParticipantConfig, *, clock: Clock | None = None) -> None:
         self.layout = layout = HomeLayout(home)
+        self._config = config
         clock = clock or SystemClock()
-        check_validity(
-            layout.tls_certificate.read_bytes(), now=clock.now(), what=f"certificate of {config.institution}"
-        )
+        passphrase = read_passphrase(config.identity.passphrase_file)
         envelope = layout.genesis.read_bytes()
-        genesis = open_genesis(envelope)[1]
+        trust_root, genesis = open_genesis(envelope)
+        self._genesis = genesis
         self.status = StatusFile(layout.status, clock)
         self.journal = Journal(layout.journal)
+        self.orders, self.records = Orders(layout.journal), Records(layout.journal)
         self.mirror = Mirror(self.journal, envelope)
         self.blobs = FolderBlobStore(layout.blobs)
         self.workbench = Workbench(layout, config)
-        self.session = Session(config.coordinator.work, genesis, TlsFiles(layout.tls_key, layout.tls_certificate))
-        self.follower = Follower(
-            self.session,
-            self.mirror,
-            lambda: diagnosis(config.coordinator.enrolment, genesis, layout.tls_certificate),
-            self.status.connection,
+        tls = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
+        self.session = Session(config.coordinator.work, genesis, TlsFiles(tls.key, tls.certificate, passphrase))
+        keys = SigningKeys(layout.signing_key, passphrase, config.institution, lambda: self.mirror.state)
+        self.renewal = Renewal(
+            RenewalPorts(
+                renewer=Renewer(
+                    config.coordinator.enrolment, genesis, bytes.fromhex(trust_root.digest), config.institution, tls
+                ),
+                keys=keys,
+                session=self.session,
+                mirror=self.mirror,
+                orders=self.orders,
+                records=self.records,
+                clock=clock,
+            )
         )
+        self.renewal.at_start()
         outbox = Outbox(
             OutboxPorts(
                 institution=config.institution,
                 session=self.session,
                 journal=self.journal,
                 blobs=self.blobs,
-                key=SigningKey.load(layout.signing_key),
+                key=keys.to_sign,
                 clock=clock,
                 algorithm=genesis.blob_digest,
+            )
+        )
+        policy = PatientPolicy(layout.policy, self.records, clock)
+        observed = Observed(
+            layout=layout,
+            journal=self.journal,
+            records=self.records,
+            ledger_size=lambda: self.mirror.state.size,
+            policy_problem=lambda: policy.problem,
+            clock=clock,
+        )
+        listen = config.metrics.listen
+        self.metrics = MetricsServer(listen, ParticipantCollector(observed)) if listen else None
+        self.follower = Follower(
+            self.session,
+            self.mirror,
+            self._explain,
+            self.status.connection,
+            Inquiring(self.session, self.mirror, outbox, policy, self.records),
+        )
+        membership = Membership(
+            MembershipPorts(
+                institution=config.institution,
+                layout=layout,
+                renewal=self.renewal,
+                keys=keys,
+                session=self.session,
+                journal=self.journal,
+                mirror=self.mirror,
+                follower=self.follower,
+                clock=clock,
             )
         )
         self.agent = Agent(
@@ -89,25 +144,51 @@ class ParticipantApp:
                 outbox=outbox,
                 workbench=self.workbench,
                 blobs=self.blobs,
-                policy=lambda: load_yaml(layout.policy, Policy),
+                policy=policy,
+                usage=lambda run: usage_of(run, self.records, self.journal),
+                gatekeeper=Gatekeeper(policy, self.orders, self.records, clock),
+                orders=self.orders,
+                records=self.records,
+                data=lambda: data_sets(layout),
+                membership=membership,
                 status=self.status,
                 clock=clock,
             )
         )
 
     def run(self, stopping: threading.Event) -> None:
-        """Until `stopping` is set, or the agent cannot go on."""
+        """Until `stopping` is set, or the agent cannot go on.
+
+        Raises:
+            PortInUse: the metrics' address is taken.
+        """
+        if self.metrics is not None:
+            log.info("metrics ready", extra={"address": self.metrics.start()})
         self.blobs.discard_unfinished_writers()
         self.follower.start()
         self.agent.run(stopping)
 
+    def _explain(self) -> LLMasOSError | None:
+        """Why the coordinator refuses this certificate, or what stands in the way; None where that is being seen to."""
+        addresses = self._config.coordinator
+        found = diagnosis(addresses.enrolment, self._genesis, self.layout.tls_certificate, addresses.work)
+        if isinstance(found, CertificateExpired):
+            self.renewal.demand()
+            return None
+        if isinstance(found, IdentityError) and self._config.institution in self.mirror.state.departures:
+            return None  # who left may still follow, up to the word that its deltas are deleted
+        return found
+
     def close(self) -> None:
         """End worker, connection and threads; everything durable stays."""
+        if self.metrics is not None:
+            self.metrics.stop()
         self.workbench.close()
         self.session.close()
         self.follower.stop()
         self.blobs.close()
-        self.journal.close()
+        for part in (self.orders, self.records, self.journal):
+            part.close()
         self.status.stopped()
 
 

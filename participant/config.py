@@ -23,14 +23,6 @@ class CoordinatorAddresses(Section):
     enrolment: str
 
 
-class DataFolder(Section):
-    """A folder of text that the worker reads."""
-
-    name: Name = "default"
-    folder: Path
-    text_column: Annotated[str | None, Field(description="Field of .jsonl and .csv records.")] = None
-
-
 class WorkerSettings(Section):
     """How the training process runs."""
 
@@ -40,6 +32,27 @@ class WorkerSettings(Section):
         tuple[str, ...] | None,
         Field(description="Starts the worker; the default is this Python, -m participant.worker."),
     ] = None
+    user: Annotated[
+        str | None, Field(description="Another account that the worker runs under; the agent must be started as root.")
+    ] = None
+    isolate_network: Annotated[
+        bool,
+        Field(description="Start the worker in a network namespace of its own, without any interface but loopback."),
+    ] = False
+
+
+class Identity(Section):
+    """Keys and certificates."""
+
+    passphrase_file: Annotated[
+        Path | None, Field(description="Holds the passphrase of the private keys; none: they are not encrypted.")
+    ] = None
+
+
+class Metrics(Section):
+    """Prometheus metrics over HTTP: names, counts and seconds, nothing of the data."""
+
+    listen: Annotated[str | None, Field(description="Address, such as 127.0.0.1:9465; none: no metrics.")] = None
 
 
 class Logging(Section):
@@ -56,8 +69,9 @@ class ParticipantConfig(Section):
     institution: Name
     consortium: Name
     coordinator: CoordinatorAddresses
-    data: Annotated[tuple[DataFolder, ...], Field(min_length=1)]
     worker: WorkerSettings = WorkerSettings()
+    identity: Identity = Identity()
+    metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
 
@@ -68,6 +82,7 @@ class HomeLayout:
         self.home = home
         self.config = home / "participant.yaml"
         self.policy = home / "policy.yaml"
+        self.data = home / "data"
         self.genesis = home / "genesis.json"
         self.identity = home / "identity"
         self.signing_key = self.identity / "signing.key.pem"
@@ -78,6 +93,7 @@ class HomeLayout:
         self.journal = home / "journal.sqlite"
         self.blobs = home / "blobs"
         self.jobs = home / "jobs"
+        self.evidence = home / "evidence"
         self.logs = home / "logs"
         self.worker_log = self.logs / "worker.log"
         self.lock = home / "lock"

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.errors import CoordinatorUnreachable, IdentityError, LedgerConflict, LLMasOSError, TooManyRequests
+from common.errors import (
+    CertificateExpired,
+    CoordinatorUnreachable,
+    IdentityError,
+    LedgerConflict,
+    LLMasOSError,
+    TooManyRequests,
+)
 from common.logs import get_logger
 from common.statements.kinds import Genesis
+from common.wire.messages import Inquiry
+from common.wire.reach import explain
 from common.wire.session import Session, diagnose
 from participant.mirror import Mirror
 
@@ -17,22 +26,37 @@ log = get_logger(__name__)
 POLL_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
 MOST_PAUSE_SECONDS = 15.0
+UNANSWERED_SECONDS = 1.0
 DIAGNOSE_AFTER = 3
 """TLS tells a refused client only "unavailable"; after so many failures the enrolment listener is asked why."""
 
 
 class Follower:
-    """`start` it, `stop` it; `failure` is set when following must not go on."""
+    """`start` it, `stop` it; `failure` is set when following must not go on.
+
+    Args:
+        explain: why the coordinator refuses this institution's certificate, if it does, or what stands in the way to it.
+        tell: hears `connected` and `unreachable`, the latter with a reason once one is known.
+        inquire: given operators' open inquiries, answers those that it wants to; whether it answered one. Quick: the next
+            poll waits for it.
+    """
 
     def __init__(
-        self, session: Session, mirror: Mirror, explain: Callable[[], LLMasOSError | None], tell: Callable[[str], None]
+        self,
+        session: Session,
+        mirror: Mirror,
+        explain: Callable[[], LLMasOSError | None],
+        tell: Callable[..., None],
+        inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False,
     ) -> None:
         self._session = session
         self._mirror = mirror
+        self._inquire = inquire
         self._explain = explain
         self._tell = tell
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._told = ""
         self.failure: LLMasOSError | None = None
 
     def start(self) -> None:
@@ -67,6 +91,7 @@ class Follower:
     def _follow_once(self) -> None:
         entries = self._session.follow(from_index=self._mirror.state.size, wait_seconds=POLL_SECONDS)
         self._tell("connected")
+        self._told = ""
         if entries.ledger_size < self._mirror.state.size:
             raise LedgerConflict(
                 f"The coordinator's ledger has {entries.ledger_size} statements, this copy {self._mirror.state.size}: "
@@ -74,18 +99,33 @@ class Follower:
             )
         if entries.envelopes:
             self._mirror.admit(entries.first_index, entries.envelopes)
+        if entries.inquiries and not self._inquire(entries.inquiries) and not entries.envelopes:
+            # An open inquiry ends each poll at once: one that stays unanswered must not make this a race.
+            self._stopping.wait(UNANSWERED_SECONDS)
 
     def _on_unreachable(self, err: CoordinatorUnreachable, failures: int) -> None:
-        self._tell("unreachable")
+        if not self._told:
+            self._tell("unreachable")
         if failures == 1:
             log.warning("coordinator unreachable", extra={"error": err.message})
         if failures % DIAGNOSE_AFTER == 0:
             reason = self._explain()
-            if reason is not None:
+            if isinstance(reason, CoordinatorUnreachable):
+                self._on_reason(reason)
+            elif reason is not None:
                 self._fail(reason)
                 self._stopping.set()
                 return
         self._pause(failures)
+
+    def _on_reason(self, reason: CoordinatorUnreachable) -> None:
+        """What stands in the way may pass: it is told, once for each reason, and following goes on."""
+        if reason.message != self._told:
+            self._told = reason.message
+            log.warning(
+                "coordinator unreachable", extra={"code": reason.code, "error": reason.message, "fix": reason.fix}
+            )
+        self._tell("unreachable", reason.message)
 
     def _fail(self, err: LLMasOSError) -> None:
         log.error("following stopped", extra={"code": err.code, "error": err.message, "fix": err.fix})
@@ -96,8 +136,16 @@ class Follower:
         self._stopping.wait(min(MOST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10)))
 
 
-def diagnosis(address: str, genesis: Genesis, certificate: Path) -> LLMasOSError | None:
-    """Why the coordinator refuses our certificate, if that is what it does; None if it cannot be asked or finds it good."""
+def diagnosis(address: str, genesis: Genesis, certificate: Path, work: str | None = None) -> LLMasOSError | None:
+    """Why the coordinator refuses our certificate, if that is what it does; else what stands in the way to it, if anything.
+
+    Args:
+        address: the enrolment listener's.
+        work: the work listener's, to which the way is then walked.
+
+    Returns:
+        IdentityError: the certificate is refused. CoordinatorUnreachable, by its kinds: what is on the way.
+    """
     try:
         found = diagnose(
             address,
@@ -106,7 +154,16 @@ def diagnosis(address: str, genesis: Genesis, certificate: Path) -> LLMasOSError
             certificate_pem=certificate.read_bytes(),
         )
     except LLMasOSError:
-        return None  # the enrolment listener is as silent as the other: nothing is known yet
+        return _on_the_way(work, genesis)  # the enrolment listener is as silent as the other
     if found.code == "ok":
-        return None
-    return IdentityError(f"The coordinator refuses this certificate: {found.message} ({found.code})", found.fix)
+        return _on_the_way(work, genesis)
+    kind = CertificateExpired if found.code == CertificateExpired.code else IdentityError
+    return kind(f"The coordinator refuses this certificate: {found.message} ({found.code})", found.fix)
+
+
+def _on_the_way(work: str | None, genesis: Genesis) -> CoordinatorUnreachable | None:
+    fault = explain(work, genesis) if work is not None else None
+    if fault is None or isinstance(fault, CoordinatorUnreachable):
+        return fault
+    # Another consortium at this address, or an expired certificate of the coordinator: not ours to end for.
+    return CoordinatorUnreachable(fault.message, fault.fix)

@@ -9,6 +9,7 @@ from typing import Self
 
 from common.errors import LLMasOSError
 from common.logs import get_logger
+from common.wire.convert import report_to_wire
 from common.wire.messages import ActivityName, ActivityReport
 from common.wire.session import Session
 
@@ -31,7 +32,13 @@ class RoundReporter:
         self._report = ActivityReport(run=run, round=number, activity="fetching")
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._bytes_told = 0
         self.over = threading.Event()
+
+    @property
+    def bytes_told(self) -> int:
+        """What all reports so far had together, to be booked as what left."""
+        return self._bytes_told
 
     @property
     def report(self) -> ActivityReport:
@@ -82,11 +89,18 @@ class RoundReporter:
 
     def _run(self) -> None:
         while True:
+            report = self.report
             try:
-                if not self._session.report(self.report):
+                self._bytes_told += report_size(report)
+                if not self._session.report(report):
                     self.over.set()
             except LLMasOSError as err:
                 # A report is a courtesy: the work goes on, and the lease has room for a few lost ones.
                 log.debug("report failed", extra={"code": err.code})
             if self._ending.wait(REPORT_SECONDS):
                 return
+
+
+def report_size(report: ActivityReport) -> int:
+    """Bytes of a report on the wire."""
+    return int(report_to_wire(report).ByteSize())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from common.clock import Clock, rfc3339
 from common.errors import MissingBlob
 from common.identity.keys import SigningKey
 from common.ledger.state import Place, RoundRecord, RunRecord
-from common.statements.envelope import Parent, parse, sign
+from common.statements.envelope import Parent, parse, sign, signed_under
 from common.statements.kinds import Answer, ClearWeight, Contribution, Predicate
 from common.wire.messages import MetricsRecord, Purpose
 from common.wire.session import Session
@@ -25,6 +26,9 @@ from participant.tasks import answer_slot, contribution_slot
 from participant.workbench import RoundOver
 from participant.worker_protocol import Result
 
+REPORTS, ESTIMATE = "reports", "estimate"
+"""Kinds of what left besides statements and blobs: how work goes, booked by round; what policies say to a draft."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxPorts:
@@ -34,7 +38,8 @@ class OutboxPorts:
     session: Session
     journal: Journal
     blobs: FolderBlobStore
-    key: SigningKey
+    key: Callable[[], SigningKey]
+    """The one that the roster names now."""
     clock: Clock
     algorithm: DigestName
 
@@ -60,14 +65,29 @@ class Outbox:
 
     # --- signing -----------------------------------------------------------------------------------------------------
 
-    def sign_answer(self, run: RunRecord, *, accept: bool, reasons: tuple[str, ...]) -> SignedSlot:
-        """Sign and journal the answer to a plan."""
+    def sign_answer(
+        self,
+        run: RunRecord,
+        *,
+        accept: bool,
+        reasons: tuple[str, ...] = (),
+        agreement: str | None = None,
+        availability: tuple[str, ...] = (),
+    ) -> SignedSlot:
+        """Sign and journal the answer to a plan.
+
+        Args:
+            agreement: SHA-256 of a data-use agreement.
+            availability: windows, as common.windows writes them.
+        """
         answer = Answer(
             institution=self._ports.institution,
             run=run.run,
             accept=accept,
             reasons=reasons,
             nonce=secrets.token_hex(32),
+            data_use_agreement=agreement,
+            availability=availability,
         )
         return self._sign(answer_slot(run), answer, run.place, b"", b"")
 
@@ -100,7 +120,7 @@ class Outbox:
         )
 
     def _sign(self, slot: str, predicate: Predicate, parent: Place, metrics: bytes, salt: bytes) -> SignedSlot:
-        statement = sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._ports.key)
+        statement = sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._ports.key())
         entry = SignedSlot(slot, statement.digest, statement.envelope, metrics, salt, rfc3339(self._ports.clock.now()))
         self._ports.journal.sign(entry)
         return entry
@@ -109,8 +129,8 @@ class Outbox:
 
     def send_answer(self, run: RunRecord, signed: SignedSlot) -> int:
         """Ledger index of the answer."""
-        index = self._ports.session.submit(signed.envelope)
-        self._book("answer", len(signed.envelope), signed.digest)
+        index = self._ports.session.submit(self._under_key(signed))
+        self.book("answer", len(signed.envelope), signed.digest)
         return index
 
     def send_contribution(self, record: RoundRecord, signed: SignedSlot, reporter: RoundReporter) -> int:
@@ -128,9 +148,13 @@ class Outbox:
                 )
             self._send_blob(name, ref, Purpose(round_opened=record.place.digest), reporter)
         metrics = MetricsRecord(signed.metrics, signed.salt) if signed.metrics else None
-        index = self._ports.session.submit(signed.envelope, metrics)
-        self._book("contribution", len(signed.envelope) + len(signed.metrics), signed.digest)
+        index = self._ports.session.submit(self._under_key(signed), metrics)
+        self.book("contribution", len(signed.envelope) + len(signed.metrics), signed.digest)
         return index
+
+    def _under_key(self, signed: SignedSlot) -> bytes:
+        """The envelope under the key of now: what was signed before a rotation and not sent is signed again, as it stands."""
+        return signed_under(signed.envelope, self._ports.key())
 
     def _send_blob(self, name: str, ref: BlobRef, purpose: Purpose, reporter: RoundReporter) -> None:
         """Send what the coordinator lacks of a blob; what left is booked, also where the rest of it did not."""
@@ -148,9 +172,10 @@ class Outbox:
                     raise RoundOver
         finally:
             if left:
-                self._book(name, left, ref.root)
+                self.book(name, left, ref.root)
 
-    def _book(self, kind: str, size: int, digest: str) -> None:
+    def book(self, kind: str, size: int, digest: str) -> None:
+        """Book bytes that left; `digest` is theirs, or that of the statement that they belong to."""
         now = rfc3339(self._ports.clock.now())
         self._ports.journal.book(Egress(now, kind, size, digest, self._ports.session.address))
 

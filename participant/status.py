@@ -22,19 +22,25 @@ class StatusFile:
         self._fields: dict[str, Any] = {"pid": os.getpid(), "connection": "connecting", "activity": "starting"}
 
     def doing(self, activity: str, **fields: str | int) -> None:
-        """The agent's activity, with run and round where there are any."""
-        self._change({"activity": activity, "run": "", "round": 0, **fields})
+        """The agent's activity, with run, round and deadline where there are any."""
+        self._change({"activity": activity, "run": "", "round": 0, "deadline": "", **fields})
 
-    def connection(self, state: str) -> None:
-        """`connected`, or `unreachable`."""
-        self._change({"connection": state})
+    def connection(self, state: str, reason: str = "") -> None:
+        """`connected`, or `unreachable`, with what stands in the way where that is known."""
+        self._change({"connection": state, "connection_reason": reason})
 
     def worker(self, **fields: str | int | bool) -> None:
         """What is known of the worker."""
         self._change({"worker": fields})
 
+    def tell(self, **fields: Any) -> None:
+        """Whatever else is to be shown: JSON values by name."""
+        self._change(fields)
+
     def stopped(self) -> None:
-        self._change({"activity": "stopped", "connection": "closed", "run": "", "round": 0})
+        after = {"connection": "closed", "run": "", "round": 0, "deadline": "", "rounds_held": []}
+        activity = "left" if self._fields["activity"] == "left" else "stopped"
+        self._change({"activity": activity, **after})
 
     def _change(self, fields: dict[str, Any]) -> None:
         with self._lock:
@@ -51,7 +57,7 @@ def read_status(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"activity": "never started", "running": False}
     fields: dict[str, Any] = json.loads(path.read_text())
-    fields["running"] = fields.get("activity") != "stopped" and _alive(int(fields.get("pid", 0)))
+    fields["running"] = fields.get("activity") not in ("stopped", "left") and _alive(int(fields.get("pid", 0)))
     return fields
 
 

@@ -36,24 +36,40 @@ def contribution_slot(record: RoundRecord) -> str:
     return f"contribution/{record.place.digest}"
 
 
-def next_task(state: LedgerState, institution: str, given_up: Callable[[str], bool]) -> Task | None:
+def next_task(
+    state: LedgerState,
+    institution: str,
+    given_up: Callable[[str], bool],
+    wanted: Callable[[RunRecord], bool] = lambda run: False,
+) -> Task | None:
     """The oldest thing to do: rounds before answers, since others wait for them.
 
     Args:
-        given_up: whether a slot was tried and cannot be done; it is left alone.
+        given_up: whether a slot was tried and cannot be done, or waits for a person; it is left alone.
+        wanted: whether a plan is answered though its first round is open already: a person decided, or the answer was signed
+            before. A policy's answer comes before the first round or not at all.
     """
     member = state.member(institution)
-    if member is None or member.status != "active":
+    if member is None or not state.is_active(institution):
         return None
     for run in state.active_runs:
-        record = run.open_round
-        if record is None or institution not in record.opened.cohort or institution in record.contributions:
-            continue
-        if not given_up(contribution_slot(record)):
+        record = waiting_round(run, institution)
+        if record is not None and not given_up(contribution_slot(record)):
             return WorkOnRound(run, record)
     if "trainer" not in member.roles:
         return None
-    for run in state.active_runs:
-        if institution not in run.answers and not run.rounds and not given_up(answer_slot(run)):
+    for run in unanswered(state, institution):
+        if not given_up(answer_slot(run)) and (not run.rounds or wanted(run)):
             return AnswerPlan(run)
     return None
+
+
+def waiting_round(run: RunRecord, institution: str) -> RoundRecord | None:
+    """The round that is open and lacks this institution's contribution."""
+    record = run.open_round
+    return record if record is not None and institution in record.missing else None
+
+
+def unanswered(state: LedgerState, institution: str) -> tuple[RunRecord, ...]:
+    """Runs that go on and lack this institution's answer, oldest first."""
+    return tuple(run for run in state.active_runs if institution not in run.answers)

@@ -17,6 +17,7 @@ from common.homes import atomic_write, private_folder
 from common.ledger.state import RunRecord
 from common.logs import get_logger
 from participant.config import HomeLayout, ParticipantConfig
+from participant.datasets import data_sets
 from participant.worker_link import WorkerLink, WorkerSettings, error_from
 from participant.worker_protocol import (
     DataSource,
@@ -36,6 +37,8 @@ log = get_logger(__name__)
 
 BASE, DELTA = "base.safetensors", "delta.safetensors"
 WATCH_SECONDS = 0.2
+STOP_SECONDS = 6.0
+"""For the worker to snapshot and end; then it is made to. With the watches before it, memory is free within ten seconds."""
 
 OnProgress = Callable[[Progress], None]
 A = TypeVar("A", Prepared, Result)
@@ -55,17 +58,24 @@ class Exited:
 class Workbench:
     """One worker at a time; it is started when first needed and started again after it failed. Used by one thread."""
 
-    def __init__(self, layout: HomeLayout, config: ParticipantConfig) -> None:
+    def __init__(self, layout: HomeLayout, config: ParticipantConfig, *, jobs: Path | None = None) -> None:
         self._layout = layout
         self._config = config
+        self._jobs = jobs or layout.jobs
         self._messages: queue.SimpleQueue[FromWorker | Exited] = queue.SimpleQueue()
         self._link: WorkerLink | None = None
         self._prepared: str | None = None
+        self._data: tuple[DataSource, ...] = ()
         self.hello: Hello | None = None
 
     def job(self, run: str) -> Path:
         """The job folder of a run."""
-        return self._layout.jobs / run
+        return self._jobs / run
+
+    def is_ready_for(self, run: str) -> bool:
+        """Whether the worker has this institution's data, as it is named now, prepared for that run."""
+        alive = self._link is not None and self._link.alive()
+        return alive and self._prepared == run and self._data == self._sources()
 
     def prepare(self, run: RunRecord, tokenizer: Path, over: threading.Event) -> None:
         """Have the worker read, split and tokenise this institution's data for a run, once for each worker.
@@ -74,17 +84,15 @@ class Workbench:
             LLMasOSError: too little or unreadable data, or a worker that does not start.
             RoundOver: `over` was set.
         """
-        if self._prepared == run.run and self._link is not None and self._link.alive():
+        if self.is_ready_for(run.run):
             return
         job = private_folder(self.job(run.run))
         atomic_write(job / "plan.json", strict_json.dumps(run.statement.model_dump(mode="json")))
         atomic_write(job / "tokenizer.json", tokenizer.read_bytes())
-        sources = tuple(
-            DataSource(name=source.name, folder=str(source.folder), text_column=source.text_column)
-            for source in self._config.data
-        )
+        sources = self._sources()
+        self._prepared = None
         answer = self._ask(Prepare(job=str(job), data=sources), Prepared, over, lambda progress: None)
-        self._prepared = run.run
+        self._prepared, self._data = run.run, sources
         log.info(
             "data prepared",
             extra={
@@ -94,6 +102,9 @@ class Workbench:
                 "held_out_size": answer.held_out_tokens,
             },
         )
+
+    def _sources(self) -> tuple[DataSource, ...]:
+        return tuple(data.source() for data in data_sets(self._layout))
 
     def place_base(self, run: str, model: Path) -> None:
         """Put a round's base model into the job folder, without a copy where the file system lets it."""
@@ -129,11 +140,17 @@ class Workbench:
                 shutil.rmtree(self.job(run))
                 log.info("job folder removed", extra={"run": run})
 
+    def rest(self) -> None:
+        """End an idle worker, so that its memory, the GPU's too, is others'."""
+        if self._link is not None and self._link.alive():
+            self.close()
+            log.info("worker rests")
+
     def close(self) -> None:
         """End the worker; nothing of it is left."""
         link, self._link, self._prepared = self._link, None, None
         if link is not None:
-            link.stop()
+            link.stop(STOP_SECONDS)
         while not self._messages.empty():
             self._messages.get()
 
@@ -174,10 +191,12 @@ class Workbench:
         self.close()
         worker = self._config.worker
         settings = WorkerSettings(
-            job_root=private_folder(self._layout.jobs),
+            job_root=private_folder(self._jobs),
             log_path=self._layout.worker_log,
             threads=worker.threads,
             snapshot_seconds=worker.snapshot_seconds,
+            worker_user=worker.user,
+            isolate_network=worker.isolate_network,
         )
         if worker.command is not None:
             settings = replace(settings, command=worker.command)

@@ -11,7 +11,6 @@ import site
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from common.errors import InvalidConfiguration
 
@@ -28,20 +27,24 @@ _PASSED = (
     "NVIDIA_VISIBLE_DEVICES",
 )
 _PASSED_PREFIX = "LLMASOS_"
-_WITHHELD = frozenset({"LLMASOS_HOME"})
-"""The agent's home holds the keys: the worker is not told where."""
+_WITHHELD = ("LLMASOS_HOME", "LLMASOS_PARTICIPANT_", "LLMASOS_COORDINATOR_")
+"""The agent's home and its settings lead to keys: the worker is not told where."""
 
 
-def worker_environment(job_root: Path, threads: int, own: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The worker's whole environment, from what of `own` is allowed and from what it must have."""
+def worker_environment(home: Path, threads: int, own: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The worker's whole environment, from what of `own` is allowed and from what it must have.
+
+    Args:
+        home: its home and its folder for temporary files; it may write there.
+    """
     passed = {
         name: value
         for name, value in own.items()
-        if name in _PASSED or (name.startswith(_PASSED_PREFIX) and name not in _WITHHELD)
+        if name in _PASSED or (name.startswith(_PASSED_PREFIX) and not name.startswith(_WITHHELD))
     }
     return passed | {
-        "HOME": str(job_root),
-        "TMPDIR": str(job_root),
+        "HOME": str(home),
+        "TMPDIR": str(home),
         # Packages installed for a user are found from here, since HOME is another.
         "PYTHONUSERBASE": site.getuserbase(),
         "LLMASOS_WORKER_THREADS": str(threads),
@@ -58,27 +61,12 @@ def worker_environment(job_root: Path, threads: int, own: Mapping[str, str] = os
     }
 
 
-class AccountArguments(TypedDict, total=False):
-    """What subprocess.Popen takes to start a process under another account."""
-
-    user: int
-    group: int
-    extra_groups: list[int]
-
-
 @dataclass(frozen=True, slots=True)
 class Account:
     """Another account for the worker."""
 
     uid: int
     gid: int
-
-    @staticmethod
-    def arguments(account: Account | None) -> AccountArguments:
-        """For subprocess.Popen; nothing where the worker runs as the agent does."""
-        if account is None:
-            return {}
-        return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def account_of(worker_user: str | None) -> Account | None:
@@ -92,10 +80,10 @@ def account_of(worker_user: str | None) -> Account | None:
     try:
         entry = pwd.getpwnam(worker_user)
     except KeyError as err:
-        raise InvalidConfiguration(f"worker_user: this machine has no account {worker_user!r}.") from err
+        raise InvalidConfiguration(f"worker.user: this machine has no account {worker_user!r}.") from err
     if os.geteuid() != 0:
         raise InvalidConfiguration(
-            f"worker_user: only root can start a worker as {worker_user!r}.",
-            "Start the agent as root, or leave worker_user out: the split then guards against accidents only.",
+            f"worker.user: only root can start a worker as {worker_user!r}.",
+            "Start the agent as root, or leave worker.user out: the split then guards against accidents only.",
         )
     return Account(entry.pw_uid, entry.pw_gid)

@@ -32,14 +32,18 @@ from typing import IO
 from pydantic import ValidationError
 
 from common.errors import LLMasOSError, StorageFailure, WorkerFailed, all_errors
-from participant.worker_environment import Account, account_of, worker_environment
+from participant.isolation import Isolation
+from participant.worker_environment import worker_environment
 from participant.worker_protocol import (
     FROM_WORKER,
     WORKER_PROTOCOL,
+    Evaluate,
     FromWorker,
     Hello,
+    Prepare,
     Stop,
     ToWorker,
+    Train,
     WorkerError,
     encode,
 )
@@ -54,13 +58,17 @@ _END_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is started. `worker_user` is another account to run it under, which needs root."""
+    """How a worker is started.
+
+    `worker_user` is another account to run it under, which needs root; `isolate_network` a network namespace of its own.
+    """
 
     job_root: Path
     log_path: Path
     threads: int = 1
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
+    isolate_network: bool = False
     hello_seconds: float = 120.0
     command: tuple[str, ...] = (sys.executable, "-P", "-m", "participant.worker")
 
@@ -88,7 +96,9 @@ class WorkerLink:
         self._settings = settings
         self._on_message = on_message
         self._on_exit = on_exit
-        self._account = account_of(settings.worker_user)
+        self._isolation = Isolation.of(settings.worker_user, isolate_network=settings.isolate_network)
+        self._account = self._isolation.account
+        self._job: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._connection: socket.socket | None = None
@@ -105,9 +115,11 @@ class WorkerLink:
             WorkerFailed: it ended, spoke another protocol version, or said nothing within `hello_seconds`.
             MissingExtra: torch and what belongs to it are not installed.
             StorageFailure: the job folder or the log cannot be made.
+            InvalidConfiguration: this system does not let a worker be kept apart as configured.
         """
         if self._thread is not None:
             raise RuntimeError("a WorkerLink starts once; make a new one")
+        self._isolation.check(self._settings.command[0])
         folder = self._socket_folder()
         try:
             listener = self._listen(folder)
@@ -131,11 +143,17 @@ class WorkerLink:
         raise self._failure or self._failed("was stopped before it was ready")
 
     def send(self, message: ToWorker) -> None:
-        """Hand the worker a message.
+        """Hand the worker a message, and what lies in its job folder, where it runs under an account of its own.
 
         Raises:
             WorkerFailed: it is not there any more.
+            StorageFailure: the job folder cannot be handed over.
         """
+        if isinstance(message, Prepare):
+            self._job = Path(message.job)
+        if self._job is not None and isinstance(message, Prepare | Train | Evaluate):
+            self._isolation.open_way(self._settings.job_root.parent, self._settings.job_root)
+            self._isolation.hand_over(self._job)
         with self._sending:
             if self._connection is None:
                 raise self._failed("is not running")
@@ -147,11 +165,6 @@ class WorkerLink:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
-
-    def share(self, path: Path) -> None:
-        """Give a file or folder to the worker's account, where it has one of its own."""
-        if self._account is not None:
-            os.chown(path, self._account.uid, self._account.gid)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the worker: politely within `timeout` seconds, then by force. Afterwards nothing of it is left."""
@@ -172,14 +185,14 @@ class WorkerLink:
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         usable = self._account is None and len(runtime) < 60 and os.access(runtime, os.W_OK)
         folder = Path(tempfile.mkdtemp(prefix="llmasos-", dir=runtime if usable else "/tmp"))
-        self.share(folder)
+        self._share(folder)
         return folder
 
     def _listen(self, folder: Path) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = folder / "worker.sock"
         listener.bind(str(path))
-        self.share(path)
+        self._share(path)
         listener.listen(1)
         listener.settimeout(_ACCEPT_POLL_SECONDS)
         return listener
@@ -193,17 +206,17 @@ class WorkerLink:
         words += ["--agent-uid", str(os.getuid())]
         try:
             with self._open_log() as output:
+                scratch = self._isolation.open_way(settings.job_root.parent, settings.job_root)
                 process = subprocess.Popen(
-                    words,
+                    self._isolation.command(words),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     cwd=settings.job_root,
-                    env=worker_environment(settings.job_root, settings.threads),
+                    env=worker_environment(scratch, settings.threads),
                     pass_fds=(lifeline_read,),
                     # A terminal's Ctrl-C is for the agent, which ends its worker in order.
                     start_new_session=True,
-                    **Account.arguments(self._account),
                 )
         except OSError as err:
             os.close(lifeline_write)
@@ -212,11 +225,14 @@ class WorkerLink:
             os.close(lifeline_read)
         return process, lifeline_write
 
+    def _share(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.uid, self._account.gid)
+
     def _open_log(self) -> contextlib.AbstractContextManager[int]:
         path = self._settings.log_path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._settings.job_root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.share(self._settings.job_root)
         if path.exists() and path.stat().st_size > _LOG_BYTES:
             path.replace(path.with_name(path.name + ".1"))
         return _closing(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
@@ -277,8 +293,9 @@ class WorkerLink:
             while line := self._line(lines):
                 try:
                     message = FROM_WORKER.validate_json(line)
-                except ValidationError as err:
-                    raise self._failed("said something that is no message") from err
+                except ValidationError:
+                    # Without its cause, which quotes the line: a worker's words may be private text.
+                    raise self._failed("said something that is no message") from None
                 self._on_message(message)
 
     def _line(self, lines: IO[bytes]) -> bytes:
@@ -296,8 +313,8 @@ class WorkerLink:
             raise self._failed("ended before it was ready")
         try:
             message = FROM_WORKER.validate_json(line)
-        except ValidationError as err:
-            raise self._failed(_why_no_hello(line)) from err
+        except ValidationError:
+            raise self._failed(_why_no_hello(line)) from None
         if isinstance(message, WorkerError):
             raise error_from(message)
         if not isinstance(message, Hello):

@@ -5,6 +5,7 @@ bulk (models, deltas, snapshots) through the job folder, each file finished unde
 
     worker → hello                              once, after it connected
     agent  → prepare    worker → prepared       data read, split and tokenised for one plan
+    agent  → inspect    worker → inspected      data read and counted; nothing is kept
     agent  → train      worker → progress* result     evaluates the base model, trains, writes the delta
     agent  → evaluate   worker → progress* result     evaluates only
     agent  → snapshot   worker → snapshot-taken       at the next step boundary
@@ -34,11 +35,12 @@ class Message(BaseModel):
 
 
 class DataSource(Message):
-    """A folder of text. `text_column` names the field of .jsonl and .csv files."""
+    """A folder of text. `text_column` and `unit_field` name fields of .jsonl and .csv files: the text, and whose it is."""
 
     name: str
     folder: str
     text_column: str | None = None
+    unit_field: str | None = None
 
 
 class Prepare(Message):
@@ -46,6 +48,15 @@ class Prepare(Message):
     job: str
     """Absolute path of the job folder. It holds plan.json (the plan statement's predicate) and tokenizer.json."""
     data: tuple[DataSource, ...]
+
+
+class Inspect(Message):
+    """Read the data as `prepare` would, keep nothing, say what there is."""
+
+    type: Literal["inspect"] = "inspect"
+    data: DataSource
+    held_out_fraction: str = "0.1"
+    """Decimal text."""
 
 
 class Train(Message):
@@ -60,6 +71,8 @@ class Train(Message):
     """Where to put the delta, relative to the job folder."""
     resume: bool = False
     """Go on from the newest snapshot of this round, if there is one."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """So many instead of the plan's steps a round, at most those: the last stretch of training alone (`gain`)."""
 
 
 class Evaluate(Message):
@@ -95,6 +108,20 @@ class Prepared(Message):
     train_tokens: int
     held_out_documents: int
     held_out_tokens: int
+
+
+class Inspected(Message):
+    type: Literal["inspected"] = "inspected"
+    files: int
+    documents: int
+    characters: int
+    units: int
+    """Documents, where no unit field is named."""
+    held_out_units: int
+    records_without_unit: int = 0
+    problems: tuple[str, ...] = ()
+    """The first ones, with file and line and without text; they stay in the house."""
+    problems_found: int = 0
 
 
 class Progress(Message):
@@ -143,8 +170,10 @@ class WorkerError(Message):
     fix: str = ""
 
 
-ToWorker = Annotated[Prepare | Train | Evaluate | Snapshot | Stop, Field(discriminator="type")]
-FromWorker = Annotated[Hello | Prepared | Progress | Result | SnapshotTaken | WorkerError, Field(discriminator="type")]
+ToWorker = Annotated[Prepare | Inspect | Train | Evaluate | Snapshot | Stop, Field(discriminator="type")]
+FromWorker = Annotated[
+    Hello | Prepared | Inspected | Progress | Result | SnapshotTaken | WorkerError, Field(discriminator="type")
+]
 
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)

@@ -3,6 +3,7 @@
     ROOT/blake3/3f/3f9a….blob       content, mode 0600
     ROOT/blake3/3f/3f9a….leaves     its leaf list
     ROOT/partial/OWNER/…            uploads of one owner, counted in `usage`, dropped by `discard_uploads`
+    ROOT/sent/OWNER/blake3-3f9a…    empty: that owner itself sent every byte of that blob (`begin_own`)
     ROOT/writing/                   blobs that this process writes itself
 
 One process owns a store; its threads may all use it at once.
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.blobs import digest, disk, ingest
+from common.blobs.proof import Proof
 from common.blobs.reader import BlobReader, chunk_buffer
 from common.blobs.reference import BlobRef, DigestName
+from common.blobs.senders import Senders
 from common.blobs.upload import Upload
 from common.blobs.writer import BlobWriter
 from common.errors import BadBlobReference, BlobError, MissingBlob
@@ -35,6 +39,8 @@ class FolderBlobStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._uploads: dict[tuple[str, str], Upload] = {}
+        self._proofs: dict[tuple[str, str], Proof] = {}
+        self._senders = Senders(root / "sent")
         self._lock = threading.Lock()
         with disk.storage("create", root):
             self._partial = disk.private_folder(root / "partial")
@@ -83,6 +89,52 @@ class FolderBlobStore:
         upload.open()
         return upload
 
+    def begin_own(self, ref: BlobRef, leaves: bytes, *, owner: str) -> Upload | Proof:
+        """As `begin`, for an owner that must have the bytes itself: what others sent counts for nothing.
+
+        A blob that is there, and that this owner has not sent, gives a proof that misses everything; its chunks are checked
+        and not stored again. Who came to the end `has_sent` it, also after a restart.
+
+        Raises:
+            BadBlobReference, InvalidName, StorageFailure: as `begin`.
+        """
+        upload = self.begin(ref, leaves, owner=owner)
+        key = (owner, f"{ref.algorithm}-{ref.root}")
+        if not upload.is_finished:
+            upload.when_finished(lambda: self._sent(owner, ref))
+            return upload
+        if self.has_sent(owner, ref):
+            return upload
+        with self._lock:
+            if key not in self._proofs:
+                self._proofs[key] = Proof(
+                    ref, leaves, is_there=lambda: self.contains(ref), when_proven=lambda: self._sent(owner, ref)
+                )
+            return self._proofs[key]
+
+    def has_sent(self, owner: str, ref: BlobRef) -> bool:
+        """Whether that owner itself sent every byte of that blob, by `begin_own`.
+
+        Raises:
+            InvalidName: the owner's name.
+        """
+        return self._senders.has(owner, ref)
+
+    def let_go(self, owner: str, ref: BlobRef) -> None:
+        """Forget an unfinished upload or proof; of an upload the file stays, and beginning it again goes on."""
+        key = (owner, f"{ref.algorithm}-{ref.root}")
+        with self._lock:
+            self._proofs.pop(key, None)
+            upload = self._uploads.pop(key, None)
+        if upload is not None:
+            upload.close()
+
+    def _sent(self, owner: str, ref: BlobRef) -> None:
+        self._senders.add(owner, ref)
+        with self._lock:
+            self._uploads.pop((owner, f"{ref.algorithm}-{ref.root}"), None)
+            self._proofs.pop((owner, f"{ref.algorithm}-{ref.root}"), None)
+
     def _give_up(self, ref: BlobRef, upload: Upload) -> None:
         """Let an upload have a blob's file, unless that has another name somewhere."""
         path = self.path(ref)
@@ -96,7 +148,7 @@ class FolderBlobStore:
             self._uploads.pop(key, None)
 
     def discard_uploads(self, owner: str, *, older_than: float | None = None) -> None:
-        """Drop unfinished uploads of one owner, also an earlier process's; streams that still write get TruncatedChunk.
+        """Drop unfinished uploads of one owner, also an earlier process's; streams that still write get MissingBlob.
 
         Args:
             owner: whose.
@@ -124,14 +176,24 @@ class FolderBlobStore:
 
     def usage(self, owner: str) -> int:
         """Bytes that the unfinished uploads of one owner will have when they are whole."""
+        return self.unfinished(owner)[1]
+
+    def unfinished(self, owner: str) -> tuple[int, int]:
+        """How many unfinished uploads one owner has, and the bytes that they will have when they are whole."""
         folder = self._partial / check_name(owner)
-        total = 0
+        count = total = 0
         for path in folder.glob("*.part"):
             try:
                 total += path.stat().st_size
+                count += 1
             except FileNotFoundError:  # finished or discarded meanwhile
                 continue
-        return total
+        return count, total
+
+    def free_bytes(self) -> int:
+        """What this process may still write on the store's disk."""
+        with disk.storage("look at", self._root):
+            return shutil.disk_usage(self._root).free
 
     # --- coming in from this process ---------------------------------------------------------------------------------
 
@@ -248,6 +310,7 @@ class FolderBlobStore:
                 return
             path.unlink(missing_ok=True)
             path.with_suffix(".leaves").unlink(missing_ok=True)
+            self._senders.forget(ref)
 
     def _size_of(self, ref: BlobRef) -> int | None:
         path = self.path(ref)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.blobs import digest, disk
+from common.blobs.proof import check_leaf, ranges_of, whole_chunk
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import CHUNK_BYTES, BlobRef
-from common.errors import CorruptChunk, TruncatedChunk
+from common.errors import MissingBlob
 from common.homes import sync_folder
 from common.ledger.merkle import Bytes
 
@@ -54,8 +55,13 @@ class Upload:
         upload._finished = True
         return upload
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the blob is in its final place."""
+        return self._finished
+
     def when_finished(self, then: Callable[[], None]) -> None:
-        """Call `then` after the blob is in its final place."""
+        """Call `then` after the blob is in its final place, perhaps more than once."""
         self._on_finished = then
 
     def start_from(self, path: Path, leaves: bytes) -> None:
@@ -77,7 +83,7 @@ class Upload:
 
         Raises:
             StorageFailure: the disk refuses.
-            TruncatedChunk: discarded meanwhile.
+            MissingBlob: discarded meanwhile.
         """
         with self._lock:
             self._released = False
@@ -111,45 +117,28 @@ class Upload:
         with self._lock:
             if self._finished:
                 return []
-            present = bytes(self._present)
-        ranges = []
-        first = present.find(0)
-        while first >= 0:
-            end = present.find(1, first)
-            end = len(present) if end < 0 else end
-            ranges.append((first, end - first))
-            first = present.find(0, end)
-        return ranges
+            return ranges_of(bytes(self._present))
 
     def write(self, chunk: int, data: Bytes) -> None:
         """Verify and keep one chunk; one that is there already is not written again.
 
         Raises:
-            TruncatedChunk: the blob has no such chunk, it has another length, or the upload was discarded or let go of.
+            TruncatedChunk: the blob has no such chunk, or it has another length.
             CorruptChunk: the bytes are not those that the leaf names; nothing was written.
+            MissingBlob: the upload was discarded or let go of.
             StorageFailure: the disk refuses.
         """
-        view = memoryview(data).cast("B")
-        if not 0 <= chunk < self.ref.chunks:
-            raise TruncatedChunk(
-                f"Chunk {chunk} lies beyond the end of blob {self.ref}, which has {self.ref.chunks} chunks."
-            )
-        expected = self.ref.chunk_size(chunk)
-        if len(view) != expected:
-            raise TruncatedChunk(
-                f"Chunk {chunk} of blob {self.ref} came with {len(view):,} bytes, expected {expected:,}."
-            )
+        view = whole_chunk(self.ref, chunk, data)
         if not self._enter(chunk):
+            if not self._finished:
+                check_leaf(self.ref, self._leaves, chunk, view)
             return
         try:
-            if not self._leaf_matches(chunk, view):
-                raise CorruptChunk(
-                    f"Chunk {chunk} of blob {self.ref} does not have the digest that its leaf list names."
-                )
+            check_leaf(self.ref, self._leaves, chunk, view)
             with disk.storage("write", self._partial):
                 disk.write_at(self._fd, view, chunk * CHUNK_BYTES)
                 if self._durable:
-                    disk.start_writing_back(self._fd, chunk * CHUNK_BYTES, expected)
+                    disk.start_writing_back(self._fd, chunk * CHUNK_BYTES, len(view))
             with self._lock:
                 self._present[chunk] = 1
         finally:
@@ -160,7 +149,7 @@ class Upload:
 
         Raises:
             StorageFailure: the disk refuses; ask again later.
-            TruncatedChunk: discarded meanwhile.
+            MissingBlob: discarded meanwhile.
         """
         with self._finishing, disk.storage("finish", self._final):
             if not self._finished:
@@ -208,7 +197,7 @@ class Upload:
                 return False
             self._check_wanted()
             if self._fd < 0:
-                raise TruncatedChunk(f"The upload of blob {self.ref} was let go of: begin it again.")
+                raise MissingBlob(f"The upload of blob {self.ref} was let go of: begin it again.", "Call Begin again.")
             idle = bool(self._present[chunk]) if chunk is not None else 0 in self._present
             self._in_flight += not idle
             return not idle
@@ -231,7 +220,9 @@ class Upload:
 
     def _check_wanted(self) -> None:
         if self._discarded:
-            raise TruncatedChunk(f"The upload of blob {self.ref} was discarded while parts of it still came.")
+            raise MissingBlob(
+                f"The upload of blob {self.ref} was discarded while parts of it still came.", "Call Begin again."
+            )
 
     def _leaf_matches(self, index: int, chunk: memoryview) -> bool:
         return digest.leaf(self.ref.algorithm, chunk) == digest.leaf_at(self._leaves, index)

@@ -24,7 +24,18 @@ class CertificateExpired(IdentityError):
     """A certificate is outside its time of validity."""
 
     code = "certificate-expired"
-    default_fix = "Check this machine's clock, then ask the operator for a new invitation."
+    default_fix = (
+        "Check this machine's clock; if it is right, renew: llmasos-participant identity renew, or start the daemon."
+    )
+
+
+class WrongFingerprint(IdentityError):
+    """Another consortium than the one that was expected: its genesis has another SHA-256."""
+
+    code = "wrong-fingerprint"
+    default_fix = (
+        "Compare the fingerprint with the operator over a channel that you trust; do not go on until they agree."
+    )
 
 
 class RoleMissing(IdentityError):

@@ -20,6 +20,50 @@ class CoordinatorUnreachable(OperationError):
     default_fix = "Check that the coordinator runs and that its address and port are reachable from here."
 
 
+class NameNotResolved(CoordinatorUnreachable):
+    """The host's name has no address, as this machine's resolver says."""
+
+    code = "name-not-resolved"
+    default_fix = "Check the spelling of the host and this machine's DNS (/etc/resolv.conf), or use an IP address."
+
+
+class PortBlocked(CoordinatorUnreachable):
+    """The host is known, but its port refuses or does not answer."""
+
+    code = "port-blocked"
+    default_fix = (
+        "Ask the network's owner to allow outgoing TCP to this address and port, and check the coordinator runs."
+    )
+
+
+class ProxyRefused(CoordinatorUnreachable):
+    """The proxy of `https_proxy` did not open a tunnel."""
+
+    code = "proxy-refused"
+    default_fix = "Check https_proxy (http://USER:PASSWORD@HOST:PORT) and that the proxy allows CONNECT to this port."
+
+
+class TlsIntercepted(CoordinatorUnreachable):
+    """Something on the way answered TLS with a certificate of another authority."""
+
+    code = "tls-intercepted"
+    default_fix = "Ask the network's owner to exempt this address from TLS inspection; it cannot be accepted."
+
+
+class DaemonNotRunning(OperationError):
+    """The command needs the daemon of this home to run."""
+
+    code = "daemon-not-running"
+    default_fix = "Start it: llmasos-participant start."
+
+
+class WaitTimedOut(OperationError):
+    """What was waited for did not come in time."""
+
+    code = "wait-timed-out"
+    default_fix = "Wait longer with --timeout, or look at what holds the run up: llmasos-coordinator run show."
+
+
 class PortInUse(OperationError):
     """An address to listen on is taken or not this machine's."""
 

@@ -81,6 +81,13 @@ class NotInCohort(StatementError):
     default_fix = "Wait for a round whose cohort names this institution."
 
 
+class PolicyRefuses(RefusalError):
+    """This institution's policy does not let it take part."""
+
+    code = "policy-refuses"
+    default_fix = "Change policy.yaml, or leave the plan refused."
+
+
 class UnsupportedProtocol(StatementError):
     """A protocol version that this side does not speak."""
 

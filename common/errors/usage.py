@@ -66,6 +66,20 @@ class UnknownObject(UsageError):
     default_fix = "List what exists with `run list`, `institution list` or `plan list`."
 
 
+class WrongPassphrase(UsageError):
+    """A private key is encrypted, and the passphrase is absent or another one."""
+
+    code = "wrong-passphrase"
+    default_fix = "Name the file that holds it: identity.passphrase_file in the configuration, or --passphrase-file."
+
+
+class DataInUse(UsageError):
+    """Token files cannot be removed while a worker trains on them."""
+
+    code = "data-in-use"
+    default_fix = "Pause first (llmasos-participant pause --now), or wait until the round is over."
+
+
 class MissingExtra(UsageError):
     """A command needs packages that are not installed."""
 

@@ -10,6 +10,7 @@ An institution's certificate opens connections only, the coordinator's accepts t
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from common.clock import rfc3339
@@ -87,14 +88,15 @@ class Authority:
         return cls(consortium, key, certificate)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, passphrase: bytes | None = None) -> Self:
         """The authority that `save` wrote.
 
         Raises:
             NotInitialised: a file is not there.
+            WrongPassphrase: the key is encrypted under another one.
             StorageFailure: the files cannot be read or do not belong together.
         """
-        key, path = TlsKey.load(folder / KEY_FILE), folder / CERTIFICATE_FILE
+        key, path = TlsKey.load(folder / KEY_FILE, passphrase), folder / CERTIFICATE_FILE
         try:
             certificate = load_certificate(path.read_bytes())
             consortium = common_name(certificate) or ""
@@ -107,14 +109,14 @@ class Authority:
             raise StorageFailure(f"{path} is not the certificate of the key in {folder / KEY_FILE}.")
         return cls(consortium, key, certificate)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, passphrase: bytes | None = None) -> None:
         """Write key and certificate into an existing folder.
 
         Raises:
             AlreadyInitialised: the folder holds a key already.
             StorageFailure: the disk says no.
         """
-        self._key.save(folder / KEY_FILE)
+        self._key.save(folder / KEY_FILE, passphrase)
         atomic_write(folder / CERTIFICATE_FILE, self.certificate_pem)
 
     @property
@@ -172,6 +174,16 @@ class Authority:
             .sign(self._key.private_key, hashes.SHA256())
         )
         return certificate.public_bytes(Encoding.PEM)
+
+
+def requested_spki_sha256(csr_der: bytes) -> str:
+    """SHA-256 of the public key that a request asks a certificate for, as a roster names it; hexadecimal digits.
+
+    Raises:
+        MalformedMessage: as `Authority.issue_institution`.
+    """
+    spki = _requested_key(csr_der).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
 
 
 def _requested_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:

@@ -25,6 +25,7 @@ from common.statements.kinds import CertificateId
 
 MAX_CERTIFICATE_BYTES = 8192
 ENROL_CONTEXT = b"llmasos/v1/enrol\x00"
+RENEW_CONTEXT = b"llmasos/v1/renew\x00"
 UNREADABLE = (
     InvalidSignature,
     UnsupportedAlgorithm,
@@ -84,6 +85,19 @@ def certificate_id(pem: bytes) -> CertificateId:
         raise MalformedMessage("A certificate's serial number or public key is none that can be used here.") from err
 
 
+def validity(pem: bytes, *, what: str = "This certificate") -> tuple[datetime, datetime]:
+    """First and last moment of a certificate's validity, aware UTC.
+
+    Raises:
+        MalformedMessage: `pem` is no certificate, or names a time that is none.
+    """
+    certificate = load_certificate(pem)
+    try:
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except ValueError as err:
+        raise MalformedMessage(f"{what} names a time that is none.") from err
+
+
 def check_validity(pem: bytes, *, now: datetime, what: str) -> None:
     """Check a certificate's time, before TLS refuses it without a word.
 
@@ -95,11 +109,7 @@ def check_validity(pem: bytes, *, now: datetime, what: str) -> None:
         CertificateExpired: `now` is outside its time; the message names both ends and the clock.
         MalformedMessage: `pem` is no certificate.
     """
-    certificate = load_certificate(pem)
-    try:
-        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except ValueError as err:
-        raise MalformedMessage(f"{what} names a time that is none.") from err
+    first, last = validity(pem, what=what)
     if first <= now <= last:
         return
     state = "is not yet valid" if now < first else "has expired"
@@ -125,6 +135,27 @@ def enrol_proof_message(fingerprint: bytes, invitation_id: str, csr_der: bytes, 
         )
     invitation, request = hashlib.sha256(invitation_id.encode()).digest(), hashlib.sha256(csr_der).digest()
     return ENROL_CONTEXT + fingerprint + invitation + request + encryption_key
+
+
+def renew_proof_message(
+    fingerprint: bytes, institution: str, replaces_serial: str, csr_der: bytes, new_signing_key: bytes
+) -> bytes:
+    """The bytes that a member signs to renew (enrolment.proto, RenewRequest.proof).
+
+    Args:
+        fingerprint: SHA-256 of the genesis payload, 32 bytes.
+        new_signing_key: Ed25519, 32 bytes, or empty where the key stays.
+
+    Raises:
+        MalformedMessage: `fingerprint` or `new_signing_key` has another length.
+    """
+    if len(fingerprint) != 32 or len(new_signing_key) not in (0, 32):
+        raise MalformedMessage(
+            f"A renewal has a fingerprint of {len(fingerprint)} and a signing key of {len(new_signing_key)} bytes, "
+            "expected 32, and 32 or none."
+        )
+    hashed = [hashlib.sha256(part).digest() for part in (institution.encode(), replaces_serial.encode(), csr_der)]
+    return RENEW_CONTEXT + fingerprint + b"".join(hashed) + new_signing_key
 
 
 def check_authority(pem: str, consortium: str) -> x509.Certificate:

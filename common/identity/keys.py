@@ -4,7 +4,8 @@
     TlsKey          P-256     mutual TLS; BoringSSL takes no Ed25519 (grpc/grpc#24252)
     EncryptionKey   X25519    the slot for secrets that institutions will share with each other
 
-Files are PKCS #8 in PEM, mode 0600, and never overwritten: a lost key is a lost identity. No key shows in a repr.
+Files are PKCS #8 in PEM, mode 0600, and never overwritten: a lost key is a lost identity. With a passphrase they are encrypted.
+No key shows in a repr.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -32,8 +34,25 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # listed in
     SSlibKey,
 )
 
-from common.errors import AlreadyInitialised, BadSignature, NotInitialised, StorageFailure
+from common.errors import AlreadyInitialised, BadSignature, NotInitialised, StorageFailure, WrongPassphrase
 from common.statements.kinds import PublicKey
+
+ENCRYPTED_MARK = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+WEAK_KEYS = frozenset(
+    bytes.fromhex(key)
+    for key in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Ed25519 points of small order, sign bit cleared: for such a key anybody makes signatures that verify, so whoever enrolled
+it could disown every statement. Source: Bernstein and others, eprint 2020/1244; the list is libsodium's."""
 
 Private = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey
 
@@ -46,6 +65,12 @@ def key_id(key: PublicKey) -> str:
 def verifying_key(key: PublicKey) -> SSlibKey:
     """`key` as securesystemslib takes it, to verify with."""
     return SSlibKey(key_id(key), key.scheme, key.scheme, {"public": key.public})
+
+
+def is_weak(key: PublicKey) -> bool:
+    """Whether anybody can sign for this Ed25519 key."""
+    raw = bytes.fromhex(key.public)
+    return raw[:31] + bytes(byte & 0x7F for byte in raw[31:]) in WEAK_KEYS
 
 
 def verify_raw(key: PublicKey, signature: bytes, message: bytes) -> None:
@@ -81,10 +106,15 @@ class _PrivateKey(ABC):
     @property
     def private_pem(self) -> bytes:
         """PKCS #8, PEM, unencrypted. A secret."""
-        return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return self.pem()
 
-    def save(self, path: Path) -> None:
-        """Write the key to a new file of mode 0600, durably.
+    def pem(self, passphrase: bytes | None = None) -> bytes:
+        """PKCS #8, PEM, as it stands in a file."""
+        encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+        return self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+    def save(self, path: Path, passphrase: bytes | None = None) -> None:
+        """Write the key to a new file of mode 0600, durably; encrypted, if there is a passphrase.
 
         Raises:
             AlreadyInitialised: the file exists; a key is never overwritten.
@@ -93,7 +123,7 @@ class _PrivateKey(ABC):
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(self.private_pem)
+                file.write(self.pem(passphrase))
                 file.flush()
                 os.fsync(descriptor)
             _sync_folder(path.parent)
@@ -103,22 +133,23 @@ class _PrivateKey(ABC):
             raise StorageFailure(f"The key file {path} cannot be written: {err.strerror}.") from err
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """The key that `save` wrote.
+    def load(cls, path: Path, passphrase: bytes | None = None) -> Self:
+        """The key that `save` wrote. One that is not encrypted is read whatever the passphrase: it may be older than that.
 
         Raises:
             NotInitialised: there is no such file.
+            WrongPassphrase: it is encrypted under another one, or none is given.
             StorageFailure: it cannot be read, or holds no such key.
         """
+        pem = _read(path)
+        encrypted = pem.startswith(ENCRYPTED_MARK)
+        if encrypted and passphrase is None:
+            raise WrongPassphrase(f"The key file {path} is encrypted, and no passphrase was named.")
         try:
-            pem = path.read_bytes()
-        except FileNotFoundError as err:
-            raise NotInitialised(f"The key file {path} does not exist.") from err
-        except OSError as err:
-            raise StorageFailure(f"The key file {path} cannot be read: {err.strerror}.") from err
-        try:
-            key = cls._wrap(load_pem_private_key(pem, password=None))
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = cls._wrap(load_pem_private_key(pem, password=passphrase if encrypted else None))
+        except (ValueError, TypeError, UnsupportedAlgorithm) as err:
+            if encrypted:  # a wrong passphrase and a damaged file look the same
+                raise WrongPassphrase(f"The key file {path} does not open with the passphrase that was named.") from err
             key = None
         if key is None:
             raise StorageFailure(
@@ -126,6 +157,15 @@ class _PrivateKey(ABC):
                 "Restore it from a backup; if setting up was interrupted and it is empty, remove it and set up again.",
             )
         return key
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a key file is encrypted.
+
+    Raises:
+        NotInitialised, StorageFailure: as `load`.
+    """
+    return _read(path).startswith(ENCRYPTED_MARK)
 
 
 class SigningKey(_PrivateKey):
@@ -231,6 +271,15 @@ class EncryptionKey(_PrivateKey):
 
     def __repr__(self) -> str:
         return f"EncryptionKey(public={self.public.public})"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as err:
+        raise NotInitialised(f"The key file {path} does not exist.") from err
+    except OSError as err:
+        raise StorageFailure(f"The key file {path} cannot be read: {err.strerror}.") from err
 
 
 def _raw(public: ed25519.Ed25519PublicKey | x25519.X25519PublicKey) -> str:

@@ -26,6 +26,7 @@ from common.ledger.places import Layered
 from common.ledger.state import (
     Answered,
     Contributed,
+    Departure,
     LedgerState,
     Place,
     RoundRecord,
@@ -36,7 +37,6 @@ from common.ledger.tasks import check_shape, check_task
 from common.plan.model import Plan
 from common.statements.envelope import Parent, Statement, UnverifiedStatement, parse, verify
 from common.statements.kinds import (
-    INSTITUTION_KINDS,
     Answer,
     ClearWeight,
     Contribution,
@@ -48,6 +48,7 @@ from common.statements.kinds import (
     Roster,
     RoundClosed,
     RoundOpened,
+    signing_institution,
 )
 
 
@@ -101,11 +102,11 @@ def signer_key(state: LedgerState, statement: UnverifiedStatement) -> PublicKey:
     Raises:
         WrongSigner: an institution that is no active member speaks.
     """
-    if statement.kind not in INSTITUTION_KINDS:
+    name = signing_institution(statement.predicate)
+    if name is None:
         return state.genesis.coordinator_key
-    name = cast(Answer | Contribution, statement.predicate).institution
     member = state.member(name)
-    if member is None or member.status != "active":
+    if member is None or not state.is_active(name):
         raise WrongSigner(f"{name} is no active member of {state.genesis.consortium}.")
     return member.signing_key
 
@@ -148,7 +149,17 @@ def _roster(state: LedgerState, statement: Statement, place: Place) -> LedgerSta
     expected = state.roster.version + 1 if state.roster else 1
     if roster.version != expected:
         raise WrongParent(f"Roster version is {roster.version}, expected {expected}.")
+    _check_departed(state, roster)
     return replace(state, roster=roster, roster_place=place)
+
+
+def _check_departed(state: LedgerState, roster: Roster) -> None:
+    """Nobody who left, or was revoked, comes back under the same name; nobody disappears."""
+    for before in state.roster.members if state.roster else ():
+        after = roster.member(before.name)
+        if after is None or (before.status != "active" and after.status != before.status):
+            found = after.status if after else "absent"
+            raise LedgerConflict(f"Roster {roster.version}: {before.name} was {before.status} and is {found}.")
 
 
 def _plan(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -287,6 +298,10 @@ def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None
 
 def _control(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
     control = cast(Control, statement.predicate)
+    if control.action == "leave":
+        return _leave(state, statement, control, place)
+    if control.action == "erased":
+        return _erased(state, statement, control, place)
     run = _run(state, control.run)
     _follows(statement, run.tip)
     match control.action:
@@ -300,6 +315,27 @@ def _control(state: LedgerState, statement: Statement, place: Place) -> LedgerSt
             return _with_run(state, replace(run, ended=control))
         case _:
             raise MalformedStatement(f"Control {control.action} is not of this protocol version.")
+
+
+def _leave(state: LedgerState, statement: Statement, control: Control, place: Place) -> LedgerState:
+    name = control.institution or ""
+    _follows(statement, state.roster_place or state.genesis_place)
+    if control.run is not None or control.model is not None:
+        raise MalformedStatement(f"The leave of {name} names a run or a model; an institution leaves the consortium.")
+    if name in state.departures:
+        raise SlotTaken(f"{name} has left already, at {state.departures[name].place.index}.")
+    return replace(state, departures=with_entry(state.departures, name, Departure(place)))
+
+
+def _erased(state: LedgerState, statement: Statement, control: Control, place: Place) -> LedgerState:
+    name = control.institution or ""
+    departure = state.departures.get(name)
+    if departure is None:
+        raise WrongParent(f"{name!r} has not left, so nothing of it is erased.")
+    _follows(statement, departure.place)
+    if departure.erased is not None:
+        raise SlotTaken(f"The erasure of {name} is recorded already, at {departure.erased.index}.")
+    return replace(state, departures=with_entry(state.departures, name, Departure(departure.place, place)))
 
 
 def _later(state: LedgerState, statement: Statement, place: Place) -> LedgerState:

@@ -63,6 +63,14 @@ class Contributed:
 
 
 @dataclass(frozen=True, slots=True)
+class Departure:
+    """An institution left; `erased` is the coordinator's word that it holds none of its deltas any more."""
+
+    place: Place
+    erased: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One round as far as the ledger tells."""
 
@@ -164,6 +172,7 @@ class LedgerState:
         default_factory=lambda: MappingProxyType({})
     )
     refusal_list: tuple[tuple[Place, Refusal], ...] = ()
+    departures: Mapping[str, Departure] = field(default_factory=lambda: MappingProxyType({}))
     places: Layered[Place] = field(default_factory=Layered)
 
     def member(self, name: str) -> Member | None:
@@ -174,7 +183,23 @@ class LedgerState:
     def active_trainers(self) -> tuple[str, ...]:
         """Names of members that train, ascending."""
         members = self.roster.members if self.roster else ()
-        return tuple(member.name for member in members if member.status == "active" and "trainer" in member.roles)
+        return tuple(
+            member.name
+            for member in members
+            if member.status == "active" and "trainer" in member.roles and member.name not in self.departures
+        )
+
+    @property
+    def active_names(self) -> frozenset[str]:
+        """All who are members now, and have not said that they leave."""
+        members = self.roster.members if self.roster else ()
+        active = (member.name for member in members if member.status == "active")
+        return frozenset(active).difference(self.departures)
+
+    def is_active(self, name: str) -> bool:
+        """Whether that institution is a member now, and has not said that it leaves."""
+        member = self.member(name)
+        return member is not None and member.status == "active" and name not in self.departures
 
     @property
     def active_runs(self) -> tuple[RunRecord, ...]:

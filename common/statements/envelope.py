@@ -161,6 +161,22 @@ def sign(predicate: Predicate, *, parent: Parent, key: SigningKey) -> Statement:
     return statement
 
 
+def signed_under(envelope: bytes, key: SigningKey) -> bytes:
+    """The same statement under this key: the envelope as it is where the key signed it, else a new one around its payload.
+
+    The digest stays, since the signature is no part of it: whoever's key changed says nothing new by this.
+
+    Raises:
+        MalformedStatement: the envelope is none.
+    """
+    opened = _open(envelope)
+    if key_id(key.public) in opened.signatures:
+        return envelope
+    again = dsse.Envelope(opened.payload, PAYLOAD_TYPE, {})
+    again.sign(key.signer())
+    return strict_json.dumps(again.to_dict())
+
+
 def kind_of(predicate: Predicate) -> Kind:
     """The kind of statement that `predicate` makes.
 

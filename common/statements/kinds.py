@@ -77,11 +77,17 @@ PREDICATES: dict[Kind, type[Predicate]] = {
     Kind.RELEASE: Release,
 }
 
-INSTITUTION_KINDS = frozenset({Kind.ANSWER, Kind.CONTRIBUTION, Kind.ATTESTATION})
-"""Kinds that an institution signs; a `leave` control joins them later. The coordinator signs all others."""
+
+def signing_institution(predicate: Predicate) -> str | None:
+    """The institution that must have signed this; None where the coordinator does."""
+    if isinstance(predicate, Answer | Contribution | Attestation):
+        return predicate.institution
+    if isinstance(predicate, Control) and predicate.action == "leave":
+        return predicate.institution or ""
+    return None
+
 
 __all__ = [
-    "INSTITUTION_KINDS",
     "PREDICATES",
     "PROTOCOL_VERSION",
     "Answer",
@@ -118,4 +124,5 @@ __all__ = [
     "Stage",
     "Tensor",
     "Timestamp",
+    "signing_institution",
 ]

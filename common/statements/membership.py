@@ -40,7 +40,7 @@ class Genesis(Predicate):
     )
 
 
-Role = Literal["trainer", "evaluator", "witness", "auditor", "operator"]
+Role = Literal["trainer", "evaluator", "witness", "auditor", "viewer", "operator"]
 
 
 class CertificateId(Predicate):

@@ -68,6 +68,6 @@ class Answer(Predicate):
     nonce: Hex32
     data_use_agreement: Sha256Hex | None = None
     availability: Annotated[
-        tuple[Annotated[str, Field(max_length=100)], ...],
-        Field(max_length=64, description="Windows, ISO 8601; empty: any time."),
+        tuple[Annotated[str, Field(pattern=r"^[ -~]{1,100}$")], ...],
+        Field(max_length=64, description="Windows, as common.windows writes them; empty: any time."),
     ] = ()

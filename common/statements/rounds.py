@@ -135,9 +135,12 @@ class RoundClosed(Predicate):
 
 
 class Control(Predicate):
-    """Something else that matters to all."""
+    """Something else that matters to all.
 
-    action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "recovery"]
+    `leave` is signed by the institution that leaves; `erased` answers it: the coordinator holds none of its deltas any more.
+    """
+
+    action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "erased", "recovery"]
     issued_at: Timestamp
     run: Name | None = None
     round: RoundNumber | None = None

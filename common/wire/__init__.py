@@ -7,6 +7,15 @@
     chunks     chunks of blobs as pieces of streams, cut and put together
     transfer   blobs over streams of pieces, verified and resumed by chunk
     session    the calling end of both listeners: channel, stubs, deadlines and errors in one object
+    reach      why a coordinator is not reached, step by step; with proxy (what lies before it) and handshake (its certificate)
 
 Everything else passes our own types around.
 """
+
+from __future__ import annotations
+
+import os
+
+# gRPC's C core would write lines of its own on stderr at each failed connection, between ours; what they say, errors say. Read
+# when gRPC is first loaded, so that it must be set before anything here imports it.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

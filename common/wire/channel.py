@@ -6,7 +6,7 @@
 There is no insecure mode. Clients expect the certificate of `coordinator.CONSORTIUM.internal` whatever address they dial, under
 the consortium's CA and no other.
 
-    server.add_secure_port("0.0.0.0:7443", work_server_credentials(key_pem, cert_pem, ca_pem))
+    server.add_secure_port("0.0.0.0:7443", work_server_credentials(ServerTls(key_pem, cert_pem, ca_pem)))
     channel = work_channel("10.0.0.5:7443", consortium="hospitals", ca_pem=ca, key_pem=key, cert_pem=cert)
 """
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import grpc
 
@@ -55,22 +57,49 @@ def channel_options(address: str, *, authority: str) -> Options:
     return [
         *_common_options(),
         ("grpc.ssl_target_name_override", authority),
-        ("grpc.enable_http_proxy", 0 if _is_loopback(host) else 1),
+        ("grpc.enable_http_proxy", 0 if is_loopback(host) else 1),
         ("grpc.initial_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", KEEPALIVE_SECONDS * 1000 // 2),
     ]
 
 
-def work_server_credentials(tls_key_pem: bytes, tls_cert_pem: bytes, ca_pem: bytes) -> grpc.ServerCredentials:
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """A server's certificate and key, and the CA whose clients it takes; PEM."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    ca_pem: bytes
+
+    def current(self) -> ServerTls:
+        """Itself: a certificate that does not change is a source of certificates, too."""
+        return self
+
+
+class TlsSource(Protocol):
+    """Says at each handshake what to serve it with; any thread, quick, never raises."""
+
+    def current(self) -> ServerTls: ...
+
+
+def work_server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     """The work listener's: a client without a certificate of this CA does not get as far as a call."""
-    return grpc.ssl_server_credentials(
-        [(tls_key_pem, tls_cert_pem)], root_certificates=ca_pem, require_client_auth=True
-    )
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        tls = source.current()
+        return grpc.ssl_server_certificate_configuration([(tls.key_pem, tls.certificate_pem)], tls.ca_pem)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
 
 
-def enrolment_server_credentials(tls_key_pem: bytes, tls_cert_pem: bytes) -> grpc.ServerCredentials:
+def enrolment_server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     """The enrolment listener's: no client certificate is asked for."""
-    return grpc.ssl_server_credentials([(tls_key_pem, tls_cert_pem)])
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        tls = source.current()
+        return grpc.ssl_server_certificate_configuration([(tls.key_pem, tls.certificate_pem)])
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration)
 
 
 def work_channel(address: str, *, consortium: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.Channel:
@@ -113,6 +142,14 @@ def split_address(address: str) -> tuple[str, int]:
     return bare, port
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its name or address alone; no proxy is used for it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def _common_options() -> Options:
     """What must be equal on both ends, or bounds what a peer can make this side hold."""
     return [
@@ -135,10 +172,3 @@ def _bare_host(host: str) -> str | None:
         except ValueError:
             return None
     return host if _HOST.match(host) else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

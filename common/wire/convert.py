@@ -18,16 +18,22 @@ from common.wire.messages import (
     Diagnosis,
     Enrolment,
     EnrolmentRequest,
+    Estimate,
+    Inquiry,
     LedgerEntries,
     MetricsRecord,
     Piece,
     Purpose,
+    RenewalRequest,
 )
 from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, work_pb2
 
 MAX_PIECE_BYTES = 1024 * 1024
 MAX_METRICS_BYTES = 64 * 1024
 MAX_FOLLOW_MILLISECONDS = 30_000
+MAX_PLAN_BYTES = 1024 * 1024
+MAX_INQUIRIES = 4
+INQUIRY_ID_BYTES = 16
 MAX_FOLLOW_BYTES = 2 * 1024 * 1024
 DIGEST_BYTES = 32
 ALGORITHMS: tuple[str, ...] = get_args(DigestName)
@@ -166,6 +172,7 @@ def entries_to_wire(entries: LedgerEntries) -> work_pb2.FollowResponse:
             for index, envelope in enumerate(entries.envelopes, start=entries.first_index)
         ],
         ledger_size=entries.ledger_size,
+        inquiries=[work_pb2.Inquiry(id=each.id, plan_json=each.plan_json) for each in entries.inquiries],
     )
 
 
@@ -180,7 +187,25 @@ def entries_from_wire(message: work_pb2.FollowResponse, *, from_index: int) -> L
         raise MalformedMessage(
             f"FollowResponse.ledger_size: expected at least {from_index + len(envelopes):,}, got {size:,}."
         )
-    return LedgerEntries(first_index=from_index, envelopes=envelopes, ledger_size=size)
+    inquiries = tuple(_inquiry_from_wire(each) for each in check.repeated(message, "inquiries", MAX_INQUIRIES))
+    return LedgerEntries(first_index=from_index, envelopes=envelopes, ledger_size=size, inquiries=inquiries)
+
+
+def _inquiry_from_wire(message: work_pb2.Inquiry) -> Inquiry:
+    return Inquiry(
+        id=check.exactly(message, "id", INQUIRY_ID_BYTES),
+        plan_json=check.at_most(message, "plan_json", MAX_PLAN_BYTES, least=1),
+    )
+
+
+def estimate_to_wire(estimate: Estimate) -> work_pb2.EstimateRequest:
+    return work_pb2.EstimateRequest(
+        id=estimate.id,
+        verdict=estimate.verdict,
+        codes=estimate.codes,
+        seconds_per_round=estimate.seconds_per_round,
+        availability=estimate.availability,
+    )
 
 
 def _consecutive(message: work_pb2.FollowResponse, from_index: int) -> Iterator[bytes]:
@@ -208,6 +233,7 @@ def report_to_wire(report: ActivityReport) -> work_pb2.ReportRequest:
         bytes_down=report.bytes_down,
         bytes_up=report.bytes_up,
         loss_fixed=report.loss_fixed,
+        available_at=report.available_at,
     )
 
 
@@ -226,6 +252,24 @@ def enrolment_request_to_wire(request: EnrolmentRequest) -> enrolment_pb2.EnrolR
 
 
 def enrolment_from_wire(message: enrolment_pb2.EnrolResponse) -> Enrolment:
+    return Enrolment(
+        certificate_pem=check.text(message, "certificate_pem", limit=16_384, least=1),
+        roster_index=check.integer(message, "roster_index"),
+    )
+
+
+def renewal_request_to_wire(request: RenewalRequest) -> enrolment_pb2.RenewRequest:
+    return enrolment_pb2.RenewRequest(
+        institution=request.institution,
+        replaces_serial=request.replaces_serial,
+        csr_der=request.csr_der,
+        proof=request.proof,
+        new_signing_key=request.new_signing_key or b"",
+        new_proof=request.new_proof or b"",
+    )
+
+
+def renewal_from_wire(message: enrolment_pb2.RenewResponse) -> Enrolment:
     return Enrolment(
         certificate_pem=check.text(message, "certificate_pem", limit=16_384, least=1),
         roster_index=check.integer(message, "roster_index"),

@@ -8,7 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-ActivityName = Literal["fetching", "preparing", "evaluating", "training", "sending", "waiting"]
+ActivityName = Literal[
+    "fetching",
+    "preparing",
+    "evaluating",
+    "training",
+    "sending",
+    "waiting",
+    "paused",
+    "outside-hours",
+    "machine-busy",
+]
+
+Verdict = Literal["accept", "refuse", "ask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +30,26 @@ class LedgerEntries:
     first_index: int
     envelopes: tuple[bytes, ...]
     ledger_size: int
+    inquiries: tuple[Inquiry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """An operator asks what a policy would say to a draft; nobody is bound."""
+
+    id: bytes
+    plan_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An institution's word on an inquiry."""
+
+    id: bytes
+    verdict: Verdict
+    codes: tuple[str, ...] = ()
+    seconds_per_round: float = 0.0
+    availability: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +96,19 @@ class ActivityReport:
     bytes_down: int = 0
     bytes_up: int = 0
     loss_fixed: int | None = None
+    available_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRequest:
+    """What renews a certificate; `proof` is over common.identity.certificates.renew_proof_message."""
+
+    institution: str
+    replaces_serial: str
+    csr_der: bytes
+    proof: bytes
+    new_signing_key: bytes | None = None
+    new_proof: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

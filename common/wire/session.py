@@ -12,27 +12,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.errors import CoordinatorUnreachable, StorageFailure
+from common.errors import CoordinatorUnreachable
+from common.identity.tls_pair import TlsPair
 from common.statements.kinds import Genesis
 from common.wire import convert
 from common.wire.channel import enrolment_channel, work_channel
 from common.wire.errors import rpc_errors
+from common.wire.handshake import Expected
 from common.wire.messages import (
     ActivityReport,
     Diagnosis,
     Enrolment,
     EnrolmentRequest,
+    Estimate,
     LedgerEntries,
     MetricsRecord,
     Purpose,
+    RenewalRequest,
 )
+from common.wire.reach import fault_on_the_way
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
 from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
 
@@ -49,6 +54,8 @@ class TlsFiles:
 
     key: Path
     certificate: Path
+    passphrase: bytes | None = field(default=None, repr=False)
+    """Where the key is encrypted. gRPC gets it decrypted, in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Session:
         self._genesis, self._tls = genesis, tls
         self._lock = threading.Lock()
         self._stubs: Stubs | None = None
+        self._retired: Stubs | None = None
         self._closed = False
 
     # --- control plane ------------------------------------------------------------------------------------------------
@@ -88,6 +96,11 @@ class Session:
         """Renews the lease; whether the round still takes contributions."""
         request = convert.report_to_wire(report)
         return bool(self.call(lambda stubs: stubs.work.Report(request, timeout=CALL_SECONDS)).round_open)
+
+    def estimate(self, estimate: Estimate) -> None:
+        """Answers an inquiry that came with `follow`."""
+        request = convert.estimate_to_wire(estimate)
+        self.call(lambda stubs: stubs.work.Estimate(request, timeout=CALL_SECONDS))
 
     # --- data plane ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +130,7 @@ class Session:
 
         Raises:
             CoordinatorUnreachable: the session was closed.
-            StorageFailure: the key or the certificate cannot be read.
+            NotInitialised, StorageFailure, WrongPassphrase: the key or the certificate cannot be read.
         """
         with self._lock:
             if self._closed:
@@ -127,26 +140,32 @@ class Session:
             return self._stubs
 
     def renew(self) -> None:
-        """Drops the channel: the next call makes a new one from the files as they are then."""
+        """The next call makes a new channel from the files as they are then; calls in progress go on over the one before."""
         with self._lock:
-            stubs, self._stubs = self._stubs, None
-        if stubs is not None:
-            stubs.channel.close()
+            if self._stubs is None:
+                return
+            ended, self._retired, self._stubs = self._retired, self._stubs, None
+        if ended is not None:
+            ended.channel.close()
 
     def close(self) -> None:
         """Ends calls in progress; later ones fail."""
         with self._lock:
             self._closed = True
-        self.renew()
+            channels = [stubs.channel for stubs in (self._stubs, self._retired) if stubs is not None]
+            self._stubs = self._retired = None
+        for channel in channels:
+            channel.close()
 
     def _connect(self) -> Stubs:
         genesis = self._genesis
+        key_pem, cert_pem = TlsPair(self._tls.key, self._tls.certificate, self._tls.passphrase).read()
         channel = work_channel(
             self.address,
             consortium=genesis.consortium,
             ca_pem=genesis.ca_certificate.encode(),
-            key_pem=_read(self._tls.key),
-            cert_pem=_read(self._tls.certificate),
+            key_pem=key_pem,
+            cert_pem=cert_pem,
         )
         return Stubs(
             channel=channel,
@@ -177,13 +196,30 @@ class _Blobs:
 def enrol(address: str, *, consortium: str, ca_pem: bytes, request: EnrolmentRequest) -> Enrolment:
     """Redeems an invitation; the same request again gives the same answer.
 
+    The way there is looked at first: that tells in seconds what gRPC finds out in twenty and cannot say.
+
     Raises:
-        LLMasOSError: what the coordinator raised, or CoordinatorUnreachable.
+        LLMasOSError: what the coordinator raised, or why it is not reached (common.wire.reach).
     """
+    fault = fault_on_the_way(address, Expected(consortium, ca_pem))
+    if fault is not None:
+        raise fault
     message = convert.enrolment_request_to_wire(request)
     with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
         reply = enrolment_pb2_grpc.EnrolmentStub(channel).Enrol(message, timeout=COMMAND_SECONDS)
     return convert.enrolment_from_wire(reply)
+
+
+def renew_certificate(address: str, *, consortium: str, ca_pem: bytes, request: RenewalRequest) -> Enrolment:
+    """A new certificate for a member, asked for under its signing key; the same request again gives the same answer.
+
+    Raises:
+        LLMasOSError: as `enrol`.
+    """
+    message = convert.renewal_request_to_wire(request)
+    with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
+        reply = enrolment_pb2_grpc.EnrolmentStub(channel).Renew(message, timeout=COMMAND_SECONDS)
+    return convert.renewal_from_wire(reply)
 
 
 def diagnose(address: str, *, consortium: str, ca_pem: bytes, certificate_pem: bytes) -> Diagnosis:
@@ -196,10 +232,3 @@ def diagnose(address: str, *, consortium: str, ca_pem: bytes, certificate_pem: b
     with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
         reply = enrolment_pb2_grpc.EnrolmentStub(channel).Diagnose(message, timeout=CALL_SECONDS)
     return convert.diagnosis_from_wire(reply)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StorageFailure(f"{path} cannot be read: {error.strerror}.") from error

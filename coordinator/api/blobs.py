@@ -23,11 +23,14 @@ class BlobsServicer:
 
     def Begin(self, request: blobs_pb2.BeginRequest, call: Call) -> blobs_pb2.BeginResponse:  # noqa: N802  gRPC's name
         wanted, leaves = begin_from_wire(request)
+        call.purpose = wanted.purpose
         self._access.check_write(call.member, wanted.ref, wanted.purpose)
-        return missing_to_wire(self._intake.begin(call.member.name, wanted.ref, leaves))
+        own = wanted.purpose.plan is None
+        return missing_to_wire(self._intake.begin(call.member.name, wanted.ref, leaves, own=own))
 
     def Put(self, requests: Iterator[blobs_pb2.PutRequest], call: Call) -> blobs_pb2.PutResponse:  # noqa: N802
         wanted, incoming = put_from_wire(requests)
+        call.purpose = wanted.purpose
         self._access.check_write(call.member, wanted.ref, wanted.purpose)
         upload = self._intake.find(call.member.name, wanted.ref)
         assembler, stored = ChunkAssembler(wanted.ref), 0
@@ -38,6 +41,8 @@ class BlobsServicer:
                 upload.write(chunk, content)
                 self._moved.moved(call.member.name, up=len(content))
                 stored += 1
+        # Where the connection breaks the stream ends too, often in the middle of a chunk: answered, and nobody's fault.
+        call.recorded = False
         assembler.finish()
         return blobs_pb2.PutResponse(chunks_stored=stored, complete=self._intake.finish(call.member.name, upload))
 

@@ -6,14 +6,20 @@ with OperatorSession(address, genesis, TlsFiles(key, certificate)) as session:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from common.statements.kinds import Role
 from common.wire.errors import rpc_errors
 from common.wire.session import CALL_SECONDS, COMMAND_SECONDS, Session
 from common.wire.v1 import operations_pb2
-from coordinator.api.convert_views import institution_from_wire, run_view_from_wire
-from coordinator.ports import InstitutionView, RunView
+from coordinator.api.convert_views import (
+    estimate_view_from_wire,
+    institution_from_wire,
+    log_line_from_wire,
+    run_view_from_wire,
+    status_from_wire,
+)
+from coordinator.ports import CoordinatorStatus, EstimateView, InstitutionView, LogLine, RunView
 
 
 class OperatorSession(Session):
@@ -41,14 +47,15 @@ class OperatorSession(Session):
         reply = self.call(lambda stubs: stubs.operations.ListRuns(request, timeout=CALL_SECONDS))
         return tuple(run_view_from_wire(view) for view in reply.runs)
 
-    def watch(self, run: str) -> Iterator[RunView]:
+    def watch(self, run: str, *, timeout: float | None = None) -> Generator[RunView, None, None]:
         """The run's view now and at each change, until the run ended; closing the iterator ends the call.
 
         Raises:
             UnknownObject: no run, or more than one, has this prefix; and what `Session.call` raises.
+            CoordinatorUnreachable: also after `timeout` seconds.
         """
         with rpc_errors(self.address):
-            stream = self.stubs().operations.WatchRun(operations_pb2.WatchRunRequest(run=run))
+            stream = self.stubs().operations.WatchRun(operations_pb2.WatchRunRequest(run=run), timeout=timeout)
             try:
                 for view in stream:
                     yield run_view_from_wire(view)
@@ -59,3 +66,34 @@ class OperatorSession(Session):
         """Pauses, resumes or aborts a run; the ledger index of the statement that says so."""
         request = operations_pb2.ControlRunRequest(run=run, action=action, reason=reason)
         return int(self.call(lambda stubs: stubs.operations.ControlRun(request, timeout=COMMAND_SECONDS)).index)
+
+    def revoke(self, institution: str, reason: str) -> int:
+        """Ends a membership; the index of the roster that says so."""
+        request = operations_pb2.RevokeRequest(institution=institution, reason=reason)
+        return int(self.call(lambda stubs: stubs.operations.Revoke(request, timeout=COMMAND_SECONDS)).index)
+
+    def inquire(self, plan_json: bytes, *, wait_seconds: float) -> tuple[EstimateView, ...]:
+        """What every active trainer's policy would say to a draft."""
+        request = operations_pb2.InquireRequest(plan_json=plan_json, wait_milliseconds=round(wait_seconds * 1000))
+        reply = self.call(lambda stubs: stubs.operations.Inquire(request, timeout=CALL_SECONDS + wait_seconds))
+        return tuple(estimate_view_from_wire(view) for view in reply.estimates)
+
+    def logs(self, run: str, institution: str = "", *, follow: bool = False) -> Generator[LogLine, None, None]:
+        """A run's events, oldest first; closing the iterator ends the call.
+
+        Raises:
+            UnknownObject: no run, or more than one, has this prefix; and what `Session.call` raises.
+        """
+        request = operations_pb2.RunLogsRequest(run=run, institution=institution, follow=follow)
+        with rpc_errors(self.address):
+            stream = self.stubs().operations.RunLogs(request)
+            try:
+                for line in stream:
+                    yield log_line_from_wire(line)
+            finally:
+                stream.cancel()
+
+    def status(self) -> CoordinatorStatus:
+        """The coordinator's own state."""
+        request = operations_pb2.StatusRequest()
+        return status_from_wire(self.call(lambda stubs: stubs.operations.Status(request, timeout=CALL_SECONDS)))

@@ -5,33 +5,41 @@ Requests arrive here hostile and leave checked: presence, range and size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from common.blobs.reference import BlobRef
+from common.clock import parse_rfc3339, rfc3339
 from common.errors import MalformedMessage
 from common.identity.certificates import MAX_CERTIFICATE_BYTES
 from common.statements.kinds import Role
 from common.wire import check
 from common.wire.convert import (
     DIGEST_BYTES,
+    INQUIRY_ID_BYTES,
     MAX_FOLLOW_MILLISECONDS,
     MAX_METRICS_BYTES,
+    MAX_PLAN_BYTES,
     blob_ref_from_wire,
     envelope_from_wire,
     leaves_from_wire,
     piece_from_wire,
     purpose_from_wire,
 )
-from common.wire.messages import ActivityName, Piece
+from common.wire.messages import ActivityName, Estimate, Piece, Verdict
 from common.wire.v1 import blobs_pb2, enrolment_pb2, operations_pb2, work_pb2
-from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, UploadPurpose
+from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, UploadPurpose
 
-MAX_PLAN_BYTES = 1024 * 1024
 ROLES: tuple[str, ...] = get_args(Role)
 ACTIVITIES: tuple[str, ...] = get_args(ActivityName)
 MAX_INVITATION_HOURS = 24 * 366
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+CODE_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
+MAX_CODES = 32
+MAX_ROUND_SECONDS = 10_000_000
+MAX_INQUIRE_MILLISECONDS = 60_000
 _MAX_LOSS = 2**53
 
 # --- requests of institutions -----------------------------------------------------------------------------------------
@@ -128,7 +136,53 @@ def activity_from_wire(message: work_pb2.ReportRequest) -> Activity:
         bytes_down=check.integer(message, "bytes_down"),
         bytes_up=check.integer(message, "bytes_up"),
         loss_fixed=loss,
+        available_at=_time(message, "available_at"),
     )
+
+
+def _time(message: Any, field: str) -> str:
+    """RFC 3339 UTC, or empty."""
+    text = check.text(message, field, limit=40)
+    try:
+        return rfc3339(parse_rfc3339(text)) if text else ""
+    except ValueError as err:
+        raise MalformedMessage(
+            f"{message.DESCRIPTOR.name}.{field}: expected 2026-11-21T22:12:00.000Z, got {text!r}."
+        ) from err
+
+
+def estimate_from_wire(message: work_pb2.EstimateRequest) -> Estimate:
+    verdict: Any = check.one_of(message, "verdict", VERDICTS)
+    seconds = message.seconds_per_round
+    if not 0 <= seconds < MAX_ROUND_SECONDS:
+        raise MalformedMessage(
+            f"EstimateRequest.seconds_per_round: expected 0 to {MAX_ROUND_SECONDS:,}, got {seconds}."
+        )
+    codes = tuple(check.repeated(message, "codes", MAX_CODES))
+    windows = tuple(check.repeated(message, "availability", MAX_CODES))
+    if not all(CODE_PATTERN.fullmatch(code) for code in codes):
+        raise MalformedMessage("EstimateRequest.codes: expected kebab-case codes.")
+    if not all(len(window) <= 100 and window.isascii() and window.isprintable() for window in windows):
+        raise MalformedMessage(
+            "EstimateRequest.availability: expected windows of at most 100 printable ASCII characters."
+        )
+    identifier = check.exactly(message, "id", INQUIRY_ID_BYTES)
+    return Estimate(identifier, verdict, codes, seconds, windows)
+
+
+def renewal_offer_from_wire(message: enrolment_pb2.RenewRequest) -> RenewalOffer:
+    return RenewalOffer(
+        institution=check.name(message, "institution"),
+        replaces_serial=check.text(message, "replaces_serial", limit=40, least=1),
+        csr_der=check.at_most(message, "csr_der", 8192, least=1),
+        proof=check.exactly(message, "proof", 64),
+        new_signing_key=check.exactly(message, "new_signing_key", 32) if message.new_signing_key else None,
+        new_proof=check.exactly(message, "new_proof", 64) if message.new_proof else None,
+    )
+
+
+def renewed_to_wire(enrolled: Enrolled) -> enrolment_pb2.RenewResponse:
+    return enrolment_pb2.RenewResponse(certificate_pem=enrolled.certificate_pem, roster_index=enrolled.roster_index)
 
 
 def enrolment_offer_from_wire(message: enrolment_pb2.EnrolRequest) -> EnrolmentOffer:
@@ -161,6 +215,23 @@ def invite_from_wire(message: operations_pb2.InviteRequest) -> tuple[str, int, t
     if not roles or not set(roles) <= set(ROLES):
         raise MalformedMessage(f"InviteRequest.roles: expected some of {', '.join(ROLES)}, got {list(roles)!r:.200}.")
     return check.name(message, "institution"), hours, roles
+
+
+def revoke_from_wire(message: operations_pb2.RevokeRequest) -> tuple[str, str]:
+    """Name and reason code."""
+    return check.name(message, "institution"), check.code(message, "reason")
+
+
+def inquire_from_wire(message: operations_pb2.InquireRequest) -> tuple[bytes, float]:
+    """The draft, and how many seconds to wait for answers."""
+    wait = check.integer(message, "wait_milliseconds", most=MAX_INQUIRE_MILLISECONDS)
+    return check.at_most(message, "plan_json", MAX_PLAN_BYTES, least=1), wait / 1000
+
+
+def logs_from_wire(message: operations_pb2.RunLogsRequest) -> tuple[str, str, bool]:
+    """A prefix of the run's id, an institution or nothing, and whether to go on with new lines."""
+    institution = check.name(message, "institution") if message.institution else ""
+    return check.text(message, "run", limit=63, least=1), institution, message.follow
 
 
 def plan_json_from_wire(message: operations_pb2.StartRunRequest) -> bytes:

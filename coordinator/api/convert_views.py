@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+
 from common.wire import check
 from common.wire.convert import blob_ref_from_wire, blob_ref_to_wire
 from common.wire.v1 import operations_pb2
-from coordinator.ports import EvaluationView, InstitutionView, ParticipantView, RefusalView, RoundView, RunView
+from coordinator.ports import (
+    CoordinatorStatus,
+    EstimateView,
+    EvaluationView,
+    InstitutionView,
+    LogLine,
+    ParticipantView,
+    RefusalView,
+    RoundView,
+    RunView,
+)
 
 _MAX_VIEWS = 100_000
 
 
 def institution_to_wire(view: InstitutionView) -> operations_pb2.Institution:
-    return operations_pb2.Institution(name=view.name, roles=view.roles, status=view.status, last_seen=view.last_seen)
+    return operations_pb2.Institution(
+        name=view.name,
+        roles=view.roles,
+        status=view.status,
+        last_seen=view.last_seen,
+        certificate_expires_at=view.certificate_expires_at,
+    )
 
 
 def institution_from_wire(message: operations_pb2.Institution) -> InstitutionView:
     return InstitutionView(
-        name=message.name, roles=tuple(message.roles), status=message.status, last_seen=message.last_seen
+        name=message.name,
+        roles=tuple(message.roles),
+        status=message.status,
+        last_seen=message.last_seen,
+        certificate_expires_at=message.certificate_expires_at,
     )
 
 
@@ -33,6 +55,9 @@ def run_view_to_wire(view: RunView) -> operations_pb2.RunView:
         end_reason=view.end_reason,
         model=None if view.model is None else blob_ref_to_wire(view.model),
         deadline=view.deadline,
+        quorum=view.quorum,
+        opened_at=view.opened_at,
+        eta_seconds=view.eta_seconds,
     )
 
 
@@ -49,7 +74,51 @@ def run_view_from_wire(message: operations_pb2.RunView) -> RunView:
         end_reason=message.end_reason,
         model=blob_ref_from_wire(message.model) if message.HasField("model") else None,
         deadline=message.deadline,
+        quorum=message.quorum,
+        opened_at=message.opened_at,
+        eta_seconds=message.eta_seconds,
     )
+
+
+def estimate_view_to_wire(view: EstimateView) -> operations_pb2.EstimateView:
+    return operations_pb2.EstimateView(
+        institution=view.institution,
+        verdict=view.verdict,
+        codes=view.codes,
+        seconds_per_round=view.seconds_per_round,
+        availability=view.availability,
+    )
+
+
+def estimate_view_from_wire(message: operations_pb2.EstimateView) -> EstimateView:
+    return EstimateView(
+        institution=message.institution,
+        verdict=message.verdict,
+        codes=tuple(message.codes),
+        seconds_per_round=message.seconds_per_round,
+        availability=tuple(message.availability),
+    )
+
+
+def log_line_to_wire(line: LogLine) -> operations_pb2.LogLine:
+    return operations_pb2.LogLine(
+        at=line.at, round=line.round, institution=line.institution, event=line.event, text=line.text
+    )
+
+
+def log_line_from_wire(message: operations_pb2.LogLine) -> LogLine:
+    return LogLine(message.at, message.round, message.institution, message.event, message.text)
+
+
+_STATUS_FIELDS = tuple(field.name for field in fields(CoordinatorStatus))
+
+
+def status_to_wire(status: CoordinatorStatus) -> operations_pb2.StatusResponse:
+    return operations_pb2.StatusResponse(**asdict(status))
+
+
+def status_from_wire(message: operations_pb2.StatusResponse) -> CoordinatorStatus:
+    return CoordinatorStatus(**{name: getattr(message, name) for name in _STATUS_FIELDS})
 
 
 def _participant_to_wire(view: ParticipantView) -> operations_pb2.ParticipantView:
@@ -64,6 +133,7 @@ def _participant_to_wire(view: ParticipantView) -> operations_pb2.ParticipantVie
         loss_fixed=view.loss_fixed,
         reasons=view.reasons,
         tokens_per_second=view.tokens_per_second,
+        available_at=view.available_at,
     )
 
 
@@ -79,6 +149,7 @@ def _participant_from_wire(message: operations_pb2.ParticipantView) -> Participa
         loss_fixed=message.loss_fixed if message.HasField("loss_fixed") else None,
         reasons=tuple(message.reasons),
         tokens_per_second=message.tokens_per_second,
+        available_at=message.available_at,
     )
 
 
@@ -137,6 +208,7 @@ def _refusal_to_wire(view: RefusalView) -> operations_pb2.RefusalView:
         round=view.round,
         code=view.code,
         attribution=view.attribution,
+        refused_sha256=view.refused_sha256,
     )
 
 
@@ -147,4 +219,5 @@ def _refusal_from_wire(message: operations_pb2.RefusalView) -> RefusalView:
         round=message.round,
         code=message.code,
         attribution=message.attribution,
+        refused_sha256=message.refused_sha256,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -10,12 +10,20 @@ from typing import Any, Protocol
 from common.clock import Clock
 from common.errors import RoleMissing, UnknownCertificate
 from common.identity.certificates import certificate_id, check_validity
-from common.statements.kinds import CertificateId
+from common.statements.kinds import CertificateId, Member, Role
 from coordinator.api.calls import Call, Caller
 from coordinator.api.limits import AddressLimiter, CallLimiter, peer_address
 from coordinator.ports import Members
 
+FOLLOW = "/llmasos.v1.Work/Follow"
 OPERATIONS = "/llmasos.v1.Operations/"
+READING = frozenset({"ListInstitutions", "ListRuns", "WatchRun", "RunLogs", "Status"})
+OPERATIONS_OF_ROLES: Mapping[Role, frozenset[str]] = {
+    "operator": READING | {"Invite", "Revoke", "StartRun", "ControlRun", "Inquire"},
+    "auditor": READING,
+    "viewer": READING,
+}
+"""Methods of Operations by role. A method in no row is nobody's: a test holds this table and the service together."""
 BLOB_STREAMS = frozenset({"/llmasos.v1.Blobs/Put", "/llmasos.v1.Blobs/Get"})
 
 
@@ -48,17 +56,33 @@ class WorkDoor:
         spiffe_id, pem = presented(context)
         check_validity(pem, now=self._clock.now(), what=f"The certificate of {spiffe_id}")
         certificate = _certificate_id(pem)
+        find = self._members.follower_by_certificate if method == FOLLOW else self._members.by_certificate
 
-        def member() -> Any:
-            return self._members.by_certificate(certificate.serial, certificate.spki_sha256, spiffe_id)
+        def member() -> Member:
+            return find(certificate.serial, certificate.spki_sha256, spiffe_id)
 
         caller = Caller(member=member(), still_active=member)
-        name, roles = caller.member.name, caller.member.roles
-        if method.startswith(OPERATIONS) and "operator" not in roles:
-            call = method.removeprefix(OPERATIONS)
-            raise RoleMissing(f"{name} has the roles {', '.join(roles) or 'none'}; {call} needs the role operator.")
-        leave = self._limiter.enter(name, "blob" if method in BLOB_STREAMS else "control")
+        leave = self._limiter.enter(caller.member.name, "blob" if method in BLOB_STREAMS else "control")
+        try:
+            if method.startswith(OPERATIONS):
+                check_role(caller.member, method.removeprefix(OPERATIONS))
+        except RoleMissing:
+            leave()
+            raise
         return Admitted(Call(context, self._clock, caller), leave)
+
+
+def check_role(member: Member, operation: str) -> None:
+    """
+    Raises:
+        RoleMissing: none of the member's roles has this method of Operations.
+    """
+    needed = [role for role, operations in OPERATIONS_OF_ROLES.items() if operation in operations]
+    if not set(needed) & set(member.roles):
+        raise RoleMissing(
+            f"{member.name} has the roles {', '.join(member.roles) or 'none'}; "
+            f"{operation} needs the role {' or '.join(needed) or 'operator'}."
+        )
 
 
 class EnrolmentDoor:
@@ -68,8 +92,8 @@ class EnrolmentDoor:
         self._limiter, self._clock = limiter, clock
 
     def admit(self, method: str, context: Any) -> Admitted:
-        self._limiter.admit(peer_address(context.peer()))
-        return Admitted(Call(context, self._clock, None), lambda: None)
+        leave = self._limiter.admit(peer_address(context.peer()))
+        return Admitted(Call(context, self._clock, None), leave)
 
 
 def presented(context: Any) -> tuple[str, bytes]:

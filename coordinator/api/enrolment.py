@@ -11,7 +11,13 @@ from common.wire.convert import diagnosis_to_wire
 from common.wire.messages import Diagnosis
 from common.wire.v1 import enrolment_pb2
 from coordinator.api.calls import Call
-from coordinator.api.convert import certificate_pem_from_wire, enrolled_to_wire, enrolment_offer_from_wire
+from coordinator.api.convert import (
+    certificate_pem_from_wire,
+    enrolled_to_wire,
+    enrolment_offer_from_wire,
+    renewal_offer_from_wire,
+    renewed_to_wire,
+)
 from coordinator.ports import Desk, Members
 
 
@@ -23,6 +29,9 @@ class EnrolmentServicer:
 
     def Enrol(self, request: enrolment_pb2.EnrolRequest, call: Call) -> enrolment_pb2.EnrolResponse:  # noqa: N802
         return enrolled_to_wire(self._desk.enrol(enrolment_offer_from_wire(request)))
+
+    def Renew(self, request: enrolment_pb2.RenewRequest, call: Call) -> enrolment_pb2.RenewResponse:  # noqa: N802
+        return renewed_to_wire(self._desk.renew(renewal_offer_from_wire(request)))
 
     def Diagnose(self, request: enrolment_pb2.DiagnoseRequest, call: Call) -> enrolment_pb2.DiagnoseResponse:  # noqa: N802
         return diagnosis_to_wire(diagnose(certificate_pem_from_wire(request), self._members, self._clock))

@@ -1,7 +1,7 @@
 """How much one caller may ask at once and a second: pure counting, with the clock as an argument.
 
 work listener        per institution: a token bucket for calls, slots for control calls, slots for blob streams
-enrolment listener   a token bucket per peer address, and one for all of them together
+enrolment listener   per peer address: a token bucket, slots for calls; and one bucket for all of them together
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from common.errors import TooManyRequests
 
 CallKind = Literal["control", "blob"]
 
+BUSY_STREAMS = 2
+"""Blob streams of one institution while most places are taken: a few who drip must not shut the others out."""
 _MOST_ADDRESSES = 4096
 _IPV6_SITE_BITS = 64
 
@@ -28,6 +30,7 @@ class WorkLimits:
 
     control_calls: int = 8
     blob_streams: int = 8
+    blob_streams_together: int = 32
     calls_per_second: float = 200.0
     calls_at_once: int = 400
 
@@ -38,6 +41,7 @@ class EnrolmentLimits:
 
     calls_per_second_per_address: float = 2.0
     calls_at_once_per_address: int = 40
+    calls_held_per_address: int = 8
     calls_per_second: float = 20.0
     calls_at_once: int = 200
 
@@ -67,6 +71,7 @@ class CallLimiter:
         self._limits, self._clock = limits, clock
         self._lock = threading.Lock()
         self._held: Counter[tuple[str, CallKind]] = Counter()
+        self._streams = 0
         self._buckets: dict[str, TokenBucket] = {}
 
     def enter(self, institution: str, kind: CallKind) -> Callable[[], None]:
@@ -75,8 +80,8 @@ class CallLimiter:
         Raises:
             TooManyRequests: a limit of this institution is reached; nothing was counted in.
         """
-        most = self._limits.blob_streams if kind == "blob" else self._limits.control_calls
         with self._lock:
+            most = self._most(kind)
             if not self._bucket(institution).take():
                 raise TooManyRequests(
                     f"Institution {institution}: expected at most {self._limits.calls_per_second:g} calls a second, got more."
@@ -87,7 +92,16 @@ class CallLimiter:
                     f"Institution {institution}: expected at most {most} {what} at once, got one more."
                 )
             self._held[institution, kind] += 1
+            self._streams += kind == "blob"
         return self._leave(institution, kind)
+
+    def _most(self, kind: CallKind) -> int:
+        """How many calls of that kind one institution may hold now."""
+        limits = self._limits
+        if kind == "control":
+            return limits.control_calls
+        busy = 4 * self._streams >= 3 * limits.blob_streams_together
+        return min(limits.blob_streams, BUSY_STREAMS) if busy else limits.blob_streams
 
     def _leave(self, institution: str, kind: CallKind) -> Callable[[], None]:
         left = False
@@ -98,6 +112,7 @@ class CallLimiter:
                 if not left:
                     left = True
                     self._held[institution, kind] -= 1
+                    self._streams -= kind == "blob"
 
         return leave
 
@@ -118,11 +133,13 @@ class AddressLimiter:
         self._lock = threading.Lock()
         self._all = TokenBucket(per_second=limits.calls_per_second, at_once=limits.calls_at_once, clock=clock)
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._held: Counter[str] = Counter()
 
-    def admit(self, address: str) -> None:
-        """
+    def admit(self, address: str) -> Callable[[], None]:
+        """Counts a call in; the result counts it out again, once however often it is called.
+
         Raises:
-            TooManyRequests: this address, or all together, called too often.
+            TooManyRequests: this address, or all together, called too often, or this address holds too many calls.
         """
         with self._lock:
             if not self._bucket(address).take():
@@ -132,6 +149,25 @@ class AddressLimiter:
                 raise TooManyRequests(
                     "The enrolment listener is busy: more calls a second than it takes from everybody."
                 )
+            held = self._limits.calls_held_per_address
+            if self._held[address] >= held:
+                raise TooManyRequests(f"Address {address}: expected at most {held} calls at once, got one more.")
+            self._held[address] += 1
+        return self._leave(address)
+
+    def _leave(self, address: str) -> Callable[[], None]:
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            with self._lock:
+                if not left:
+                    left = True
+                    self._held[address] -= 1
+                    if not self._held[address]:
+                        del self._held[address]  # only who calls now is remembered
+
+        return leave
 
     def _bucket(self, address: str) -> TokenBucket:
         if address not in self._buckets:

@@ -8,19 +8,28 @@ from common.wire.v1 import operations_pb2
 from coordinator.api.calls import Call
 from coordinator.api.convert import (
     control_from_wire,
+    inquire_from_wire,
     invite_from_wire,
+    logs_from_wire,
     plan_json_from_wire,
+    revoke_from_wire,
     run_prefix_from_wire,
 )
-from coordinator.api.convert_views import institution_to_wire, run_view_to_wire
-from coordinator.ports import Desk, Views
+from coordinator.api.convert_views import (
+    estimate_view_to_wire,
+    institution_to_wire,
+    log_line_to_wire,
+    run_view_to_wire,
+    status_to_wire,
+)
+from coordinator.ports import Desk, Inquiries, Views
 
 
 class OperationsServicer:
     """The Operations service, docs/protocol.md#transport."""
 
-    def __init__(self, desk: Desk, views: Views) -> None:
-        self._desk, self._views = desk, views
+    def __init__(self, desk: Desk, views: Views, inquiries: Inquiries) -> None:
+        self._desk, self._views, self._inquiries = desk, views, inquiries
 
     def Invite(self, request: operations_pb2.InviteRequest, call: Call) -> operations_pb2.InviteResponse:  # noqa: N802
         institution, hours, roles = invite_from_wire(request)
@@ -48,3 +57,23 @@ class OperationsServicer:
     def ControlRun(self, request: operations_pb2.ControlRunRequest, call: Call) -> operations_pb2.ControlRunResponse:  # noqa: N802
         run, action, reason = control_from_wire(request)
         return operations_pb2.ControlRunResponse(index=self._desk.control_run(run, action, reason))
+
+    def Revoke(self, request: operations_pb2.RevokeRequest, call: Call) -> operations_pb2.RevokeResponse:  # noqa: N802
+        institution, reason = revoke_from_wire(request)
+        return operations_pb2.RevokeResponse(index=self._desk.revoke(institution, reason))
+
+    def Inquire(self, request: operations_pb2.InquireRequest, call: Call) -> operations_pb2.InquireResponse:  # noqa: N802
+        plan_json, wait_seconds = inquire_from_wire(request)
+        estimates = self._inquiries.ask(plan_json, wait_seconds)
+        return operations_pb2.InquireResponse(estimates=[estimate_view_to_wire(view) for view in estimates])
+
+    def RunLogs(self, request: operations_pb2.RunLogsRequest, call: Call) -> Iterator[operations_pb2.LogLine]:  # noqa: N802
+        run, institution, follow = logs_from_wire(request)
+        for line in self._views.logs(run, institution, follow=follow):
+            if line is not None:
+                yield log_line_to_wire(line)
+            elif not call.is_active():
+                return
+
+    def Status(self, request: operations_pb2.StatusRequest, call: Call) -> operations_pb2.StatusResponse:  # noqa: N802
+        return status_to_wire(self._views.status())

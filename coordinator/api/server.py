@@ -1,7 +1,7 @@
 """The coordinator's two listeners, because gRPC has no optional client certificate: mutual TLS, and server TLS only.
 
 work        ┬ Work, Operations          pool `control`
-            ├ Follow, WatchRun          pool `waiting`: long polls sleep in threads of their own
+            ├ Follow, WatchRun, …       pool `waiting`: long polls sleep in threads of their own
             └ Blobs                     pool `blobs`: idle uploads never keep a control call from its thread
 enrolment   ─ Enrolment                 pool `enrolment`
 """
@@ -18,9 +18,16 @@ import grpc
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
 from common.errors import PortInUse
-from common.wire.channel import enrolment_server_credentials, server_options, split_address, work_server_credentials
+from common.wire.channel import (
+    TlsSource,
+    enrolment_server_credentials,
+    server_options,
+    split_address,
+    work_server_credentials,
+)
 from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
 from coordinator.api.blobs import BlobsServicer
+from coordinator.api.call_log import CallLog
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
 from coordinator.api.doors import EnrolmentDoor, WorkDoor
 from coordinator.api.enrolment import EnrolmentServicer
@@ -29,7 +36,7 @@ from coordinator.api.interceptor import Interceptor
 from coordinator.api.limits import AddressLimiter, CallLimiter, EnrolmentLimits, WorkLimits
 from coordinator.api.operations import OperationsServicer
 from coordinator.api.work import WorkServicer
-from coordinator.ports import Access, Board, BytesMoved, Desk, LedgerReader, Members, Views
+from coordinator.ports import Access, Board, BytesMoved, Desk, Inquiries, LedgerReader, Members, Refusals, Views
 
 CONTROL_THREADS = 64
 WAITING_THREADS = 256
@@ -37,7 +44,8 @@ BLOB_THREADS = 32
 ENROLMENT_THREADS = 32
 ENROLMENT_IDLE_SECONDS = 5.0
 """A stranger who opens calls and sends nothing holds fewer threads than there are, at the rate that one address has."""
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
+"""Whoever is revoked gets no byte a second later."""
 _MOST_CALLS = 4096
 
 
@@ -51,17 +59,10 @@ class Ports:
     board: Board
     access: Access
     views: Views
+    inquiries: Inquiries
+    refusals: Refusals
     moved: BytesMoved
     store: FolderBlobStore
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTls:
-    """The coordinator's certificate and key, and the CA whose clients it takes; PEM."""
-
-    key_pem: bytes = field(repr=False)
-    certificate_pem: bytes
-    ca_pem: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,11 @@ class Addresses:
 class Listeners:
     """Both servers and the sweep over their calls."""
 
-    def __init__(self, settings: ListenerSettings, tls: ServerTls, ports: Ports, clock: Clock) -> None:
+    def __init__(self, settings: ListenerSettings, tls: TlsSource, ports: Ports, clock: Clock) -> None:
         self._settings, self._tls, self._ports, self._clock = settings, tls, ports, clock
         self._open_calls = OpenCalls(settings.idle_seconds)
         self._strangers = OpenCalls(min(settings.idle_seconds, ENROLMENT_IDLE_SECONDS))
+        self._call_log = CallLog(clock)
         self._stopping = threading.Event()
         self._pools: list[ThreadPoolExecutor] = []
         self._servers: list[Any] = []
@@ -103,11 +105,11 @@ class Listeners:
             PortInUse: an address is taken or not this machine's; nothing listens then.
             UsageError: an address is not host:port.
         """
-        tls, settings = self._tls, self._settings
+        settings = self._settings
         work, enrolment = self._work_server(), self._enrolment_server()
         self._servers = [work, enrolment]
-        mutual = work_server_credentials(tls.key_pem, tls.certificate_pem, tls.ca_pem)
-        open_door = enrolment_server_credentials(tls.key_pem, tls.certificate_pem)
+        mutual = work_server_credentials(self._tls)
+        open_door = enrolment_server_credentials(self._tls)
         try:
             addresses = Addresses(
                 work=_bind(work, settings.work_address, mutual, "work"),
@@ -131,8 +133,13 @@ class Listeners:
         if self._sweeper.is_alive():
             self._sweeper.join()
 
+    @property
+    def open_calls(self) -> int:
+        """Calls in progress on both listeners."""
+        return len(self._open_calls) + len(self._strangers)
+
     def sweep(self) -> int:
-        """Ends calls of revoked members and idle streams now; how many. Otherwise it happens each second."""
+        """Ends calls of revoked members and idle streams now; how many. Otherwise it happens each SWEEP_SECONDS."""
         return self._open_calls.sweep() + self._strangers.sweep()
 
     def _sweep(self) -> None:
@@ -146,20 +153,28 @@ class Listeners:
             "/llmasos.v1.Blobs/": blobs,
             "/llmasos.v1.Work/Follow": waiting,
             "/llmasos.v1.Operations/WatchRun": waiting,
+            "/llmasos.v1.Operations/RunLogs": waiting,
+            "/llmasos.v1.Operations/Inquire": waiting,
         }
         door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock)
-        server = self._server(Interceptor(door, self._open_calls, pools), self._pool("api-control", CONTROL_THREADS))
+        interceptor = Interceptor(door, self._open_calls, pools, ports.refusals, self._call_log)
+        server = self._server(interceptor, self._pool("api-control", CONTROL_THREADS))
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
-        work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(ports.ledger, ports.desk, ports.board), server)
+        work_pb2_grpc.add_WorkServicer_to_server(
+            WorkServicer(ports.ledger, ports.desk, ports.board, ports.inquiries), server
+        )
         blobs_pb2_grpc.add_BlobsServicer_to_server(
             BlobsServicer(ports.store, ports.access, ports.moved, intake), server
         )
-        operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(ports.desk, ports.views), server)
+        operations_pb2_grpc.add_OperationsServicer_to_server(
+            OperationsServicer(ports.desk, ports.views, ports.inquiries), server
+        )
         return server
 
     def _enrolment_server(self) -> Any:
         door = EnrolmentDoor(AddressLimiter(self._settings.enrolment_limits, self._clock), self._clock)
-        server = self._server(Interceptor(door, self._strangers, {}), self._pool("api-enrolment", ENROLMENT_THREADS))
+        interceptor = Interceptor(door, self._strangers, {}, self._ports.refusals, self._call_log)
+        server = self._server(interceptor, self._pool("api-enrolment", ENROLMENT_THREADS))
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
         return server

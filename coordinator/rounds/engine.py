@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -38,7 +38,16 @@ from coordinator.rounds.phases import (
     next_step,
     seal_reason,
 )
-from coordinator.rounds.ports import Aggregator, Chronicle, Leases, Measurements, Step, Steps
+from coordinator.rounds.ports import (
+    Aggregator,
+    Chronicle,
+    Departures,
+    Leases,
+    Measurements,
+    NoDepartures,
+    Step,
+    Steps,
+)
 
 log = get_logger(__name__)
 
@@ -58,6 +67,7 @@ class EnginePorts:
     measurements: Measurements
     steps: Steps
     clock: Clock
+    departures: Departures = field(default_factory=NoDepartures)
 
 
 class Engine:
@@ -105,6 +115,7 @@ class Engine:
 
     def advance_all(self) -> None:
         """One pass over all active runs; a run that fails by our fault is logged and tried again at the next tick."""
+        self._let_go()
         for record in self._chronicle.state.active_runs:
             state = self.state_of(record)
             try:
@@ -112,6 +123,13 @@ class Engine:
                     state = after
             except LLMasOSError as err:
                 log.error("run stalled", extra={"run": record.run, "code": err.code, "error": err.message})
+        self._let_go()  # a round that was closed just now may have been the last to need a delta of somebody who left
+
+    def _let_go(self) -> None:
+        try:
+            self._ports.departures.settle()
+        except LLMasOSError as err:
+            log.error("departure stalled", extra={"code": err.code, "error": err.message})
 
     # --- the protocol ------------------------------------------------------------------------------------------------
 
@@ -173,7 +191,8 @@ class Engine:
         record, current = state.record, _open_round(state)
         quorum = record.statement.plan.quorum if current.opened.task == "train" else 0
         lapsed = self._ports.leases.lapsed(record.run, current.number, current.opened.cohort)
-        reason = seal_reason(current, quorum, self._ports.clock.now(), lapsed)
+        gone = set(current.opened.cohort) - self._chronicle.state.active_names
+        reason = seal_reason(current, quorum, self._ports.clock.now(), lapsed, gone)
         if reason is None:
             return state
         self._chronicle.seal(current.place.digest, reason)
@@ -234,7 +253,16 @@ class Engine:
             outputs=outputs,
         )
         self._chronicle.append(closed, current.place)
-        log.info(f"round {outcome}", extra={"run": record.run, "round": current.number, "inputs": len(inputs)})
+        log.info(
+            "round closed",
+            extra={
+                "run": record.run,
+                "round": current.number,
+                "outcome": outcome,
+                "reason": reason,
+                "inputs": len(inputs),
+            },
+        )
         self._ports.aggregator.expire(self._chronicle.state)
         return self._after(Step.ROUND_CLOSED, record.run)
 

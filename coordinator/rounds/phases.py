@@ -12,7 +12,7 @@ in the same phase.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -158,14 +158,17 @@ def answers_suffice(record: RunRecord, trainers: Sequence[str], now: datetime, a
     return None
 
 
-def seal_reason(current: RoundRecord, quorum: int, now: datetime, lapsed: Sequence[str]) -> str | None:
+def seal_reason(
+    current: RoundRecord, quorum: int, now: datetime, lapsed: Sequence[str], gone: Collection[str] = ()
+) -> str | None:
     """Why the open round takes nothing more: everyone is in, the deadline passed, or only the silent are missing.
 
     Args:
         quorum: contributions with which the round may go on without members whose lease lapsed.
         lapsed: members of the cohort that have not reported for a lease.
+        gone: members of the cohort that left or were revoked: nothing more comes of them.
     """
-    missing = current.missing
+    missing = [name for name in current.missing if name not in gone]
     if not missing:
         return "all-contributed"
     if now >= deadline(current):
@@ -178,3 +181,42 @@ def seal_reason(current: RoundRecord, quorum: int, now: datetime, lapsed: Sequen
 def deadline(current: RoundRecord) -> datetime:
     """When the round's last stage ends."""
     return parse_rfc3339(current.opened.stages[-1].deadline)
+
+
+def need_not_wait(back_at: datetime | None, until: datetime) -> bool:
+    """Whether a member that is away until `back_at` cannot be back before the deadline `until`."""
+    return back_at is not None and back_at >= until
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What is known of how fast a run goes.
+
+    Args:
+        closed_seconds: of each closed training round.
+        open_seconds: since the open round was opened; None where none is open.
+        done: share of the open round's steps that the slowest working member did, 0 to 1; 0 where nothing is known.
+    """
+
+    closed_seconds: Sequence[float] = ()
+    open_seconds: float | None = None
+    done: float = 0.0
+
+
+def eta_seconds(rounds_left: int, pace: Pace) -> float:
+    """Seconds until a run's planned end by its rounds so far: medians of closed rounds, and steps in the open one.
+
+    Args:
+        rounds_left: training rounds that are still to be committed, the open one included.
+
+    Returns:
+        0 where nothing is known yet, or nothing is left. The evaluation at the end is not counted.
+    """
+    if rounds_left <= 0:
+        return 0.0
+    typical = median(pace.closed_seconds) if pace.closed_seconds else 0.0
+    if pace.open_seconds is None:
+        return rounds_left * typical
+    by_steps = pace.open_seconds / pace.done if pace.done > 0 else 0.0
+    rest = max(0.0, (by_steps or typical) - pace.open_seconds)
+    return rest + (rounds_left - 1) * (typical or by_steps)

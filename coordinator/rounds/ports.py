@@ -76,6 +76,25 @@ class Measurements(Protocol):
     def evaluations(self, run: str) -> Evaluations: ...
 
 
+class Departures(Protocol):
+    """Institutions that leave."""
+
+    def settle(self) -> None:
+        """Carry out what is due to those who signed their leave; calling it again changes nothing.
+
+        Raises:
+            LLMasOSError: what is missing is done at the next call.
+        """
+        ...
+
+
+class NoDepartures:
+    """Nobody leaves: for an engine alone, in tests."""
+
+    def settle(self) -> None:
+        pass
+
+
 class Steps(Protocol):
     """Told after each durable step; tests end the process here."""
 

@@ -7,7 +7,7 @@ for its dialects and pooling; there is no object mapping, rows are small frozen 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,10 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from common.errors import StorageFailure
+from common.identity.certificates import certificate_id
 from coordinator.store import tables
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Envelopes in memory at once: a thousand of the largest would be a gigabyte."""
+MAX_PARAMETERS = 900
+"""Values in one query; SQLite took 999 at most before 3.32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,15 @@ class InvitationRow:
     roster_index: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRow:
+    serial: str
+    institution: str
+    pem: bytes
+    roster_index: int
+    replaces: str | None = None
+
+
 def file_url(path: Path) -> str:
     """The URL of a SQLite file."""
     return f"sqlite:///{path}"
@@ -73,7 +85,7 @@ class Database:
         url: `sqlite:///…` for a file, `sqlite://` for memory.
 
     Raises:
-        StorageFailure: the database cannot be opened, or was made by another schema version.
+        StorageFailure: the database cannot be opened, or was made by a later schema version.
     """
 
     def __init__(self, url: str) -> None:
@@ -134,12 +146,30 @@ class Database:
         query = select(tables.metrics).where(tables.metrics.c.run == run)
         return {row.contribution: MetricsRow(*row) for row in self._rows(query)}
 
+    def metrics_of(self, contributions: Sequence[str]) -> dict[str, MetricsRow]:
+        """Metrics of these contributions, by digest."""
+        found: dict[str, MetricsRow] = {}
+        for first in range(0, len(contributions), MAX_PARAMETERS):
+            some = contributions[first : first + MAX_PARAMETERS]
+            rows = self._rows(select(tables.metrics).where(tables.metrics.c.contribution.in_(some)))
+            found |= {row.contribution: MetricsRow(*row) for row in rows}
+        return found
+
     def invitation(self, invitation_id: str) -> InvitationRow | None:
         rows = self._rows(select(tables.invitations).where(tables.invitations.c.id == invitation_id))
         return InvitationRow(*rows[0]) if rows else None
 
     def invitations(self) -> list[InvitationRow]:
         return [InvitationRow(*row) for row in self._rows(select(tables.invitations).order_by(tables.invitations.c.id))]
+
+    def certificate(self, serial: str) -> CertificateRow | None:
+        """A certificate that was issued to a member."""
+        rows = self._rows(select(tables.certificates).where(tables.certificates.c.serial == serial))
+        return CertificateRow(*rows[0]) if rows else None
+
+    def certificates(self) -> dict[str, CertificateRow]:
+        """All that were issued to members, by serial."""
+        return {row.serial: CertificateRow(*row) for row in self._rows(select(tables.certificates))}
 
 
 class Transaction:
@@ -149,15 +179,32 @@ class Transaction:
         self._connection = connection
 
     def check_schema(self) -> None:
+        """Make what is not there, and bring an older database up to date.
+
+        Raises:
+            StorageFailure: a later release made it.
+        """
         tables.metadata.create_all(self._connection)
         found = self._connection.execute(select(tables.schema.c.version)).scalar_one_or_none()
         if found is None:
             self._connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
-        elif found != tables.SCHEMA_VERSION:
+            return
+        if found > tables.SCHEMA_VERSION:
             raise StorageFailure(
-                f"The state database has schema version {found}, expected {tables.SCHEMA_VERSION}.",
+                f"The state database has schema version {found}, expected at most {tables.SCHEMA_VERSION}.",
                 "Start the release that made it, or restore a backup.",
             )
+        if found < 2:
+            self._certificates_of_invitations()
+        if found < tables.SCHEMA_VERSION:
+            self._connection.execute(update(tables.schema).values(version=tables.SCHEMA_VERSION))
+
+    def _certificates_of_invitations(self) -> None:
+        """From version 1: what was issued stood only in the invitation that was redeemed for it."""
+        redeemed = select(tables.invitations).where(tables.invitations.c.certificate_pem.is_not(None))
+        for row in self._connection.execute(redeemed).all():
+            serial = certificate_id(row.certificate_pem).serial
+            self.keep_certificate(CertificateRow(serial, row.institution, row.certificate_pem, row.roster_index))
 
     def append(self, row: LedgerRow) -> None:
         """One more ledger row; its index must be the ledger's size (the primary key refuses a second one)."""
@@ -181,11 +228,7 @@ class Transaction:
 
     def invite(self, row: InvitationRow) -> None:
         """A new invitation; open ones of the same institution are withdrawn."""
-        self._connection.execute(
-            delete(tables.invitations).where(
-                tables.invitations.c.institution == row.institution, tables.invitations.c.redeemed_by.is_(None)
-            )
-        )
+        self.withdraw(row.institution)
         self._connection.execute(
             insert(tables.invitations).values(
                 id=row.id,
@@ -193,6 +236,22 @@ class Transaction:
                 roles=row.roles,
                 secret_sha256=row.secret_sha256,
                 expires_at=row.expires_at,
+            )
+        )
+
+    def withdraw(self, institution: str) -> int:
+        """Withdraw the open invitations of an institution; how many there were."""
+        open_ones = (tables.invitations.c.institution == institution, tables.invitations.c.redeemed_by.is_(None))
+        return self._connection.execute(delete(tables.invitations).where(*open_ones)).rowcount
+
+    def keep_certificate(self, row: CertificateRow) -> None:
+        self._connection.execute(
+            insert(tables.certificates).values(
+                serial=row.serial,
+                institution=row.institution,
+                pem=row.pem,
+                roster_index=row.roster_index,
+                replaces=row.replaces,
             )
         )
 

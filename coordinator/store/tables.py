@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, UniqueConstraint
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: certificates. `Transaction.check_schema` brings an older database up to date, in place."""
 
 metadata = MetaData()
 
@@ -54,3 +55,15 @@ invitations = Table(
     UniqueConstraint("secret_sha256"),
 )
 """`redeemed_by` is a digest of the keys that redeemed it: the same keys get the same certificate again, others are refused."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),
+    Column("institution", String(63), nullable=False, index=True),
+    Column("pem", LargeBinary, nullable=False),
+    Column("roster_index", Integer, nullable=False),
+    Column("replaces", String(40), nullable=True),
+)
+"""What was issued to members, and the ledger index of the roster that named it first. `replaces` is the serial that a renewal
+named: the same renewal asked again gets the same certificate."""

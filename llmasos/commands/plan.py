@@ -88,6 +88,32 @@ def prepare(
     terminal.result(human, data=data, quiet=str(folder))
 
 
+@app.command()
+def measure(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `plan prepare` made.", show_default=False)],
+    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Steps to time, after one to warm up.")] = 3,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=1024, help="CPU threads, as worker.threads of a participant.")
+    ] = 1,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Train a few steps on random tokens: seconds a step, tokens a second, memory. Nothing is kept."""
+    terminal = Terminal(output)
+    terminal.progress(f"training {steps + 1} steps of {prepared}")
+    from llmasos.measuring import measure_plan  # lazily: needs torch
+
+    measured = measure_plan(prepared, steps=steps, threads=threads)
+    human = (
+        f"device      {measured.device}, {threads} {'thread' if threads == 1 else 'threads'}\n"
+        f"a step      {measured.seconds_per_step:.3f} s ({measured.tokens_per_second:,.0f} tokens/s)\n"
+        f"a round     {measured.seconds_per_round:,.1f} s of training\n"
+        f"memory      {measured.peak_memory_bytes / 1e6:,.0f} MB at most"
+    )
+    if measured.peak_device_bytes:
+        human += f", and {measured.peak_device_bytes / 1e6:,.0f} MB of the GPU's"
+    terminal.result(human, data=dataclasses.asdict(measured), quiet=f"{measured.seconds_per_step:.6f}")
+
+
 def overrides(settings: list[str] | None) -> dict[str, object]:
     """`["local.steps=50"]` as overrides for `load_plan`; values are read as YAML.
 

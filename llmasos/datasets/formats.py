@@ -4,6 +4,9 @@
     .jsonl           each line is a JSON object, the named column one document
     .csv             each record is a document, the first record names the columns
 
+A record may also say whose text it is: its unit, a patient for instance. Units are compared as text, trimmed and in Unicode's
+composed form, whole numbers without a fraction: 4711, 4711.0 and " 4711 " are one unit, in whatever format they stand.
+
 To add a format: one function here, one line in READERS. No message carries any of the text, nor a name of a field that was
 found: in a file without a header those would be data.
 """
@@ -13,7 +16,11 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +31,9 @@ MAX_FIELD_CHARACTERS = 2**30
 """Python's csv refuses fields above 131,072 characters unless told otherwise; a document may be a book."""
 
 READABLE = "The user that this program runs as must be able to read the whole folder."
+
+_WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
+"""What a table program makes of whole numbers when one of them is absent."""
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -36,53 +46,89 @@ _BYTE_ORDER_MARKS = (
 Place = str
 """Where in its file a document stands: empty, or the number of its line."""
 
-Reader = Callable[[Path, str], Iterator[tuple[Place, str]]]
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which fields of .jsonl and .csv records are read; `unit` None: records name no unit."""
+
+    text: str = DEFAULT_COLUMN
+    unit: str | None = None
 
 
-def read_whole(path: Path, column: str) -> Iterator[tuple[Place, str]]:
-    """The file as one document; `column` means nothing here."""
-    del column
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document as it stands in its file; `unit` is None where none is asked for, or the record names none."""
+
+    place: Place
+    text: str
+    unit: str | None = None
+
+
+Reader = Callable[[Path, Columns], Iterator[Record]]
+
+
+def read_whole(path: Path, columns: Columns) -> Iterator[Record]:
+    """The file as one document; `columns` mean nothing here, so it names no unit."""
+    del columns
     with _open(path, newline=None) as file:
-        yield "", file.read()
+        yield Record("", file.read())
 
 
-def read_jsonl(path: Path, column: str) -> Iterator[tuple[Place, str]]:
-    """Field `column` of each line's object; empty lines and null fields are passed over.
+def read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
+    """The text column of each line's object; empty lines and null texts are passed over.
 
     Raises:
-        UnreadableData: a line is not a JSON object, lacks the column, or holds something other than text there.
+        UnreadableData: a line is not a JSON object, lacks the column, or holds something other than text there; its unit is
+            neither text nor a number.
     """
     with _open(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            text = _field(_json_object(line, path, number), column, path, number)
+            record = _json_object(line, path, number)
+            text = _text(record, columns.text, path, number)
             if text is not None:
-                yield str(number), text
+                yield Record(str(number), text, _json_unit(record, columns.unit, path, number))
 
 
-def read_csv(path: Path, column: str) -> Iterator[tuple[Place, str]]:
-    """Field `column` of each record after the header.
+def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
+    """The text column of each record after the header.
 
     Raises:
-        UnreadableData: the header lacks the column, a record ends before it, or the quoting is broken.
+        UnreadableData: the header lacks a column, a record ends before the text, or the quoting is broken. Where units are
+            read, also: a header with two columns of that name, or a record with more fields than the header, since a comma
+            without quotes would give it another's unit.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
     with _open(path, newline="") as file:
-        rows = csv.DictReader(file)
+        # Strict: a quote that is never closed would make one document of all records after it.
+        rows = csv.DictReader(file, strict=True)
         try:
             if rows.fieldnames is None:
                 return
-            if column not in rows.fieldnames:
-                raise _no_column(path, 1, column)
+            _check_header(rows.fieldnames, columns, path)
             for row in rows:
-                text = row[column]
+                place = f"{path}:{rows.line_num}"
+                text = row[columns.text]
                 if text is None:
-                    raise UnreadableData(f"{path}:{rows.line_num} ends before column {column!r}.")
-                yield str(rows.line_num), text
+                    raise UnreadableData(f"{place} ends before column {columns.text!r}.")
+                if columns.unit is not None and row.get(None) is not None:
+                    raise UnreadableData(
+                        f"{place} has more fields than the header.", "Put texts with commas in quotes."
+                    )
+                yield Record(str(rows.line_num), text, unit_of(row[columns.unit]) if columns.unit else None)
         except csv.Error:
             # Without its cause: the message may quote the field.
             raise UnreadableData(f"{path}:{rows.reader.line_num} is not a CSV record.") from None
+
+
+def unit_of(value: str | float | None) -> str | None:
+    """What a field says about whose text it is; None where it is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    text = _WHOLE_NUMBER.sub(r"\1", text)
+    return text.encode("utf-8", "replace").decode() or None
 
 
 READERS: Mapping[str, Reader] = {
@@ -105,19 +151,37 @@ def _json_object(line: str, path: Path, number: int) -> dict[str, object]:
     return value
 
 
-def _field(record: dict[str, object], column: str, path: Path, number: int) -> str | None:
+def _text(record: dict[str, object], column: str, path: Path, number: int) -> str | None:
     if column not in record:
-        raise _no_column(path, number, column)
+        raise _no_column(path, number, column, _TEXT_FIX)
     value = record[column]
     if value is not None and not isinstance(value, str):
         raise UnreadableData(f"{path}:{number} holds something other than text in column {column!r}.")
     return value
 
 
-def _no_column(path: Path, number: int, column: str) -> UnreadableData:
-    return UnreadableData(
-        f"{path}:{number} has no column {column!r}.", "Name the column that holds the text: --text-column."
-    )
+def _json_unit(record: dict[str, object], column: str | None, path: Path, number: int) -> str | None:
+    value = record.get(column) if column is not None else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise UnreadableData(f"{path}:{number} holds something other than text or a number in column {column!r}.")
+    return unit_of(value)
+
+
+def _check_header(names: Sequence[str], columns: Columns, path: Path) -> None:
+    if columns.text not in names:
+        raise _no_column(path, 1, columns.text, _TEXT_FIX)
+    if columns.unit is not None and columns.unit not in names:
+        raise _no_column(path, 1, columns.unit, _UNIT_FIX)
+    if columns.unit is not None and names.count(columns.unit) > 1:
+        raise UnreadableData(f"{path}:1 has {names.count(columns.unit)} columns {columns.unit!r}.")
+
+
+_TEXT_FIX = "Name the column that holds the text: --text-column."
+_UNIT_FIX = "Name the column that says whose text it is: --unit-field."
+
+
+def _no_column(path: Path, number: int, column: str, fix: str) -> UnreadableData:
+    return UnreadableData(f"{path}:{number} has no column {column!r}.", fix)
 
 
 def _open(path: Path, *, newline: str | None) -> TextIO:

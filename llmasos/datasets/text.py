@@ -1,9 +1,10 @@
 """A folder of text as documents, and their split into training and held-out.
 
-    documents = read_documents(Path("/data/notes"), text_column="note")
+    documents = read_documents(Path("/data/notes"), text_column="note", unit_field="patient_id")
     train, held_out = split_documents(documents, 0.1, seed=plan.seed, source="/data/notes")
 
-Order and split depend on names and content alone: not on the file system, not on when a file was written.
+Order and split depend on names and content alone: not on the file system, not on when a file was written. A unit, such as a
+patient, is never divided: all that belongs to it is on one side. Without a unit field each document is a unit of its own.
 """
 
 from __future__ import annotations
@@ -18,22 +19,29 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from common.errors import StorageFailure, TooLittleData, UsageError
-from llmasos.datasets.formats import DEFAULT_COLUMN, READABLE, READERS
+from common.errors import StorageFailure, TooLittleData, UnreadableData, UsageError
+from llmasos.datasets.formats import DEFAULT_COLUMN, READABLE, READERS, Columns, Record
 
 _SPLIT_CONTEXT = b"llmasos/v1/held-out\0"
+_UNIT_CONTEXT = b"llmasos/v1/held-out-unit\0"
 _RANKS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text, and a name for people: its path in the folder, with `:line` where a file holds several."""
+    """One text, and a name for people: its path in the folder, with `:line` where a file holds several.
+
+    `unit` says whose text it is, as llmasos.datasets.formats reads it; None: the document is a unit of its own.
+    """
 
     name: str
     text: str
+    unit: str | None = None
 
 
-def read_documents(folder: Path, *, text_column: str | None = None) -> Iterator[Document]:
+def read_documents(
+    folder: Path, *, text_column: str | None = None, unit_field: str | None = None
+) -> Iterator[Document]:
     """The documents of a folder (or of one file), by ascending bytes of their paths; documents without text are left out.
 
     Read are the formats of llmasos.datasets.formats, in subfolders too. Left out are hidden files and folders, and symbolic
@@ -42,53 +50,117 @@ def read_documents(folder: Path, *, text_column: str | None = None) -> Iterator[
 
     Args:
         text_column: the field of .jsonl and .csv files that holds the text; "text" by default.
+        unit_field: their field that says whose text it is; every document must then name its unit.
 
     Raises:
         UsageError: `folder` does not exist, or is a file of a format that is not read.
-        UnreadableData: a file breaks its format.
+        UnreadableData: a file breaks its format, or a document names no unit though `unit_field` is given.
         StorageFailure: a file cannot be read.
     """
-    column = text_column or DEFAULT_COLUMN
+    for found in survey(folder, text_column=text_column, unit_field=unit_field):
+        if isinstance(found, UnreadableData):
+            raise found
+        if isinstance(found, Document):
+            yield found
+
+
+def survey(
+    folder: Path, *, text_column: str | None = None, unit_field: str | None = None
+) -> Iterator[Path | Document | UnreadableData]:
+    """As `read_documents`, with what is wrong as values: so all of it can be told, not only the first.
+
+    Yields:
+        Each file's path and then its documents; an error where it breaks its format, which ends that file, and an error before
+        each document that should name a unit and does not.
+
+    Raises:
+        UsageError, StorageFailure: as `read_documents`.
+    """
+    columns = Columns(text_column or DEFAULT_COLUMN, unit_field)
     for path, name in _files(folder):
-        for place, text in READERS[path.suffix.lower()](path, column):
-            if text.strip():
-                yield Document(_clean(f"{name}:{place}" if place else name), _clean(text))
+        yield path
+        try:
+            for record in READERS[path.suffix.lower()](path, columns):
+                if not record.text.strip():
+                    continue
+                if unit_field is not None and record.unit is None:
+                    yield _without_unit(path, record, unit_field)
+                named = f"{name}:{record.place}" if record.place else name
+                yield Document(_clean(named), _clean(record.text), record.unit)
+        except UnreadableData as err:
+            yield err
+
+
+class Units:
+    """Units in the order in which they come, each with its place between training and held-out under one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed.to_bytes(8, "little")
+        self._ranks: dict[str | int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def add(self, document: Document) -> str | int:
+        """The key of the document's unit."""
+        key = len(self._ranks) if document.unit is None else document.unit
+        if key not in self._ranks:
+            context, content = (
+                (_SPLIT_CONTEXT, document.text) if document.unit is None else (_UNIT_CONTEXT, document.unit)
+            )
+            digest = hashlib.sha256(context + self._seed + content.encode()).digest()
+            self._ranks[key] = int.from_bytes(digest[:8], "big")
+        return key
+
+    def held_out(self, fraction: Fraction) -> set[str | int]:
+        """Keys of the units that are held out: at least one, and never all of two or more."""
+        ranks = self._ranks
+        found = {key for key, rank in ranks.items() if rank < fraction * _RANKS}
+        if not found and ranks:
+            return {min(ranks, key=ranks.__getitem__)}
+        if len(found) == len(ranks) > 1:
+            found.remove(max(ranks, key=ranks.__getitem__))
+        return found
 
 
 def split_documents(
     documents: Iterable[Document], held_out_fraction: Decimal | float, *, seed: int, source: str = "the data"
 ) -> tuple[list[Document], list[Document]]:
-    """Split into (train, held-out), each at least one document, both in the order given.
+    """Split into (train, held-out), each at least one document, both in the order given; no unit is on both sides.
 
-    A document is held out when SHA-256("llmasos/v1/held-out" ‖ 0x00 ‖ seed (8 bytes, little-endian) ‖ text), its first 8 bytes
-    read as a fraction of 2^64, is below `held_out_fraction`. So documents never change sides when others are added, and equal
-    documents are on the same side. Where that would leave a side empty, the document nearest to it goes there; a single
-    document is cut by lines, its end held out.
+    A unit is held out when SHA-256("llmasos/v1/held-out-unit" ‖ 0x00 ‖ seed (8 bytes, little-endian) ‖ unit), its first 8 bytes
+    read as a fraction of 2^64, is below `held_out_fraction`; for a document that is a unit of its own, it is
+    SHA-256("llmasos/v1/held-out" ‖ 0x00 ‖ seed ‖ text). So units never change sides when others are added, and equal documents
+    are on the same side. Where that would leave a side empty, the unit nearest to it goes there; a single document without a
+    unit is cut by lines, its end held out.
 
     Raises:
-        TooLittleData: no documents, or a single one of one character; names `source`.
+        TooLittleData: no documents, a single one of one character, or several of a single unit; names `source`.
     """
     fraction = Fraction(str(held_out_fraction))  # by its digits: 0.1 is a tenth
-    ranked = [(_rank(document.text, seed), document) for document in documents]
-    if not ranked:
+    units = Units(seed)
+    kept = [(units.add(document), document) for document in documents]
+    if not kept:
         raise TooLittleData(f"{source} holds no text: 0 documents, at least 1 is needed.")
-    if len(ranked) == 1:
-        return _cut(ranked[0][1], fraction, source)
-    ranks = [rank for rank, _ in ranked]
-    held_out = {index for index, rank in enumerate(ranks) if rank < fraction * _RANKS}
-    if not held_out:
-        held_out = {ranks.index(min(ranks))}
-    elif len(held_out) == len(ranked):
-        held_out.remove(ranks.index(max(ranks)))
+    if len(units) == 1:
+        only = kept[0][1]
+        if only.unit is None:
+            return _cut(only, fraction, source)
+        raise single_unit(source, len(kept))
+    held_out = units.held_out(fraction)
     return (
-        [document for index, (_, document) in enumerate(ranked) if index not in held_out],
-        [document for index, (_, document) in enumerate(ranked) if index in held_out],
+        [document for key, document in kept if key not in held_out],
+        [document for key, document in kept if key in held_out],
     )
 
 
-def _rank(text: str, seed: int) -> int:
-    digest = hashlib.sha256(_SPLIT_CONTEXT + seed.to_bytes(8, "little") + text.encode()).digest()
-    return int.from_bytes(digest[:8], "big")
+def single_unit(source: str, documents: int) -> TooLittleData:
+    """What is wrong with data of one unit alone."""
+    return TooLittleData(
+        f"{source} holds a single unit ({documents:,} documents), at least 2 are needed: "
+        "one is trained on, the other held out, and none is divided.",
+        "Add text of more units, or check that the unit field names the unit (a patient, not the clinic).",
+    )
 
 
 def _cut(document: Document, held_out_fraction: Fraction, source: str) -> tuple[list[Document], list[Document]]:
@@ -100,6 +172,19 @@ def _cut(document: Document, held_out_fraction: Fraction, source: str) -> tuple[
     at = min(max(int(len(pieces) * (1 - held_out_fraction)), 1), len(pieces) - 1)
     train, held_out = "".join(pieces[:at]), "".join(pieces[at:])
     return [Document(f"{document.name}#train", train)], [Document(f"{document.name}#held-out", held_out)]
+
+
+def _without_unit(path: Path, record: Record, unit_field: str) -> UnreadableData:
+    """Without its unit a document could stand on the other side than the rest of what belongs to it."""
+    if not record.place:
+        return UnreadableData(
+            f"{path} has no fields, so it names no unit in field {unit_field!r}.",
+            "Put files without fields in a data set of their own, or turn them into .jsonl records with that field.",
+        )
+    return UnreadableData(
+        f"{path}:{record.place} names no unit: field {unit_field!r} is absent or empty.",
+        "Fill the field in, or take the record out: a unit may not stand on both sides of the split.",
+    )
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -213,7 +213,7 @@ class Simulation:
             for institution in options.institutions:
                 show.stage(f"{institution.name} joins")
                 deployment.join(institution, threads=options.threads)
-                deployment.accept_quorum(institution.name, prepared.draft.plan.quorum)
+                deployment.accept_runs(institution.name, prepared.draft.plan)
                 deployment.start_participant(institution.name)
             show.stage("the run")
             run = deployment.start_run(prepared.folder)

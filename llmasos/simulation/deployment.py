@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from common.errors import OperationError, UsageError
+from common.plan.model import Plan
 from llmasos.simulation.layout import Layout
 from llmasos.simulation.processes import Child, Processes, failed
 
@@ -32,6 +33,12 @@ TRANSFER_SECONDS = 3600.0
 """For commands that move a whole model."""
 ANY_PORT = "127.0.0.1:0"
 SHIPPED_MIN_QUORUM = 3
+_WITHOUT_BUDGETS = {
+    "max_parameters": "10000000000",
+    "max_rounds": "1000000",
+    **dict.fromkeys(("gpu_hours", "cpu_hours", "memory_gb", "disk_gb", "traffic_gb"), "null"),
+}
+"""Lines of policy.yaml as somebody writes them who owns all the machines: here that is whoever simulates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +129,18 @@ class Deployment:
         log = self.layout.log(institution.name)
         self.processes.run(f"llmasos-participant join ({institution.name})", (*argv, *data), log=log)
 
-    def accept_quorum(self, name: str, quorum: int) -> None:
-        """Let the institution's policy take part in runs with a quorum below the shipped policy's, as its owner would."""
-        if quorum < SHIPPED_MIN_QUORUM:
-            policy = self.layout.participant(name) / "policy.yaml"
-            edit_line(policy, rf"min_quorum: {SHIPPED_MIN_QUORUM}", f"min_quorum: {quorum}")
+    def accept_runs(self, name: str, plan: Plan) -> None:
+        """Have the institution's policy accept runs of this plan without asking anybody, as its owner would write it."""
+        policy = self.layout.participant(name) / "policy.yaml"
+        lines = {"answer": "accept", **_WITHOUT_BUDGETS}
+        if plan.quorum < SHIPPED_MIN_QUORUM:
+            lines["min_quorum"] = str(plan.quorum)
+        if plan.metrics_visibility == "institution":
+            lines["metrics_visibility"] = plan.metrics_visibility
+        if plan.delta_audience:
+            lines["allow_delta_audience"] = json.dumps(plan.delta_audience)
+        for field, value in lines.items():
+            edit_line(policy, rf"\b{field}: (?:\[[^\]]*\]|\S+)", f"{field}: {value}")
 
     def start_participant(self, name: str) -> None:
         """The institution's daemon, in the foreground of a process of its own."""

@@ -1,7 +1,7 @@
-"""An institution's text as tokens on disk: read, split by document, encoded once.
+"""An institution's text as tokens on disk: read, split by unit, encoded once.
 
     TOKENS/
-        3f0c…/                     digest of the tokenizer, of how to split, and of the folders' listing
+        3f0c…/                     digest of the tokenizer, of how to read and split, and of the folders' listing
             train.tokens  held_out.tokens  facts.json
 
 A restarted worker finds its tokens again; changed text, another tokenizer or another split has another digest.
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import StorageFailure, TooLittleData
 from common.plan.model import Plan
+from llmasos.atomic import replacing
 from llmasos.datasets.text import Document, read_documents, split_documents
 from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
 from llmasos.tokenizers import load
@@ -39,10 +40,11 @@ _TRAIN, _HELD_OUT, _FACTS = "train.tokens", "held_out.tokens", "facts.json"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder of text. `text_column` names the field of .jsonl and .csv files."""
+    """A folder of text. `text_column` and `unit_field` name fields of .jsonl and .csv files: the text, and whose it is."""
 
     folder: Path
     text_column: str | None = None
+    unit_field: str | None = None
 
 
 class Facts(BaseModel):
@@ -139,15 +141,16 @@ def _make(folder: Path, sources: Sequence[Source], tokenizer_path: Path, plan: P
     )
     temporary = None
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+        _private(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))  # 0700, whatever the umask
         facts = Facts(
             documents=len(train) + len(held_out),
             train_tokens=write_tokens(train, tokenizer, temporary / _TRAIN),
             held_out_documents=len(held_out),
             held_out_tokens=write_tokens(held_out, tokenizer, temporary / _HELD_OUT),
         )
-        (temporary / _FACTS).write_text(facts.model_dump_json() + "\n")
+        with replacing(temporary / _FACTS) as file:
+            file.write(facts.model_dump_json().encode() + b"\n")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except OSError as err:
@@ -157,8 +160,16 @@ def _make(folder: Path, sources: Sequence[Source], tokenizer_path: Path, plan: P
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _private(folder: Path) -> None:
+    """Make it for its owner only, also where the umask would let others in or somebody else made it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
 def _documents(sources: Sequence[Source]) -> Iterator[Document]:
-    return chain.from_iterable(read_documents(one.folder, text_column=one.text_column) for one in sources)
+    return chain.from_iterable(
+        read_documents(one.folder, text_column=one.text_column, unit_field=one.unit_field) for one in sources
+    )
 
 
 def _check_enough(corpus: Corpus, sources: Sequence[Source]) -> None:
@@ -190,7 +201,9 @@ def _digest(sources: Sequence[Source], tokenizer_path: Path, plan: Plan) -> str:
         "tokenizer": tokenizer,
         "held_out_fraction": str(plan.evaluation.held_out_fraction.normalize()),
         "seed": plan.seed,
-        "sources": [[str(one.folder.resolve()), one.text_column, _listing(one.folder)] for one in sources],
+        "sources": [
+            [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder)] for one in sources
+        ],
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 

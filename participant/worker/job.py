@@ -8,19 +8,23 @@ JOB/
 
 from __future__ import annotations
 
+import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
 from pydantic import ValidationError
 
-from common.errors import MalformedMessage, StorageFailure, WrongTensors
+from common.errors import MalformedMessage, StorageFailure, TooLittleData, WrongTensors
 from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import build_model, manifest_of
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.snapshot import SnapshotFolder
 from participant.worker_protocol import Prepare
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,20 @@ def prepare_job(request: Prepare) -> Job:
     plan, tokenizer_path = statement.plan, folder / "tokenizer.json"
     model = build_model(plan.model, vocab_size=vocab_size_of(load(tokenizer_path)), seed=plan.seed)
     _check_manifest(manifest_of(model), statement.manifest)
-    sources = [Source(Path(one.folder), one.text_column) for one in request.data]
+    if not request.data:
+        raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")
+    sources = [Source(Path(one.folder), one.text_column, one.unit_field) for one in request.data]
     corpus = prepare_corpus(sources, tokenizer_path, folder / "tokens", plan)
+    _remove_others(corpus.train.path.parent)
     return Job(folder, statement, corpus, model)
+
+
+def _remove_others(tokens: Path) -> None:
+    """Tokens of text that was changed or taken out since are copies of private text that nobody needs any more."""
+    for path in tokens.parent.iterdir():
+        if path != tokens:
+            shutil.rmtree(path, ignore_errors=True)
+            log.info("superseded tokens removed from %s", path)
 
 
 def _check_manifest(built: tuple[Tensor, ...], listed: tuple[Tensor, ...]) -> None:

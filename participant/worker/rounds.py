@@ -8,9 +8,12 @@ do the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from common.errors import StorageFailure
 from llmasos.evaluation.perplexity import LossSums, evaluate
@@ -39,10 +42,16 @@ class RoundContext:
 
 
 def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
-    """Measure the model and change nothing."""
+    """Measure the model and change nothing.
+
+    Raises:
+        StopRequested: the agent wants the worker to end; measuring begins again another time.
+    """
     started = context.monotonic()
-    sums = _measure_base(request, context)
-    context.job.model.to("cpu")
+    try:
+        sums = _measure_base(request, context)
+    finally:
+        context.job.model.to("cpu")
     return Result(
         round=request.round,
         task="evaluate",
@@ -104,7 +113,7 @@ class TrainedRound:
         training = LocalTraining(job.statement.plan, job.model, self._context.machine)
         self.deviations |= set(training.deviations)
         done = self._restore(training, snapshot)
-        work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done)
+        work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
         trained = training.run_round(
             work,
             lambda step: job.corpus.batch(seed=request.seed, step=step),
@@ -163,7 +172,7 @@ class TrainedRound:
             seed=request.seed,
             base=_sha256_of(job.path(request.base)),
             step=0,
-            steps=job.statement.plan.local.steps,
+            steps=job.statement.plan.local.steps if request.steps is None else request.steps,
             tokens=0,
             loss_sum_fixed=0,
             evaluation=LossSums(0, 0),
@@ -180,7 +189,16 @@ def _measure_base(request: Train | Evaluate, context: RoundContext) -> LossSums:
     context.agent.send(Progress(round=request.round, activity="evaluating"))
     job.model.to(context.machine.device)
     read_tensors(job.model, job.path(request.base), job.statement.manifest)
-    return evaluate(job.model, job.corpus.held_out_windows(), batch_size=local.micro_batch_size or local.batch_size)
+    windows = _until_stopped(job.corpus.held_out_windows(), context.agent)
+    return evaluate(job.model, windows, batch_size=local.micro_batch_size or local.batch_size)
+
+
+def _until_stopped(windows: Iterator[npt.NDArray[np.int64]], agent: AgentSide) -> Iterator[npt.NDArray[np.int64]]:
+    """The windows, one by one, as long as the agent does not want the worker to end."""
+    for window in windows:
+        if agent.stop_wanted.is_set():
+            raise StopRequested
+        yield window
 
 
 def _progress(round_number: int, boundary: StepDone) -> Progress:

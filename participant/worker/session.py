@@ -10,10 +10,22 @@ from dataclasses import dataclass
 from common.errors import LLMasOSError, WorkerFailed
 from llmasos.training.device import Machine, set_up
 from participant.worker.agent_side import AgentSide, StopRequested
+from participant.worker.inspection import inspect_data
 from participant.worker.isolation import is_isolated
 from participant.worker.job import Job, prepare_job
 from participant.worker.rounds import RoundContext, evaluate_round, train_round
-from participant.worker_protocol import Evaluate, Hello, Prepare, Prepared, Progress, Stop, ToWorker, Train, WorkerError
+from participant.worker_protocol import (
+    Evaluate,
+    Hello,
+    Inspect,
+    Prepare,
+    Prepared,
+    Progress,
+    Stop,
+    ToWorker,
+    Train,
+    WorkerError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +91,8 @@ class Session:
         if isinstance(message, Prepare):
             self.agent.send(Progress(round=0, activity="preparing"))
             self.agent.send(self._prepare(message))
+        elif isinstance(message, Inspect):
+            self.agent.send(inspect_data(message))
         elif isinstance(message, Train):
             self.agent.send(train_round(message, self._context()))
         elif isinstance(message, Evaluate):

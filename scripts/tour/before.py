@@ -143,7 +143,7 @@ def answer(ledger: TourLedger) -> Step:
         passes=(
             ("participant", "participant/tasks.py:next_task", "what is to do, from ledger and journal alone"),
             ("participant", "participant/agent.py:Agent.answer", "the order of this step"),
-            ("participant", "participant/policy.py:judge", "every rule of the policy that the plan breaks"),
+            ("participant", "participant/policy/rules.py:judge", "every rule of the policy that the plan breaks"),
             ("participant", "participant/workbench.py:Workbench.prepare", "job folder, and the message to the worker"),
             ("worker", "participant/worker/job.py:prepare_job", "reads, splits, tokenises, builds the model"),
             ("participant", "participant/sending.py:Outbox.sign_answer", "signs"),

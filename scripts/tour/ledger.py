@@ -8,13 +8,15 @@ from typing import Any
 
 from common.blobs.reference import BlobRef
 from common.statements.envelope import UnverifiedStatement, parse
-from common.statements.kinds import INSTITUTION_KINDS, Kind, PlanStatement
+from common.statements.kinds import Kind, PlanStatement
 from common.wire import convert
 from common.wire.channel import MESSAGE_BYTES
 from common.wire.messages import LedgerEntries, MetricsRecord, Piece, Purpose
 from common.wire.v1 import blobs_pb2, work_pb2
 from scripts.tour.markdown import Call, pretty
 from scripts.tour.recording import Recording
+
+_BY_INSTITUTIONS = frozenset({Kind.ANSWER, Kind.CONTRIBUTION, Kind.ATTESTATION})
 
 FOLLOW_SECONDS = 20.0
 
@@ -40,7 +42,7 @@ class Entry:
     @property
     def signer(self) -> str:
         kind = self.statement.kind
-        return str(self.predicate["institution"]) if kind in INSTITUTION_KINDS else "coordinator"
+        return str(self.predicate["institution"]) if kind in _BY_INSTITUTIONS else "coordinator"
 
     @property
     def shown(self) -> str:

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from common.clock import ManualClock
 from common.errors import StorageFailure
+from common.identity.authority import Authority
+from common.identity.certificates import certificate_id
+from common.identity.keys import TlsKey
 from coordinator.store import tables
-from coordinator.store.database import Database, InvitationRow, LedgerRow, MetricsRow, Seal, file_url
+from coordinator.store.database import CertificateRow, Database, InvitationRow, LedgerRow, MetricsRow, Seal, file_url
 
 NOW = "2026-01-01T00:00:00.000Z"
 INVITATION = InvitationRow("id-1", "north", "trainer,evaluator", "ab" * 32, "2026-01-04T00:00:00.000Z")
@@ -190,7 +194,7 @@ def test_a_store_of_another_schema_version_is_left_alone(tmp_path: Path) -> None
     connection.execute("UPDATE schema SET version = ?", [tables.SCHEMA_VERSION + 1])
     connection.commit()
     connection.close()
-    with pytest.raises(StorageFailure, match=r"The state database has schema version 2, expected 1\."):
+    with pytest.raises(StorageFailure, match=r"The state database has schema version 3, expected at most 2\."):
         Database(url)
 
 
@@ -233,3 +237,52 @@ def test_writes_are_synced_and_readers_are_not_kept_waiting(tmp_path: Path) -> N
         assert database.ledger_size() == 0, "a reader goes on while a writer works"
     assert pragmas == ["wal", 2, 1]
     database.close()
+
+
+def test_a_store_of_version_1_is_brought_up_to_date_in_place(tmp_path: Path) -> None:
+    """What was issued stood only in the invitations that were redeemed; what was only invited stays so."""
+    authority, key = Authority.create("hospitals", now=ManualClock().now()), TlsKey.generate()
+    pem = authority.issue_institution(key.csr("north"), "north", now=ManualClock().now(), days=30)
+    made = Database(file_url(tmp_path / "state.sqlite"))
+    append(made, a_row(0))
+    with made.transaction() as tx:
+        tx.invite(INVITATION)
+        tx.redeem(INVITATION.id, redeemed_by="cd" * 32, certificate_pem=pem, roster_index=2)
+        tx.invite(replace(INVITATION, id="id-2", institution="south", secret_sha256="ef" * 32))
+    made.close()
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        connection.execute("DROP TABLE certificates")
+        connection.execute("UPDATE schema SET version = 1")
+    connection.close()
+    for _ in range(2):
+        database = Database(file_url(tmp_path / "state.sqlite"))
+        serial = certificate_id(pem).serial
+        assert database.certificates() == {serial: CertificateRow(serial, "north", pem, 2)}
+        assert (database.ledger_size(), len(database.invitations())) == (1, 2)
+        database.close()
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        assert connection.execute("SELECT version FROM schema").fetchall() == [(tables.SCHEMA_VERSION,)]
+    connection.close()
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_is_kept_once(database: Database) -> None:
+    row = CertificateRow("ab12", "north", b"pem", 3, "ab11")
+    with database.transaction() as tx:
+        tx.keep_certificate(row)
+    assert database.certificate("ab12") == row
+    assert database.certificate("ab13") is None
+    with pytest.raises(StorageFailure), database.transaction() as tx:
+        tx.keep_certificate(row)
+
+
+def test_open_invitations_are_withdrawn_and_redeemed_ones_are_not(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.invite(INVITATION)
+        tx.redeem(INVITATION.id, redeemed_by="cd" * 32, certificate_pem=b"pem", roster_index=2)
+        tx.invite(replace(INVITATION, id="id-2", secret_sha256="ef" * 32))
+    with database.transaction() as tx:
+        assert (tx.withdraw("north"), tx.withdraw("nobody")) == (1, 0)
+    assert [row.id for row in database.invitations()] == [INVITATION.id]

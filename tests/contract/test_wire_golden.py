@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 
 from common.wire import convert
-from coordinator.api.convert import activity_from_wire, enrolment_offer_from_wire
-from coordinator.api.convert_views import institution_from_wire, run_view_from_wire
+from coordinator.api.convert import (
+    activity_from_wire,
+    enrolment_offer_from_wire,
+    estimate_from_wire,
+    renewal_offer_from_wire,
+)
+from coordinator.api.convert_views import institution_from_wire, run_view_from_wire, status_from_wire
 from coordinator.ports import Activity
 from tests.contract import wire_examples as given
 
@@ -65,6 +70,7 @@ def test_golden_bytes_are_read_as_the_values_that_they_were_made_from() -> None:
     assert convert.diagnosis_from_wire(read("DiagnoseResponse")) == given.DIAGNOSIS
     assert run_view_from_wire(read("RunView")) == given.VIEW
     assert institution_from_wire(read("Institution")) == given.INSTITUTION
+    assert status_from_wire(read("StatusResponse")) == given.STATUS
 
 
 def test_golden_requests_are_read_as_the_values_that_they_were_made_from() -> None:
@@ -79,9 +85,15 @@ def test_golden_requests_are_read_as_the_values_that_they_were_made_from() -> No
         report.bytes_down,
         report.bytes_up,
         report.loss_fixed,
+        report.available_at,
     )
     assert (offer.invitation_id, offer.secret, offer.csr_der) == ("inv-1", b"\x01" * 32, b"\x30\x82csr")
     assert (offer.signing_key, offer.proof, offer.encryption_key) == (b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)
+    renewal = renewal_offer_from_wire(read("RenewRequest"))
+    assert convert.renewal_request_to_wire(given.RENEWAL) == read("RenewRequest")
+    assert (renewal.institution, renewal.replaces_serial, renewal.csr_der) == ("north", "1f", b"\x30\x82csr")
+    assert (renewal.new_signing_key, renewal.new_proof) == (b"\x08" * 32, b"\x09" * 64)
+    assert estimate_from_wire(read("EstimateRequest")) == given.ESTIMATE
 
 
 def write_new() -> None:

@@ -10,18 +10,30 @@ from common.wire.messages import (
     ActivityReport,
     Diagnosis,
     EnrolmentRequest,
+    Estimate,
+    Inquiry,
     LedgerEntries,
     MetricsRecord,
     Piece,
     Purpose,
+    RenewalRequest,
 )
 from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, operations_pb2, work_pb2
-from coordinator.api.convert import enrolled_to_wire
-from coordinator.api.convert_views import institution_to_wire, run_view_to_wire
+from coordinator.api.convert import enrolled_to_wire, renewed_to_wire
+from coordinator.api.convert_views import (
+    estimate_view_to_wire,
+    institution_to_wire,
+    log_line_to_wire,
+    run_view_to_wire,
+    status_to_wire,
+)
 from coordinator.ports import (
+    CoordinatorStatus,
     Enrolled,
+    EstimateView,
     EvaluationView,
     InstitutionView,
+    LogLine,
     ParticipantView,
     RefusalView,
     RoundView,
@@ -34,8 +46,12 @@ REF = BlobRef(algorithm="blake3", size=4 * 1024 * 1024 + 7, root="a1" * 32)
 LEAVES = bytes(range(64))
 ROUND = Purpose(round_opened="b2" * 32)
 PIECE = Piece(chunk=1, offset=262_144, data=b"piece of a chunk")
-ENTRIES = LedgerEntries(first_index=41, envelopes=(b'{"payload":"YQ=="}',), ledger_size=43)
-REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608)
+INQUIRY = Inquiry(b"\x06" * 16, b'{"run":"tiny-0a1b2c"}')
+ENTRIES = LedgerEntries(41, (b'{"payload":"YQ=="}',), 43, (INQUIRY,))
+ESTIMATE = Estimate(b"\x06" * 16, "refuse", ("quorum-too-small",), 12.5, ("daily 18:00-07:00 UTC",))
+RENEWAL = RenewalRequest("north", "1f", b"\x30\x82csr", b"\x07" * 64, b"\x08" * 32, b"\x09" * 64)
+LATER = "2026-11-22T06:00:00.000Z"
+REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608, LATER)
 ENROLMENT = EnrolmentRequest("inv-1", b"\x01" * 32, b"\x30\x82csr", b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)
 DIAGNOSIS = Diagnosis("certificate-expired", "It has expired.", "Ask for a new one.", "2026-11-21T22:12:00.000Z")
 VIEW = RunView(
@@ -44,7 +60,7 @@ VIEW = RunView(
     phase="ended",
     round=3,
     rounds_planned=3,
-    participants=(ParticipantView("north", "accepted", 5, 25, 25_600, 7, 8, 196_608, ("too-busy",), 1234.5),),
+    participants=(ParticipantView("north", "accepted", 5, 25, 25_600, 7, 8, 196_608, ("too-busy",), 1234.5, LATER),),
     rounds=(
         RoundView(
             round=1,
@@ -59,12 +75,33 @@ VIEW = RunView(
             reason="all-contributed",
         ),
     ),
-    refusals=(RefusalView(17, "south", 1, "wrong-parent", "signed-by"),),
+    refusals=(RefusalView(17, "south", 1, "wrong-parent", "signed-by", "c3" * 32),),
     end_reason="rounds",
     model=REF,
     deadline="2026-11-21T22:12:00.000Z",
+    quorum=3,
+    opened_at="2026-11-21T21:12:00.000Z",
+    eta_seconds=75.5,
 )
-INSTITUTION = InstitutionView("north", ("trainer", "auditor"), "active", "2026-11-21T22:12:00.000Z")
+STATUS = CoordinatorStatus(
+    consortium="example",
+    version="0.1.0",
+    started_at="2026-11-21T20:12:00.000Z",
+    now="2026-11-21T22:12:00.000Z",
+    ledger_size=44,
+    members_active=4,
+    trainers_connected=3,
+    runs_active=1,
+    blob_bytes=1 << 34,
+    disk_free_bytes=1 << 40,
+    certificate_expires_at="2027-11-21T20:12:00.000Z",
+    authority_expires_at="2036-11-21T20:12:00.000Z",
+    open_calls=7,
+    fingerprint="d4" * 32,
+)
+INSTITUTION = InstitutionView(
+    "north", ("trainer", "auditor"), "active", "2026-11-21T22:12:00.000Z", "2027-11-21T20:12:00.000Z"
+)
 
 
 def examples() -> dict[str, Any]:
@@ -93,6 +130,9 @@ def _work() -> list[Any]:
         work_pb2.SubmitResponse(index=43),
         convert.report_to_wire(REPORT),
         work_pb2.ReportResponse(round_open=True),
+        convert.entries_to_wire(ENTRIES).inquiries[0],
+        convert.estimate_to_wire(ESTIMATE),
+        work_pb2.EstimateResponse(),
     ]
 
 
@@ -119,11 +159,14 @@ def _enrolment() -> list[Any]:
         enrolled_to_wire(Enrolled("-----BEGIN CERTIFICATE-----\n", 7)),
         enrolment_pb2.DiagnoseRequest(certificate_pem="-----BEGIN CERTIFICATE-----\n"),
         convert.diagnosis_to_wire(DIAGNOSIS),
+        convert.renewal_request_to_wire(RENEWAL),
+        renewed_to_wire(Enrolled("-----BEGIN CERTIFICATE-----\n", 8)),
     ]
 
 
 def _operations() -> list[Any]:
     view, institution = run_view_to_wire(VIEW), institution_to_wire(INSTITUTION)
+    estimate = estimate_view_to_wire(EstimateView("north", "ask", ("outside-hours",), 3.5, ("daily 18:00-07:00 UTC",)))
     return [
         operations_pb2.InviteRequest(institution="south", expires_hours=72, roles=["trainer", "witness"]),
         operations_pb2.InviteResponse(invitation="-----BEGIN LLMASOS INVITATION-----\n"),
@@ -137,6 +180,15 @@ def _operations() -> list[Any]:
         operations_pb2.WatchRunRequest(run="tiny"),
         operations_pb2.ControlRunRequest(run="tiny", action="pause", reason="maintenance"),
         operations_pb2.ControlRunResponse(index=44),
+        operations_pb2.RevokeRequest(institution="south", reason="key-lost"),
+        operations_pb2.RevokeResponse(index=45),
+        operations_pb2.InquireRequest(plan_json=b'{"run":"tiny-0a1b2c"}', wait_milliseconds=5000),
+        operations_pb2.InquireResponse(estimates=[estimate]),
+        estimate,
+        operations_pb2.RunLogsRequest(run="tiny", institution="north", follow=True),
+        log_line_to_wire(LogLine("2026-11-21T22:12:00.000Z", 3, "north", "activity", "training")),
+        operations_pb2.StatusRequest(),
+        status_to_wire(STATUS),
         view,
         view.participants[0],
         view.rounds[0],

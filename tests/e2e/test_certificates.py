@@ -18,7 +18,7 @@ from common.errors import CoordinatorUnreachable
 from common.identity.authority import Authority
 from common.identity.invitation import open_genesis
 from common.identity.keys import TlsKey
-from common.wire.channel import work_server_credentials
+from common.wire.channel import ServerTls, work_server_credentials
 from common.wire.session import Session, TlsFiles
 from participant.config import HomeLayout
 from tests.support.federations import CONSORTIUM, Federation
@@ -71,7 +71,7 @@ def test_an_institutions_certificate_is_no_servers(federation: Federation) -> No
     assert ours.key is not None
     assert ours.certificate is not None
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
-    tls = work_server_credentials(ours.key, ours.certificate, ours.authority)
+    tls = work_server_credentials(ServerTls(ours.key, ours.certificate, ours.authority))
     port = server.add_secure_port("127.0.0.1:0", tls)
     server.start()
     try:

@@ -164,7 +164,7 @@ def test_ports_homes_and_coordinators_that_are_taken_or_away(federation: Federat
     refused(away, FAILED, "coordinator-unreachable", re.escape(work))
     home, data = tmp_path / "clinic", text_folder(tmp_path)
     enrolment = parse_invitation(paper.read_text()).enrolment_address
-    refused(join(paper, home, data), FAILED, "coordinator-unreachable", re.escape(enrolment))
+    refused(join(paper, home, data), FAILED, "port-blocked", re.escape(enrolment))
     key = (home / "identity" / "signing.key.pem").read_bytes()
     federation.start_coordinator()
     assert join(paper, home, data).returncode == 0

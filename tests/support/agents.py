@@ -18,16 +18,22 @@ from typing import Any
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.errors import LLMasOSError
+from common.clock import rfc3339
+from common.errors import InvalidConfiguration, LLMasOSError
 from common.ledger.state import RoundRecord, RunRecord
-from common.wire.messages import ActivityReport, LedgerEntries, MetricsRecord, Purpose
+from common.wire.messages import ActivityReport, Estimate, LedgerEntries, MetricsRecord, Purpose
 from common.wire.transfer import TransferOptions, WholeBlob
 from coordinator.ports import Activity, Metrics, UploadPurpose
-from participant.agent import Agent, AgentPorts
+from participant.agent import Agent
+from participant.datasets import DataSet
 from participant.journal import Journal
 from participant.mirror import Mirror
-from participant.policy import Policy
-from participant.sending import Outbox, OutboxPorts
+from participant.orders import Decision, Order, Orders
+from participant.pausing import Gatekeeper
+from participant.policy import LoadedPolicy, Policy, Usage
+from participant.ports import AgentPorts
+from participant.records import Records
+from participant.sending import REPORTS, Outbox, OutboxPorts
 from participant.workbench import RoundOver
 from participant.worker_protocol import Evaluate, EvaluationSums, Hello, Progress, Result, Train
 from tests.support.blobs import delta_bytes, random_arrays
@@ -48,6 +54,7 @@ class DirectSession:
         self.failures: list[LLMasOSError] = []
         self.submitted: list[bytes] = []
         self.reports: list[ActivityReport] = []
+        self.estimates: list[Estimate] = []
         self.round_open: bool | None = None
         self.before_submit: Callable[[], object] = lambda: None
 
@@ -77,10 +84,14 @@ class DirectSession:
             return self.round_open
         return self._coordinator.board.report(self._coordinator[self._name].member, activity)
 
+    def estimate(self, estimate: Estimate) -> None:
+        self._fail()
+        self.estimates.append(estimate)
+
     def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
         options, member = options or TransferOptions(), self._coordinator[self._name].member
         self._coordinator.access.check_write(member, blob.ref, UploadPurpose(round_opened=purpose.round_opened))
-        upload = self._coordinator.blobs.begin(blob.ref, blob.leaves, owner=self._name)
+        upload = self._coordinator.blobs.begin_own(blob.ref, blob.leaves, owner=self._name)
         buffer = chunk_buffer(blob.ref)
         for first, count in upload.missing():
             for chunk in range(first, first + count):
@@ -88,6 +99,8 @@ class DirectSession:
                 options.on_bytes(len(content))
                 self._fail()
                 upload.write(chunk, bytes(content))
+                if options.stop is not None and options.stop.is_set():
+                    return False
         assert upload.finish()
         return True
 
@@ -108,7 +121,10 @@ class DirectSession:
 
 
 class FakeWorkbench:
-    """participant.workbench.Workbench without a process. `failure` is raised by the next preparation or round, once."""
+    """participant.workbench.Workbench without a process.
+
+    `failure` is raised by the next preparation or round, once. While `hold` is set, a round waits, and `holding` is set.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -119,6 +135,16 @@ class FakeWorkbench:
         self.holding = threading.Event()
         self.hold = False
         self.forgotten: set[str] = set()
+        self.rested = 0
+
+    def is_ready_for(self, run: str) -> bool:
+        return False
+
+    def rest(self) -> None:
+        self.rested += 1
+
+    def close(self) -> None:
+        self.rested += 1
 
     def job(self, run: str) -> Path:
         return self._root / run
@@ -184,6 +210,7 @@ class FakeStatus:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.workers: list[dict[str, str | int | bool]] = []
+        self.told: dict[str, Any] = {}
 
     def doing(self, activity: str, **fields: str | int) -> None:
         self.said.append(activity)
@@ -191,13 +218,55 @@ class FakeStatus:
     def worker(self, **fields: str | int | bool) -> None:
         self.workers.append(fields)
 
+    def tell(self, **fields: Any) -> None:
+        self.told |= fields
+
+
+class FakePolicy:
+    """A PolicySource whose policy the test sets; `problem` without a policy is what cannot be read."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        self.policy = policy
+        self.problem = ""
+
+    def current(self) -> LoadedPolicy:
+        if self.policy is None:
+            raise InvalidConfiguration("policy.yaml:3: expected accept, refuse or ask.")
+        return LoadedPolicy(self.policy, {}, str(hash(self.policy.model_dump_json())))
+
+
+class FakeMembership:
+    """Notes what the agent asked for."""
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        self.done: list[str] = []
+        self.failures: list[LLMasOSError] = []
+        self.on_rotate: Callable[[], object] = lambda: None
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    def rotate(self) -> None:
+        self.done.append("rotate")
+        self.on_rotate()
+
+    def leave(self, stopping: threading.Event) -> bool:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.done.append("leave")
+        return True
+
 
 class Institution:
     """One institution's agent with everything that it uses."""
 
     def __init__(self, folder: Path, coordinator: Coordinator, name: str = "north") -> None:
         self.folder, self.coordinator, self.name = folder, coordinator, name
-        self.policy = Policy()
+        self.source = FakePolicy(Policy(answer="accept"))
+        self.used = Usage()
+        self.load: float | None = None
+        self.data = [DataSet(folder=folder / "text")]
         folder.mkdir(exist_ok=True)
         self._open()
 
@@ -207,18 +276,43 @@ class Institution:
         self.blobs = FolderBlobStore(self.folder / "blobs")
         self.session = DirectSession(self.coordinator, self.name, self.mirror)
         self.workbench, self.status, self.follower = FakeWorkbench(self.folder / "jobs"), FakeStatus(), FakeFollower()
-        clock, session, stand_ins = self.coordinator.clock, self.session, (self.follower, self.workbench)
-        key: Any = self.coordinator[self.name].key
-        outbox = (self.name, session, self.journal, self.blobs, key, clock, "blake3")
-        self.outbox = Outbox(OutboxPorts(*outbox))  # type: ignore[arg-type]  # a stand-in for the session
-        follower, bench = stand_ins
-        ports = (self.name, session, self.mirror, follower, self.outbox, bench, self.blobs)
-        self.agent = Agent(AgentPorts(*ports, lambda: self.policy, self.status, clock))  # type: ignore[arg-type]
+        clock: Any = self.coordinator.clock
+        self.orders = Orders(self.folder / "journal.sqlite")
+        self.records = Records(self.folder / "journal.sqlite")
+        self.membership = FakeMembership()
+        self.membership.on_rotate = lambda: self.orders.clear("rotate")
+        session: Any = self.session
+
+        def key() -> Any:
+            return self.coordinator[self.name].key
+
+        self.outbox = Outbox(OutboxPorts(self.name, session, self.journal, self.blobs, key, clock, "blake3"))
+        self.gatekeeper = Gatekeeper(self.source, self.orders, self.records, clock, lambda: self.load)
+        stand_ins: dict[str, Any] = {"follower": self.follower, "workbench": self.workbench, "status": self.status}
+        self.agent = Agent(
+            AgentPorts(
+                institution=self.name,
+                session=session,
+                mirror=self.mirror,
+                outbox=self.outbox,
+                blobs=self.blobs,
+                policy=self.source,
+                usage=lambda run: self.used,
+                gatekeeper=self.gatekeeper,
+                orders=self.orders,
+                records=self.records,
+                data=lambda: self.data,
+                membership=self.membership,
+                clock=clock,
+                **stand_ins,
+            )
+        )
         self.session.catch_up()
 
     def close(self) -> None:
         self.blobs.close()
-        self.journal.close()
+        for part in (self.orders, self.records, self.journal):
+            part.close()
 
     def restart(self) -> None:
         """Everything from disk again."""
@@ -252,6 +346,27 @@ class Institution:
         self.coordinator.advance()
         self.session.catch_up()
 
+    @property
+    def policy(self) -> Policy:
+        assert self.source.policy is not None
+        return self.source.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self.source.policy = policy
+
+    def change_policy(self, **fields: Any) -> None:
+        self.policy = Policy.model_validate(self.policy.model_dump() | fields)
+
+    def order(self, kind: Any, **payload: Any) -> None:
+        """What a person ordered, by a command."""
+        self.orders.give(Order(kind, payload, rfc3339(self.coordinator.clock.now())))
+
+    def decide(self, *, accept: bool, agreement: str = "", reasons: tuple[str, ...] = ()) -> None:
+        """What a person decided about the run's plan."""
+        now = rfc3339(self.coordinator.clock.now())
+        self.orders.decide(Decision(self.run.place.digest, accept, agreement, reasons, now))
+
     def egress(self) -> list[tuple[str, int]]:
-        """Kind and bytes of everything that left."""
-        return [(entry.kind, entry.bytes) for entry in self.journal.egress()]
+        """Kind and bytes of everything that left; without reports, whose number depends on time."""
+        return [(entry.kind, entry.bytes) for entry in self.journal.egress() if entry.kind != REPORTS]

@@ -17,10 +17,11 @@ from common.identity.certificates import certificate_id
 from common.identity.keys import SigningKey, TlsKey
 from common.statements.kinds import Genesis, Log, Member, Role
 from common.wire import convert
+from common.wire.channel import ServerTls, TlsSource
 from common.wire.messages import ActivityReport, Purpose
 from common.wire.session import TlsFiles
 from coordinator.api.client import OperatorSession
-from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports, ServerTls
+from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
 from tests.support.fake_ports import FakePorts
 
 CONSORTIUM = "hospitals"
@@ -35,6 +36,8 @@ class Consortium:
     folder: Path
     clock: Clock = field(default_factory=SystemClock)
     ports: FakePorts = field(default_factory=FakePorts)
+    tls_source: TlsSource | None = None
+    """Where the server's certificate comes from; None: one for 30 days that does not change."""
     authority: Authority = field(init=False)
     genesis: Genesis = field(init=False)
     store: FolderBlobStore = field(init=False)
@@ -87,10 +90,12 @@ class Consortium:
             board=fake.board,
             access=fake.access,
             views=fake.views,
+            inquiries=fake.inquiries,
+            refusals=fake.refusals,
             moved=fake.moved,
             store=self.store,
         )
-        return Listeners(settings or LOOPBACK, self.server_tls(), ports, self.clock)
+        return Listeners(settings or LOOPBACK, self.tls_source or self.server_tls(), ports, self.clock)
 
     def session(self, addresses: Addresses, name: str) -> OperatorSession:
         """A connection as `name`; what it may do is the roster's to say."""

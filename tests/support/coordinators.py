@@ -36,11 +36,12 @@ from coordinator.desk import CommandDesk, DeskPorts
 from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
 from coordinator.founding import Founding, found
 from coordinator.ledger import Ledger
+from coordinator.membership import MembershipDesk, MembershipPorts
 from coordinator.metrics import StoredMeasurements
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Step, Steps
 from coordinator.store.database import Database, file_url
-from coordinator.views import OperatorViews
+from coordinator.views import Host, OperatorViews
 from tests.support.blobs import model_bytes, put_blob, random_arrays
 from tests.support.participants import MANIFEST, RUN, FakeParticipant
 from tests.support.plans import a_plan
@@ -127,16 +128,25 @@ class Coordinator:
         self.board = Board(self.ledger, clock, LEASE_SECONDS)
         self.measurements = StoredMeasurements(self.ledger, self.database)
         self.aggregation = Aggregation(self.blobs)
+        authority = Authority.load(layout.identity)
+        self.membership = MembershipDesk(
+            MembershipPorts(self.ledger, self.database, authority, self.aggregation, clock, certificate_days=365)
+        )
         self.engine = self._engine_class(
-            EnginePorts(self.ledger, self.aggregation, self.board, self.measurements, self.steps, clock)
+            EnginePorts(
+                self.ledger, self.aggregation, self.board, self.measurements, self.steps, clock, self.membership
+            )
         )
         settings = EnrolmentSettings(365, 72, lambda: "127.0.0.1:7444", lambda: "127.0.0.1:7443")
-        self.enrolment = EnrolmentDesk(self.ledger, self.database, Authority.load(layout.identity), clock, settings)
+        self.enrolment = EnrolmentDesk(self.ledger, self.database, authority, clock, settings)
         self.desk = CommandDesk(
-            DeskPorts(self.ledger, self.engine, self.enrolment, self.blobs, clock, genesis=self.genesis)
+            DeskPorts(
+                self.ledger, self.engine, self.enrolment, self.membership, self.blobs, clock, genesis=self.genesis
+            )
         )
         self.access = BlobAccess(self.ledger, max_plan_blob_bytes=2**20)
-        self.views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock)
+        host = Host(layout, self.blobs, started_at=clock.now(), open_calls=lambda: 7, version="0.0.0")
+        self.views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
 
     def close(self) -> None:
         self.blobs.close()

@@ -19,6 +19,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from common.resources import read_config
 from llmasos.simulation.deployment import Commands
 
 FAKES = Commands(
@@ -85,7 +86,7 @@ def _init(home: Path, options: Namespace) -> None:
 def _join(home: Path, options: Namespace) -> None:
     home.mkdir(parents=True, exist_ok=True)
     (home / "participant.yaml").write_text(f"data: {options.data}\nthreads: {options.threads}\n")
-    (home / "policy.yaml").write_text("min_quorum: 3  # ours\n")
+    (home / "policy.yaml").write_text(read_config("policy.yaml"))
     print(f"joined with {Path(options.invitation_file).read_text().strip()}")
 
 

@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from common.blobs.reference import BlobRef
 from common.errors import LLMasOSError, NotAuthorised, RefusalError, UnknownCertificate, UnknownObject
 from common.statements.kinds import Member, Role
+from common.wire.messages import Estimate, Inquiry
 from coordinator.ports import (
     Activity,
+    CoordinatorStatus,
     Enrolled,
     EnrolmentOffer,
+    EstimateView,
     InstitutionView,
     LedgerSlice,
+    LogLine,
     Metrics,
+    RenewalOffer,
     RunView,
     UploadPurpose,
 )
@@ -26,6 +31,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.envelopes: list[bytes] = []
+        self.last_for: dict[str, int] = {}
         self._changed = threading.Condition()
 
     def append(self, envelope: bytes) -> None:
@@ -43,12 +49,16 @@ class FakeLedger:
                 found.append(envelope)
             return LedgerSlice(from_index, tuple(found), len(self.envelopes))
 
+    def readable_until(self, name: str) -> int | None:
+        return self.last_for.get(name)
+
 
 class FakeMembers:
     """Members by their certificates, until revoked."""
 
     def __init__(self) -> None:
         self._members: dict[tuple[str, str, str], Member] = {}
+        self._left: dict[tuple[str, str, str], Member] = {}
 
     def add(self, member: Member, consortium: str) -> None:
         identity = f"spiffe://{consortium}/institution/{member.name}"
@@ -64,6 +74,14 @@ class FakeMembers:
             raise UnknownCertificate(f"No active member holds certificate {serial} as {peer}.")
         return member
 
+    def leave(self, name: str) -> None:
+        """From now on only its Follow is let in."""
+        self._left |= {key: member for key, member in self._members.items() if member.name == name}
+        self.revoke(name)
+
+    def follower_by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
+        return self._left.get((serial, spki_sha256, peer)) or self.by_certificate(serial, spki_sha256, peer)
+
 
 class FakeDesk:
     """Records commands; raises `refusal` or `bug` when a test sets it."""
@@ -71,6 +89,8 @@ class FakeDesk:
     def __init__(self) -> None:
         self.submitted: list[tuple[str, bytes, Metrics | None]] = []
         self.offers: list[EnrolmentOffer] = []
+        self.renewals: list[RenewalOffer] = []
+        self.revoked: list[tuple[str, str]] = []
         self.invited: list[tuple[str, int, tuple[Role, ...]]] = []
         self.plans: list[bytes] = []
         self.controlled: list[tuple[str, str, str]] = []
@@ -96,6 +116,16 @@ class FakeDesk:
         self.offers.append(offer)
         return Enrolled("-----BEGIN CERTIFICATE-----\n", 7)
 
+    def renew(self, offer: RenewalOffer) -> Enrolled:
+        self._go()
+        self.renewals.append(offer)
+        return Enrolled("-----BEGIN CERTIFICATE-----\n", 8)
+
+    def revoke(self, institution: str, reason: str) -> int:
+        self._go()
+        self.revoked.append((institution, reason))
+        return 10
+
     def invite(self, institution: str, *, expires_hours: int, roles: tuple[Role, ...]) -> str:
         self._go()
         self.invited.append((institution, expires_hours, roles))
@@ -118,10 +148,14 @@ class FakeBoard:
     def __init__(self) -> None:
         self.reports: list[tuple[str, Activity]] = []
         self.round_open = True
+        self.last_heard = ""
 
     def report(self, sender: Member, activity: Activity) -> bool:
         self.reports.append((sender.name, activity))
         return self.round_open
+
+    def heard(self, sender: Member) -> None:
+        self.last_heard = sender.name
 
 
 class FakeAccess:
@@ -151,6 +185,9 @@ class FakeViews:
     def __init__(self) -> None:
         self.of_institutions: tuple[InstitutionView, ...] = ()
         self.of_runs: dict[str, list[RunView]] = {}
+        self.of_logs: list[LogLine] = []
+        self.asked_logs: list[tuple[str, str, bool]] = []
+        self.of_status: CoordinatorStatus | None = None
         self.gate: threading.Event | None = None
 
     def institutions(self) -> tuple[InstitutionView, ...]:
@@ -165,6 +202,47 @@ class FakeViews:
         yield from self.of_runs[run]
         if self.gate is not None:
             self.gate.wait(30)
+
+    def logs(self, run: str, institution: str, *, follow: bool) -> Iterator[LogLine]:
+        self.asked_logs.append((run, institution, follow))
+        yield from self.of_logs
+
+    def status(self) -> CoordinatorStatus:
+        if self.of_status is None:
+            raise UnknownObject("No status was set.")
+        return self.of_status
+
+
+class FakeInquiries:
+    """Inquiries that a test opens for everybody, and what was answered and asked."""
+
+    def __init__(self) -> None:
+        self.open: tuple[Inquiry, ...] = ()
+        self.answered: list[tuple[str, Estimate]] = []
+        self.asked: list[tuple[bytes, float]] = []
+        self.estimates: tuple[EstimateView, ...] = ()
+
+    def open_for(self, member: Member) -> tuple[Inquiry, ...]:
+        done = {estimate.id for name, estimate in self.answered if name == member.name}
+        return tuple(each for each in self.open if each.id not in done)
+
+    def answer(self, member: Member, estimate: Estimate) -> None:
+        self.answered.append((member.name, estimate))
+
+    def ask(self, plan_json: bytes, wait_seconds: float) -> tuple[EstimateView, ...]:
+        self.asked.append((plan_json, wait_seconds))
+        return self.estimates
+
+
+class FakeRefusals:
+    """What was noted: member, code, purpose."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str, UploadPurpose | None]] = []
+
+    def note(self, sender: Member, error: LLMasOSError, purpose: UploadPurpose | None, refused_sha256: str) -> None:
+        assert len(refused_sha256) == 64
+        self.noted.append((sender.name, error.code, purpose))
 
 
 class FakeBytesMoved:
@@ -191,4 +269,6 @@ class FakePorts:
     board: FakeBoard = field(default_factory=FakeBoard)
     access: FakeAccess = field(default_factory=FakeAccess)
     views: FakeViews = field(default_factory=FakeViews)
+    inquiries: FakeInquiries = field(default_factory=FakeInquiries)
+    refusals: FakeRefusals = field(default_factory=FakeRefusals)
     moved: FakeBytesMoved = field(default_factory=FakeBytesMoved)

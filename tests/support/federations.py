@@ -178,8 +178,11 @@ class Federation:
         if self._worker is not None:
             command = f"worker:\n  command: {json.dumps(list(self._worker))}"
             edit_line(self.home(name) / "participant.yaml", r"worker:", command)
+        policy = self.home(name) / "policy.yaml"
+        edit_line(policy, r"answer: ask", "answer: accept")
+        edit_line(policy, r"metrics_visibility: pooled", "metrics_visibility: institution")
         if self._min_quorum != 3:
-            edit_line(self.home(name) / "policy.yaml", r"min_quorum: 3", f"min_quorum: {self._min_quorum}")
+            edit_line(policy, r"min_quorum: 3", f"min_quorum: {self._min_quorum}")
 
     def start_participant(self, name: str) -> Child:
         """`llmasos-participant start`; does not wait."""

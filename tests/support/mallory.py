@@ -38,10 +38,11 @@ class Mallory:
     federation: Federation
     draft: Draft
     peer: WireClient
+    name: str = "mallory"
 
     @property
     def key(self) -> SigningKey:
-        return SigningKey.load(HomeLayout(self.federation.home("mallory")).signing_key)
+        return SigningKey.load(HomeLayout(self.federation.home(self.name)).signing_key)
 
     @property
     def run(self) -> RunRecord:
@@ -61,12 +62,12 @@ class Mallory:
     def payload(self, delta: BlobRef | None = None, **changes: Any) -> dict[str, Any]:
         """A contribution's payload, right in everything but `changes` of its predicate."""
         predicate = {
-            "institution": "mallory",
+            "institution": self.name,
             "run": self.run.run,
             "round": self.round.number,
             "blobs": {"delta": (delta or self.delta_ref()).model_dump()},
             "weight": {"mode": "clear", "num_tokens": 10},
-            "metrics_commitment": hashlib.sha256(SALT + METRICS).hexdigest(),
+            "metrics_commitment": commitment(METRICS),
         }
         return self.statement("contribution", predicate | changes, self.round.place.kind, self.round.place.digest)
 
@@ -99,10 +100,30 @@ class Mallory:
     def submit(self, payload: dict[str, Any] | bytes, key: SigningKey | None = None) -> int:
         return self.peer.submit(resealed(payload, key or self.key), METRICS, SALT)
 
+    def submit_metrics(self, metrics: bytes, salt: bytes = SALT, **changes: Any) -> int:
+        """A contribution that commits to `metrics`, with them beside it."""
+        payload = self.payload(metrics_commitment=commitment(metrics, salt), **changes)
+        return self.peer.submit(resealed(payload, self.key), metrics, salt)
+
+    def tell_the_truth(self, metrics: bytes = METRICS, **changes: Any) -> bytes:
+        """What the open round asks for, as its very bytes; with `metrics`, which nobody can check."""
+        train = self.round.opened.task == "train"
+        work = {"blobs": {}, "weight": {"mode": "clear", "num_tokens": 0}} if not train else {}
+        delta = self.send(self.delta()) if train else None
+        payload = self.payload(delta, **work, metrics_commitment=commitment(metrics), **changes)
+        envelope = resealed(payload, self.key)
+        self.peer.submit(envelope, metrics, SALT)
+        return envelope
+
     def answer(self, *, accept: bool) -> int:
         run = self.run
-        predicate = {"institution": "mallory", "run": run.run, "accept": accept, "nonce": "ab" * 32}
+        predicate = {"institution": self.name, "run": run.run, "accept": accept, "nonce": "ab" * 32}
         return self.peer.submit(resealed(self.statement("answer", predicate, "plan", run.place.digest), self.key))
+
+
+def commitment(metrics: bytes, salt: bytes = SALT) -> str:
+    """What a contribution says of the metrics beside it."""
+    return hashlib.sha256(salt + metrics).hexdigest()
 
 
 def credentials(federation: Federation, name: str = "mallory") -> Credentials:

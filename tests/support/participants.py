@@ -122,7 +122,7 @@ class FakeParticipant:
         leaves, ref = leaves_and_ref(content)
         coordinator = self._coordinator
         coordinator.access.check_write(self.member, ref, UploadPurpose(round_opened=self.round.place.digest))
-        upload = coordinator.blobs.begin(ref, leaves, owner=self.name)
+        upload = coordinator.blobs.begin_own(ref, leaves, owner=self.name)
         for first, count in upload.missing():
             for chunk in range(first, first + count):
                 upload.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])

@@ -84,6 +84,46 @@ class WireClient:
     ) -> None:
         self._channel.close()
 
+    def raw(
+        self,
+        method: str,
+        content: bytes,
+        *,
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
+        compression: grpc.Compression | None = None,
+    ) -> bytes:
+        """Any bytes to any method: `Work/Submit`; the reply's bytes."""
+        call = self._channel.unary_unary(f"/llmasos.v1.{method}")
+        return bytes(call(content, timeout=CALL_SECONDS, metadata=metadata, compression=compression))
+
+    def raw_stream(self, method: str, messages: Iterable[bytes]) -> Any:
+        """Any bytes one after another, and the call, which goes on: `Blobs/Put`."""
+        return self._channel.stream_unary(f"/llmasos.v1.{method}").future(iter(messages))
+
+    def putting(self, messages: Iterable[blobs_pb2.PutRequest]) -> Any:
+        """A Put that goes on for as long as its messages come."""
+        return self._blobs.Put.future(iter(messages))
+
+    def getting(self, ref: BlobRef, chunks: int) -> Any:
+        """A Get that is read at the caller's leisure."""
+        return self._blobs.Get(blobs_pb2.GetRequest(ref=wire_ref(ref), first_chunk=0, chunks=chunks))
+
+    def following(self, from_index: int, wait_milliseconds: int) -> Any:
+        """A Follow that waits."""
+        return self._work.Follow.future(
+            work_pb2.FollowRequest(from_index=from_index, wait_milliseconds=wait_milliseconds)
+        )
+
+    def report(self, **fields: Any) -> bool:
+        return bool(self._work.Report(work_pb2.ReportRequest(**fields), timeout=CALL_SECONDS).round_open)
+
+    def estimate(self, **fields: Any) -> None:
+        self._work.Estimate(work_pb2.EstimateRequest(**fields), timeout=CALL_SECONDS)
+
+    def enrol(self, **fields: Any) -> Any:
+        """On the enrolment listener."""
+        return self._enrolment.Enrol(enrolment_pb2.EnrolRequest(**fields), timeout=CALL_SECONDS)
+
     def submit(self, envelope: bytes, metrics: bytes = b"", salt: bytes = b"") -> int:
         message = work_pb2.SubmitRequest(
             envelope=common_pb2.Envelope(json=envelope), metrics=metrics, metrics_salt=salt
@@ -100,11 +140,7 @@ class WireClient:
 
     def put(self, ref: BlobRef, purpose: blobs_pb2.Purpose, pieces: Iterable[tuple[int, int, bytes]]) -> bool:
         """Chunk, offset and bytes of each piece; whether the blob is whole then."""
-        messages = [blobs_pb2.PutRequest(ref=wire_ref(ref), purpose=purpose)]
-        messages += [
-            blobs_pb2.PutRequest(piece=common_pb2.ChunkPiece(chunk=chunk, offset=offset, data=data))
-            for chunk, offset, data in pieces
-        ]
+        messages = [put_header(ref, purpose), *(put_piece(*each) for each in pieces)]
         return bool(self._blobs.Put(iter(messages), timeout=CALL_SECONDS).complete)
 
     def leaves(self, ref: BlobRef) -> bytes:
@@ -122,6 +158,14 @@ class WireClient:
         """On the enrolment listener: what is wrong with a certificate."""
         message = enrolment_pb2.DiagnoseRequest(certificate_pem=certificate.decode())
         return str(self._enrolment.Diagnose(message, timeout=CALL_SECONDS).code)
+
+
+def put_header(ref: BlobRef, purpose: blobs_pb2.Purpose) -> blobs_pb2.PutRequest:
+    return blobs_pb2.PutRequest(ref=wire_ref(ref), purpose=purpose)
+
+
+def put_piece(chunk: int, offset: int, data: bytes) -> blobs_pb2.PutRequest:
+    return blobs_pb2.PutRequest(piece=common_pb2.ChunkPiece(chunk=chunk, offset=offset, data=data))
 
 
 def wire_ref(ref: BlobRef) -> common_pb2.BlobRef:

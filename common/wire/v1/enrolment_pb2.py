@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmasos/v1/enrolment.proto\x12\nllmasos.v1\"\x82\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0e\x65ncryption_key\x18\x06 \x01(\x0c\">\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x14\n\x0croster_index\x18\x02 \x01(\x04\"*\n\x0f\x44iagnoseRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"X\n\x10\x44iagnoseResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\x12\x18\n\x10\x63oordinator_time\x18\x04 \x01(\t2\x90\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x18.llmasos.v1.EnrolRequest\x1a\x19.llmasos.v1.EnrolResponse\x12\x45\n\x08\x44iagnose\x12\x1b.llmasos.v1.DiagnoseRequest\x1a\x1c.llmasos.v1.DiagnoseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmasos/v1/enrolment.proto\x12\nllmasos.v1\"\x82\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x16\n\x0e\x65ncryption_key\x18\x06 \x01(\x0c\">\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x14\n\x0croster_index\x18\x02 \x01(\x04\"\x88\x01\n\x0cRenewRequest\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x17\n\x0freplaces_serial\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x17\n\x0fnew_signing_key\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x11\n\tnew_proof\x18\x06 \x01(\x0c\">\n\rRenewResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x14\n\x0croster_index\x18\x02 \x01(\x04\"*\n\x0f\x44iagnoseRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"X\n\x10\x44iagnoseResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\x12\x18\n\x10\x63oordinator_time\x18\x04 \x01(\t2\xce\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x18.llmasos.v1.EnrolRequest\x1a\x19.llmasos.v1.EnrolResponse\x12<\n\x05Renew\x12\x18.llmasos.v1.RenewRequest\x1a\x19.llmasos.v1.RenewResponse\x12\x45\n\x08\x44iagnose\x12\x1b.llmasos.v1.DiagnoseRequest\x1a\x1c.llmasos.v1.DiagnoseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_end=173
   _globals['_ENROLRESPONSE']._serialized_start=175
   _globals['_ENROLRESPONSE']._serialized_end=237
-  _globals['_DIAGNOSEREQUEST']._serialized_start=239
-  _globals['_DIAGNOSEREQUEST']._serialized_end=281
-  _globals['_DIAGNOSERESPONSE']._serialized_start=283
-  _globals['_DIAGNOSERESPONSE']._serialized_end=371
-  _globals['_ENROLMENT']._serialized_start=374
-  _globals['_ENROLMENT']._serialized_end=518
+  _globals['_RENEWREQUEST']._serialized_start=240
+  _globals['_RENEWREQUEST']._serialized_end=376
+  _globals['_RENEWRESPONSE']._serialized_start=378
+  _globals['_RENEWRESPONSE']._serialized_end=440
+  _globals['_DIAGNOSEREQUEST']._serialized_start=442
+  _globals['_DIAGNOSEREQUEST']._serialized_end=484
+  _globals['_DIAGNOSERESPONSE']._serialized_start=486
+  _globals['_DIAGNOSERESPONSE']._serialized_end=574
+  _globals['_ENROLMENT']._serialized_start=577
+  _globals['_ENROLMENT']._serialized_end=783
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,30 @@ class EnrolResponse(_message.Message):
     roster_index: int
     def __init__(self, certificate_pem: _Optional[str] = ..., roster_index: _Optional[int] = ...) -> None: ...
 
+class RenewRequest(_message.Message):
+    __slots__ = ("institution", "replaces_serial", "csr_der", "new_signing_key", "proof", "new_proof")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    NEW_SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    NEW_PROOF_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    replaces_serial: str
+    csr_der: bytes
+    new_signing_key: bytes
+    proof: bytes
+    new_proof: bytes
+    def __init__(self, institution: _Optional[str] = ..., replaces_serial: _Optional[str] = ..., csr_der: _Optional[bytes] = ..., new_signing_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., new_proof: _Optional[bytes] = ...) -> None: ...
+
+class RenewResponse(_message.Message):
+    __slots__ = ("certificate_pem", "roster_index")
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_INDEX_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: str
+    roster_index: int
+    def __init__(self, certificate_pem: _Optional[str] = ..., roster_index: _Optional[int] = ...) -> None: ...
+
 class DiagnoseRequest(_message.Message):
     __slots__ = ("certificate_pem",)
     CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]

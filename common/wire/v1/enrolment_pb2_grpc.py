@@ -39,6 +39,11 @@ class EnrolmentStub:
                 request_serializer=llmasos_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/llmasos.v1.Enrolment/Renew',
+                request_serializer=llmasos_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
+                _registered_method=True)
         self.Diagnose = channel.unary_unary(
                 '/llmasos.v1.Enrolment/Diagnose',
                 request_serializer=llmasos_dot_v1_dot_enrolment__pb2.DiagnoseRequest.SerializeToString,
@@ -52,6 +57,15 @@ class EnrolmentServicer:
     def Enrol(self, request, context):
         """Redeems an invitation. Idempotent: the same invitation with the same keys returns the same certificate, so that a reply
         lost on the way costs nothing; with other keys it is refused as already used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """A new certificate for a member, before the old one expires or after: the institution's signing key asks. With a new
+        signing key beside it, that key takes over from the next ledger index on. Idempotent: the same request again returns the
+        same certificate while it is the member's newest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +85,11 @@ def add_EnrolmentServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=llmasos_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=llmasos_dot_v1_dot_enrolment__pb2.RenewRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_enrolment__pb2.RenewResponse.SerializeToString,
             ),
             'Diagnose': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnose,
@@ -105,6 +124,33 @@ class Enrolment:
             '/llmasos.v1.Enrolment/Enrol',
             llmasos_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             llmasos_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Enrolment/Renew',
+            llmasos_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+            llmasos_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

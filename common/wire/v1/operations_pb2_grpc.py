@@ -64,6 +64,26 @@ class OperationsStub:
                 request_serializer=llmasos_dot_v1_dot_operations__pb2.ControlRunRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_operations__pb2.ControlRunResponse.FromString,
                 _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/llmasos.v1.Operations/Revoke',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.RevokeResponse.FromString,
+                _registered_method=True)
+        self.Inquire = channel.unary_unary(
+                '/llmasos.v1.Operations/Inquire',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.InquireRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.InquireResponse.FromString,
+                _registered_method=True)
+        self.RunLogs = channel.unary_stream(
+                '/llmasos.v1.Operations/RunLogs',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.RunLogsRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.LogLine.FromString,
+                _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/llmasos.v1.Operations/Status',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.StatusRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.StatusResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -109,6 +129,34 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Revoke(self, request, context):
+        """Ends a membership: a roster without the member's rights. Its open calls end within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inquire(self, request, context):
+        """Asks every active trainer what its policy would say to a draft. Binds nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunLogs(self, request, context):
+        """What is known of a run's events, oldest first; with `follow`, new ones as they come, until the run ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Status(self, request, context):
+        """The coordinator's own state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +189,26 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.ControlRun,
                     request_deserializer=llmasos_dot_v1_dot_operations__pb2.ControlRunRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_operations__pb2.ControlRunResponse.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.RevokeRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.RevokeResponse.SerializeToString,
+            ),
+            'Inquire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inquire,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.InquireRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.InquireResponse.SerializeToString,
+            ),
+            'RunLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.RunLogs,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.RunLogsRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.LogLine.SerializeToString,
+            ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.StatusRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.StatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,6 +373,114 @@ class Operations:
             '/llmasos.v1.Operations/ControlRun',
             llmasos_dot_v1_dot_operations__pb2.ControlRunRequest.SerializeToString,
             llmasos_dot_v1_dot_operations__pb2.ControlRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Operations/Revoke',
+            llmasos_dot_v1_dot_operations__pb2.RevokeRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inquire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Operations/Inquire',
+            llmasos_dot_v1_dot_operations__pb2.InquireRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.InquireResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llmasos.v1.Operations/RunLogs',
+            llmasos_dot_v1_dot_operations__pb2.RunLogsRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.LogLine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Operations/Status',
+            llmasos_dot_v1_dot_operations__pb2.StatusRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.StatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,11 @@ class WorkStub:
                 request_serializer=llmasos_dot_v1_dot_work__pb2.ReportRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_work__pb2.ReportResponse.FromString,
                 _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/llmasos.v1.Work/Estimate',
+                request_serializer=llmasos_dot_v1_dot_work__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_work__pb2.EstimateResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServicer:
@@ -76,6 +81,13 @@ class WorkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Estimate(self, request, context):
+        """Answers an inquiry that came with Follow. Binds nobody, is not signed and not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_WorkServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=llmasos_dot_v1_dot_work__pb2.ReportRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_work__pb2.ReportResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=llmasos_dot_v1_dot_work__pb2.EstimateRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_work__pb2.EstimateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class Work:
             '/llmasos.v1.Work/Report',
             llmasos_dot_v1_dot_work__pb2.ReportRequest.SerializeToString,
             llmasos_dot_v1_dot_work__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Work/Estimate',
+            llmasos_dot_v1_dot_work__pb2.EstimateRequest.SerializeToString,
+            llmasos_dot_v1_dot_work__pb2.EstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,

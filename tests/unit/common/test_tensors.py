@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from common import tensors
 from common.errors import WrongTensors
 from tests.support.blobs import delta_bytes, model_bytes, random_arrays, tensor_manifest
+from tests.support.mutations import mutated
 
 MANIFEST = tensor_manifest(
     trainable={"wte.weight": (5, 7), "scale": ()}, frozen={"positions": (3,)}, personal={"private": (11,)}
@@ -129,3 +131,24 @@ def test_a_header_that_is_not_the_manifests_is_refused_by_what_differs(what: str
     expected = tensors.model_header(MANIFEST)
     with pytest.raises(WrongTensors, match=message):
         tensors.check_header(spoil(json.loads(expected[8:])), expected)
+
+
+@pytest.mark.parametrize("depth", [10, 400, 800, 900, 950, 980, 990, 1000, 1100])
+def test_values_nested_as_deep_as_is_parsed_are_refused(depth: int) -> None:
+    expected = tensors.model_header(MANIFEST)
+    text = json.dumps({**json.loads(expected[8:]), "wte.weight": {"shape": 0}}, separators=(",", ":"))
+    nested = text.replace('"shape":0', '"shape":' + "[" * depth + "]" * depth).encode()
+    nested += b" " * (-(8 + len(nested)) % 64)
+    with pytest.raises(WrongTensors, match=r"wte\.weight|is not JSON"):
+        tensors.check_header(len(nested).to_bytes(8, "little") + nested, expected)
+
+
+@settings(max_examples=500, derandomize=True, deadline=None, database=None)
+@given(mutated(tensors.model_header(MANIFEST)))
+def test_a_header_with_a_few_bytes_changed_is_refused_or_the_same(header: bytes) -> None:
+    expected = tensors.model_header(MANIFEST)
+    if header[: len(expected)] == expected:
+        tensors.check_header(header, expected)
+        return
+    with pytest.raises(WrongTensors):
+        tensors.check_header(header, expected)

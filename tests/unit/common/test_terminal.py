@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,27 @@ def test_quiet_says_nothing_where_there_is_nothing_a_script_needs() -> None:
     terminal.progress("working")
     terminal.result("a long story", data={})
     assert (out.getvalue(), err.getvalue()) == ("", "")
+
+
+STEERING = "north\x1b]0;title\x07\x9b2J\u202egnp\u2028\r"
+
+
+@pytest.mark.parametrize("output", list(OutputFormat))
+def test_no_result_steers_the_terminal(output: OutputFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(output)
+    terminal.result(STEERING, data={"name": STEERING}, quiet=STEERING)
+    terminal.progress(STEERING)
+    shown = capsys.readouterr()
+    assert all(letter == "\n" or letter.isprintable() for letter in shown.out + shown.err)
+    if output is OutputFormat.JSON:
+        assert json.loads(shown.out) == {"name": STEERING}
+
+
+def test_a_cell_forges_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal().result(table(["A", "B"], [["north\nsouth", STEERING]]), data=None)
+    shown = capsys.readouterr().out
+    assert len(shown.rstrip("\n").split("\n")) == 2
+    assert all(letter == "\n" or letter.isprintable() for letter in shown)
 
 
 def test_control_characters_become_visible() -> None:

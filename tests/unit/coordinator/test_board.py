@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from common.clock import rfc3339
-from coordinator import board
+from coordinator import activities, board
 from coordinator.ports import Activity
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.participants import RUN
@@ -140,3 +142,127 @@ def test_only_the_newest_rounds_are_remembered(coordinator: Coordinator, monkeyp
     assert kept[2] == (0, 7)
     assert coordinator.board.seen(RUN, 1, "north") is None
     assert len(coordinator.board._rounds._rounds) == 2
+
+
+# --- away ----------------------------------------------------------------------------------------------------------------
+
+
+def away(name: str = "outside-hours", until: str = "") -> Activity:
+    return Activity(RUN, 1, name, available_at=until)  # type: ignore[arg-type]
+
+
+def silent(coordinator: Coordinator, name: str) -> bool:
+    return coordinator.board.silent(RUN, 1, name)
+
+
+def test_who_is_back_before_the_deadline_is_waited_for_in_silence(coordinator: Coordinator) -> None:
+    coordinator.open_round(deadline_seconds=3600)
+    report(coordinator, "north", away(until="2026-01-01T00:30:00.000Z"))
+    coordinator.clock.advance(seconds=1800 + LEASE_SECONDS)
+    assert "north" not in lapsed(coordinator)
+    assert not silent(coordinator, "north")
+    coordinator.clock.advance(seconds=0.001)
+    assert "north" in lapsed(coordinator), "the lease began anew when it said that it would be back"
+    assert silent(coordinator, "north")
+
+
+@pytest.mark.parametrize("until", ["2026-01-01T01:00:00.000Z", "2026-01-02T00:00:00.000Z"])
+def test_who_is_back_at_the_deadline_or_later_is_not_waited_for(coordinator: Coordinator, until: str) -> None:
+    coordinator.open_round(deadline_seconds=3600)
+    report(coordinator, "north", away(until=until))
+    assert lapsed(coordinator) == ("north",)
+    coordinator.clock.advance(seconds=2 * LEASE_SECONDS)
+    assert not silent(coordinator, "north"), "it said so: that is a state, not silence"
+
+
+def test_a_round_goes_on_at_once_without_a_member_that_is_away_for_longer(coordinator: Coordinator) -> None:
+    coordinator.open_round(quorum=2)
+    report(coordinator, "north", away(until="2026-01-02T00:00:00.000Z"))
+    for name in ("east", "south"):
+        coordinator[name].contribute()
+    coordinator.advance()
+    closed = coordinator.run.rounds[0].closed
+    assert closed is not None
+    assert (closed.outcome, closed.reason) == ("committed", "leases-lapsed")
+
+
+def test_a_pause_without_an_end_renews_no_lease_but_is_no_silence(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    report(coordinator, "north", working())
+    for _ in range(3):
+        coordinator.clock.advance(seconds=LEASE_SECONDS / 2)
+        report(coordinator, "north", away("paused"))
+    assert "north" in lapsed(coordinator)
+    assert not silent(coordinator, "north")
+    report(coordinator, "north", working())
+    assert "north" not in lapsed(coordinator), "it went on"
+
+
+def test_a_busy_machine_that_reports_keeps_its_lease(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    for _ in range(3):
+        coordinator.clock.advance(seconds=LEASE_SECONDS)
+        report(coordinator, "north", away("machine-busy"))
+    assert "north" not in lapsed(coordinator)
+
+
+def test_an_absence_that_is_over_excuses_nothing(coordinator: Coordinator) -> None:
+    coordinator.clock.advance(seconds=7200)
+    coordinator.open_round()
+    report(coordinator, "north", away(until="2026-01-01T00:00:01.000Z"))
+    coordinator.clock.advance(seconds=LEASE_SECONDS + 1)
+    assert "north" in lapsed(coordinator)
+
+
+def test_only_an_absence_has_an_end_that_counts(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    report(coordinator, "north", Activity(RUN, 1, "training", available_at="2026-01-02T00:00:00.000Z"))
+    assert lapsed(coordinator) == ()
+
+
+# --- changes -------------------------------------------------------------------------------------------------------------
+
+
+def test_changes_of_activity_are_remembered_repeats_are_not(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    for activity in (working(), working(steps_done=5), away(until="2026-01-01T00:30:00.000Z"), working()):
+        report(coordinator, "north", activity)
+    report(coordinator, "south", working())
+    changes = coordinator.board.changes(RUN)
+    assert [(each.number, each.institution, each.activity) for each in changes] == [
+        (1, "north", "training"),
+        (2, "north", "outside-hours"),
+        (3, "north", "training"),
+        (4, "south", "training"),
+    ]
+    assert coordinator.board.changes(RUN, after=3) == changes[3:]
+    assert coordinator.board.changes("other") == ()
+
+
+def test_one_institution_cannot_push_out_what_others_did(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activities, "CHANGES_EACH", 3)
+    coordinator.open_round()
+    report(coordinator, "south", working())
+    for _ in range(10):
+        report(coordinator, "north", away())
+        report(coordinator, "north", working())
+    changes = coordinator.board.changes(RUN)
+    assert [each.institution for each in changes] == ["south", "north", "north", "north"]
+
+
+def test_changes_are_kept_of_the_newest_runs_and_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities, "RUNS_KEPT", 2)
+    monkeypatch.setattr(activities, "CHANGES_KEPT", 2)
+    kept = activities.ActivityChanges()
+    for run in ("a", "b", "c"):
+        for name in ("east", "north", "south"):
+            kept.note(datetime(2026, 1, 1, tzinfo=UTC), name, Activity(run, 1, "training"))
+    assert kept.of("a", 0) == ()
+    assert [change.institution for change in kept.of("c", 0)] == ["north", "south"]
+
+
+def test_who_only_follows_the_ledger_is_heard(coordinator: Coordinator) -> None:
+    coordinator.board.heard(coordinator["north"].member)
+    assert coordinator.board.last_seen("north") == coordinator.clock.now()

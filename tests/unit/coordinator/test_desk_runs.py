@@ -18,8 +18,8 @@ from common.errors import (
     WrongTensors,
 )
 from common.statements.kinds import PlanStatement, Roster
-from coordinator.desk import find_run
 from coordinator.rounds.engine import Engine
+from coordinator.run_desk import find_run
 from tests.support.blobs import model_bytes
 from tests.support.coordinators import BASE, Coordinator, EngineThread
 from tests.support.participants import MANIFEST, RUN
@@ -58,13 +58,13 @@ def test_a_run_needs_its_blobs_first(coordinator: Coordinator, name: str) -> Non
 def test_a_blob_that_expired_while_the_model_was_inspected_starts_no_run(
     coordinator: Coordinator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draft, start = coordinator.draft(), coordinator.desk._start
+    draft, start = coordinator.draft(), coordinator.desk._runs._start
 
     def late(plan: PlanStatement) -> str:
         coordinator.blobs.delete(getattr(plan.initial, name))
         return start(plan)
 
-    monkeypatch.setattr(coordinator.desk, "_start", late)
+    monkeypatch.setattr(coordinator.desk._runs, "_start", late)
     with pytest.raises(MissingBlob, match=rf"The plan's initial {name}, blake3:.*, is not wholly here\."):
         coordinator.desk.start_run(draft.model_dump_json().encode())
     assert coordinator.state.runs == {}

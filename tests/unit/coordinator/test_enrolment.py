@@ -22,8 +22,7 @@ from common.errors import (
 from common.identity.authority import Authority
 from common.identity.certificates import certificate_id, enrol_proof_message
 from common.identity.invitation import Invitation, secret_hash
-from common.identity.keys import SigningKey, TlsKey
-from coordinator.enrolment import WEAK_KEYS
+from common.identity.keys import WEAK_KEYS, SigningKey, TlsKey
 from tests.support.coordinators import CONSORTIUM, Coordinator
 from tests.support.participants import FakeParticipant
 from tests.support.statements import sign_genesis

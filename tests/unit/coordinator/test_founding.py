@@ -84,7 +84,8 @@ def test_the_configuration_loads_with_what_was_said(founded: HomeLayout) -> None
 
 def test_the_operators_folder_says_where_the_coordinator_is(founded: HomeLayout) -> None:
     context = json.loads((founded.operator / "context.json").read_text())
-    assert context == {"consortium": CONSORTIUM, "work_address": "[::1]:0"}
+    addresses = {"work_address": "[::1]:0", "enrolment_address": "127.0.0.1:7444"}
+    assert context == {"consortium": CONSORTIUM} | addresses
     assert (founded.operator / "genesis.json").read_bytes() == founded.genesis.read_bytes()
 
 

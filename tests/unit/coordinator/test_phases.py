@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 import pytest
@@ -17,10 +17,13 @@ from coordinator.rounds.phases import (
     Evaluations,
     EvaluationSums,
     NextStep,
+    Pace,
     Phase,
     RunState,
     answers_suffice,
     deadline,
+    eta_seconds,
+    need_not_wait,
     next_step,
     seal_reason,
     stop_reason,
@@ -236,3 +239,31 @@ def test_a_round_is_sealed_when_nothing_more_is_to_come(
 def test_a_measurement_waits_for_nobody_whose_lease_lapsed() -> None:
     current = a_round(1, closed=None, task="evaluate", contributors=())
     assert seal_reason(current, 0, NOW, NAMES) == "leases-lapsed"
+
+
+# --- how long ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "pace", "seconds"),
+    [
+        (0, Pace((40.0,)), 0.0),
+        (3, Pace(), 0.0),
+        (3, Pace((30.0, 40.0, 500.0)), 120.0),
+        (3, Pace((), 30.0, 0.0), 0.0),
+        (3, Pace((), 30.0, 0.5), 30.0 + 2 * 60.0),
+        (3, Pace((40.0,), 10.0, 0.0), 30.0 + 2 * 40.0),
+        (3, Pace((40.0,), 10.0, 0.1), 90.0 + 2 * 40.0),
+        (1, Pace((40.0,), 100.0, 0.0), 0.0),
+        (1, Pace((40.0,), 100.0, 1.0), 0.0),
+    ],
+)
+def test_the_time_left_is_what_medians_and_steps_say(left: int, pace: Pace, seconds: float) -> None:
+    assert eta_seconds(left, pace) == pytest.approx(seconds)
+
+
+def test_whoever_is_back_at_the_deadline_cannot_be_waited_for() -> None:
+    until = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert not need_not_wait(None, until)
+    assert not need_not_wait(until - timedelta(milliseconds=1), until)
+    assert need_not_wait(until, until)

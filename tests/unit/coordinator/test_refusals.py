@@ -19,7 +19,7 @@ from common.errors import RefusalError
 from common.statements.envelope import Parent, sign
 from common.statements.kinds import Control, MaskedWeight, RoundOpened
 from coordinator.ports import Metrics
-from tests.support.blobs import delta_bytes, put_blob, random_arrays, tensor_manifest
+from tests.support.blobs import delta_bytes, leaves_and_ref, random_arrays, tensor_manifest
 from tests.support.coordinators import BASE, Coordinator
 from tests.support.participants import MANIFEST, RUN, FakeParticipant
 from tests.support.statements import resealed
@@ -57,8 +57,13 @@ def unsent(north: FakeParticipant, ref: BlobRef, **changes: Any) -> int:
 
 
 def put(coordinator: Coordinator, north: FakeParticipant, data: bytes) -> int:
-    """A blob that lies in the store though no delta has its size or form."""
-    return unsent(north, put_blob(coordinator.blobs, data))
+    """A blob that lies in the store, sent by north, though no delta has its size or form."""
+    leaves, ref = leaves_and_ref(data)
+    upload = coordinator.blobs.begin_own(ref, leaves, owner=north.name)
+    for chunk in range(ref.chunks):
+        upload.write(chunk, data)
+    assert upload.finish()
+    return unsent(north, ref)
 
 
 def with_metrics(north: FakeParticipant, text: bytes, salt: bytes = bytes(32)) -> int:
@@ -179,6 +184,8 @@ DELTAS = (
     Refused("the model as a delta", lambda c, n: put(c, n, BASE), "wrong-tensors",
             r"Tensor 'positions' is not one that the manifest lists here\."),
     Refused("an empty delta", lambda c, n: put(c, n, b""), "wrong-tensors", "0 bytes"),
+    Refused("the delta of another", lambda c, n: unsent(n, c["south"].send(c["south"].delta())),
+            "missing-blob", r"The contribution names blake3:.*, whose bytes north has not sent itself\."),
     Refused("a delta that never came", lambda c, n: unsent(n, BlobRef(algorithm="blake3", size=300, root="ab" * 32)),
             "missing-blob", r"The contribution names blake3:abab.*, which is not wholly here\."),
 )  # fmt: skip

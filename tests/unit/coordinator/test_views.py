@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from common.errors import RefusalError, UnknownObject
-from coordinator.commands.runs import asdict_view
+from coordinator.commands.formats import as_data
 from coordinator.ports import Activity, RoundView, RunView
 from coordinator.views import ROUNDS_LISTED
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
@@ -193,7 +193,7 @@ def test_a_view_is_json(coordinator: Coordinator) -> None:
     coordinator.start_run(rounds=1)
     coordinator.play()
     view = the_run(coordinator)
-    data = json.loads(json.dumps(asdict_view(view)))
+    data = json.loads(json.dumps(as_data(view)))
     assert data["run"] == RUN
     assert data["model"]["root"] == coordinator.run.model.root
     assert set(data) == set(asdict(view))
@@ -206,3 +206,120 @@ def test_a_list_of_runs_shows_the_newest_rounds_and_a_watch_all(coordinator: Coo
     assert [record.round for record in the_run(coordinator).rounds] == list(range(3, ROUNDS_LISTED + 3))
     (watched,) = coordinator.views.watch(RUN)
     assert len(watched.rounds) == ROUNDS_LISTED + 2
+
+
+# --- what is known besides ---------------------------------------------------------------------------------------------
+
+
+def test_a_view_names_quorum_and_opening_of_the_round(coordinator: Coordinator) -> None:
+    coordinator.start_run(quorum=2)
+    view = the_run(coordinator)
+    assert (view.quorum, view.opened_at) == (2, "")
+    for participant in coordinator.participants.values():
+        participant.answer()
+    coordinator.clock.advance(seconds=5)
+    coordinator.advance()
+    assert the_run(coordinator).opened_at == "2026-01-01T00:00:05.000Z"
+
+
+def test_being_away_is_a_state_with_its_end_and_no_speed(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    north = coordinator["north"].member
+    for tokens in (0, 100):
+        coordinator.clock.advance(seconds=1)
+        coordinator.board.report(north, Activity(RUN, 1, "training", tokens_done=tokens))
+    away = Activity(RUN, 1, "outside-hours", 3, 10, 100, available_at="2026-01-01T00:30:00.000Z")
+    coordinator.board.report(north, away)
+    coordinator.clock.advance(seconds=10 * LEASE_SECONDS)
+    view = next(each for each in the_run(coordinator).participants if each.institution == "north")
+    assert (view.state, view.available_at, view.tokens_per_second) == ("outside-hours", "2026-01-01T00:30:00.000Z", 0.0)
+    assert (view.steps_done, view.steps_total) == (3, 10)
+    coordinator.board.report(north, Activity(RUN, 1, "training", 4, 10, 110))
+    view = next(each for each in the_run(coordinator).participants if each.institution == "north")
+    assert (view.state, view.available_at) == ("training", "")
+
+
+def test_a_refusal_shows_the_digest_of_what_was_refused(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    statement = coordinator["north"].contribution(
+        coordinator["north"].send(coordinator["north"].delta()), num_tokens=65
+    )
+    with pytest.raises(RefusalError):
+        coordinator["north"].submit(statement, coordinator["north"].metrics())
+    (refusal,) = the_run(coordinator).refusals
+    assert len(refusal.refused_sha256) == 64
+    assert refusal.refused_sha256 == coordinator.state.refusal_list[0][1].refused_sha256
+
+
+def test_the_time_left_follows_from_closed_rounds_and_steps(coordinator: Coordinator) -> None:
+    coordinator.open_round(rounds=4)
+    assert the_run(coordinator).eta_seconds == 0.0, "nothing is known"
+    coordinator.clock.advance(seconds=30)
+    for name in ("east", "north", "south"):
+        coordinator.board.report(coordinator[name].member, Activity(RUN, 1, "training", 5, 10))
+    assert the_run(coordinator).eta_seconds == 30.0 + 3 * 60.0
+    coordinator.board.report(coordinator["north"].member, Activity(RUN, 1, "paused", 5, 10))
+    assert the_run(coordinator).eta_seconds == 0.0, "nobody knows when north comes back, and the quorum needs it"
+    for participant in coordinator.participants.values():
+        participant.contribute()
+    coordinator.clock.advance(seconds=10)
+    coordinator.advance()
+    assert the_run(coordinator).eta_seconds == 3 * 40.0
+    coordinator.desk.control_run(RUN, "abort", "operator")
+    assert the_run(coordinator).eta_seconds == 0.0
+
+
+def test_a_watch_is_not_woken_by_the_estimate_alone(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.views.operator.WATCH_SECONDS", 0.0)
+    coordinator.open_round(rounds=4)
+    coordinator.board.report(coordinator["north"].member, Activity(RUN, 1, "training", 5, 10))
+    stream = coordinator.views.watch(RUN)
+    first = next(stream)
+    waits: list[int] = []
+
+    def wait(size: int, timeout: float) -> int:
+        waits.append(size)
+        coordinator.clock.advance(seconds=1)
+        return size
+
+    monkeypatch.setattr(coordinator.ledger, "wait_for_growth", wait)
+    assert next(stream).opened_at == first.opened_at
+    assert len(waits) == 15, "it was sent again after REPEAT_SECONDS, not before"
+
+
+def test_closed_rounds_are_composed_once(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator.start_run(rounds=3)
+    coordinator.play()
+    before = the_run(coordinator)
+    reads: list[int] = []
+    real = coordinator.database.metrics_of
+    monkeypatch.setattr(coordinator.database, "metrics_of", lambda digests: reads.append(1) or real(digests))
+    assert the_run(coordinator) == before
+    assert reads == []
+
+
+def test_certificates_of_members_name_their_end(coordinator: Coordinator) -> None:
+    ends = {view.name: view.certificate_expires_at for view in coordinator.views.institutions()}
+    assert ends["operator"] == "2027-01-01T00:00:00.000Z"
+    coordinator.enrol("west")
+    ends = {view.name: view.certificate_expires_at for view in coordinator.views.institutions()}
+    assert ends["west"] == "2027-01-01T00:00:00.000Z"
+
+
+def test_the_status_counts_members_runs_bytes_and_who_is_connected(coordinator: Coordinator) -> None:
+    coordinator.start_run()
+    coordinator.board.heard(coordinator["north"].member)
+    coordinator.clock.advance(seconds=60)
+    coordinator.board.heard(coordinator["south"].member)
+    coordinator.board.heard(coordinator.operator)
+    status = coordinator.views.status()
+    assert (status.consortium, status.version, status.open_calls) == ("hospitals", "0.0.0", 7)
+    assert (status.members_active, status.trainers_connected, status.runs_active) == (4, 2, 1)
+    assert (status.started_at, status.now) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z")
+    assert status.ledger_size == coordinator.state.size
+    assert status.blob_bytes == sum(ref.size for ref, _ in coordinator.blobs.list()) > 0
+    assert status.disk_free_bytes > 0
+    assert status.fingerprint == coordinator.state.genesis_place.digest
+    assert status.certificate_expires_at <= status.authority_expires_at
+    coordinator.clock.advance(seconds=1)
+    assert coordinator.views.status().trainers_connected == 1

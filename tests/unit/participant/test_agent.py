@@ -274,7 +274,7 @@ def test_a_new_base_model_takes_the_place_of_the_last_rounds(
     first = north.open_round(rounds=2)
     north.agent.work(north.run, first)
     north.others_act()
-    north.agent._tidy()
+    north.agent._tidying.tidy()
     old, new = first.opened.inputs.model, north.round.opened.inputs.model
     assert north.blobs.contains(old)
     fetched: list[tuple[BlobRef, BlobRef | None, bool]] = []
@@ -298,10 +298,10 @@ def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_i
     stray = north.folder / "stray"
     stray.write_bytes(b"an old model")
     old = north.blobs.ingest(stray, "blake3", move=True)
-    north.agent._tidy()
+    north.agent._tidying.tidy()
     assert north.blobs.contains(delta)
     assert not north.blobs.contains(old)
     north.others_act()
-    north.agent._tidy()
+    north.agent._tidying.tidy()
     assert not north.blobs.contains(delta)
     assert north.blobs.contains(north.run.statement.initial.tokenizer)

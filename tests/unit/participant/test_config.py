@@ -14,8 +14,6 @@ MINIMAL = """\
 institution: north
 consortium: hospitals
 coordinator: {work: "127.0.0.1:7443", enrolment: "127.0.0.1:7444"}
-data:
-  - folder: /srv/text
 """
 
 
@@ -28,11 +26,6 @@ def home(tmp_path: Path) -> Path:
 def test_a_minimal_file_has_a_default_for_the_rest(home: Path) -> None:
     config = load_config(home)
     assert (config.worker.threads, config.worker.snapshot_seconds, config.worker.command) == (1, 300, None)
-    assert (config.data[0].name, config.data[0].folder, config.data[0].text_column) == (
-        "default",
-        Path("/srv/text"),
-        None,
-    )
 
 
 def test_the_environment_changes_single_fields(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +38,8 @@ def test_the_environment_changes_single_fields(home: Path, monkeypatch: pytest.M
 
 
 WRONG = {
-    "an unknown field": ("worker: {thread: 4}", r"participant\.yaml:6: worker\.thread"),
-    "no data at all": ("data: []", r"data"),
+    "an unknown field": ("worker: {thread: 4}", r"participant\.yaml:4: worker\.thread"),
+    "data, which stands in files of its own": ("data: []", r"data"),
     "threads below one": ("worker: {threads: 0}", r"worker\.threads"),
     "another format of log": ("logging: {format: xml}", r"logging\.format.*'?text'?"),
     "another version": ("apiVersion: llmasos/v9", r"apiVersion.*llmasos/v1"),

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.clock import SystemClock
 from common.errors import (
     CoordinatorUnreachable,
     IdentityError,
     LedgerConflict,
     LLMasOSError,
     MalformedMessage,
+    PortBlocked,
     TooManyRequests,
     UnknownCertificate,
 )
-from common.wire.messages import LedgerEntries
+from common.identity.authority import Authority
+from common.identity.keys import TlsKey
+from common.wire.messages import Inquiry, LedgerEntries
 from participant import follower as module
 from participant.follower import Follower, diagnosis
 from participant.journal import Journal
 from participant.mirror import Mirror
 from tests.support.api import Consortium, listening
 from tests.support.coordinators import Coordinator
+from tests.support.networks import TlsServer, unused_port
 
 Answer = LLMasOSError | Callable[[], LedgerEntries]
 
@@ -57,10 +62,16 @@ class Ledger:
 class Scene:
     """A follower with what it told; started by the test."""
 
-    def __init__(self, mirror: Mirror, session: Ledger, explain: Callable[[], LLMasOSError | None]) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        session: Ledger,
+        explain: Callable[[], LLMasOSError | None],
+        inquire: Callable[[Sequence[Inquiry]], bool],
+    ) -> None:
         self.mirror, self.session = mirror, session
         self.told: list[str] = []
-        self.follower = Follower(session, mirror, explain, self.told.append)  # type: ignore[arg-type]
+        self.follower = Follower(session, mirror, explain, self.told.append, inquire)  # type: ignore[arg-type]
 
     def start(self) -> None:
         self.follower.start()
@@ -85,8 +96,12 @@ def scene(coordinator: Coordinator, tmp_path: Path) -> Iterator[Callable[..., Sc
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         made: list[Scene] = []
 
-        def make(*answers: Answer, explain: Callable[[], LLMasOSError | None] = lambda: None) -> Scene:
-            made.append(Scene(Mirror(journal, coordinator.genesis), Ledger(coordinator, *answers), explain))
+        def make(
+            *answers: Answer,
+            explain: Callable[[], LLMasOSError | None] = lambda: None,
+            inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False,
+        ) -> Scene:
+            made.append(Scene(Mirror(journal, coordinator.genesis), Ledger(coordinator, *answers), explain, inquire))
             return made[-1]
 
         yield make
@@ -158,6 +173,23 @@ def test_after_three_failures_the_other_listener_is_asked_why(scene: Callable[..
     assert asked == [3, 6]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_inquiry_is_handed_on_and_the_ledger_goes_on(
+    coordinator: Coordinator, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(module, "UNANSWERED_SECONDS", 0.001)
+    inquiry, heard = Inquiry(b"x" * 16, b"{}"), list[Inquiry]()
+
+    def inquire(inquiries: Sequence[Inquiry]) -> bool:
+        heard.extend(inquiries)
+        return answers
+
+    one = scene(lambda: LedgerEntries(1, (), 1, (inquiry,)), inquire=inquire)
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert heard == [inquiry]
+
+
 def test_stopping_ends_a_poll_in_progress(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
     one = scene()
     one.start()
@@ -197,3 +229,45 @@ def test_when_nobody_answers_nothing_is_known(tmp_path: Path) -> None:
     with listening(consortium) as (_, addresses):
         gone = addresses.enrolment
     assert _diagnosis(consortium, files.certificate, gone) is None
+
+
+# --- what stands in the way -------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_the_way_is_told_once_and_following_goes_on(
+    coordinator: Coordinator, scene: Callable[..., Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = PortBlocked("10.0.0.5:7443 refused the connection.")
+    one = scene(*[CoordinatorUnreachable("No answer.")] * 9, explain=lambda: reason)
+    told: list[tuple[str, ...]] = []
+    one.follower._tell = lambda *words: told.append(words)
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert one.follower.failure is None
+    assert told[0] == ("unreachable",)
+    assert ("unreachable", reason.message) in told
+    assert told[told.index(("unreachable", reason.message)) :].count(("unreachable",)) == 0
+    said = [record for record in caplog.records if getattr(record, "code", "") == "port-blocked"]
+    assert [(each.getMessage(), each.__dict__["fix"]) for each in said] == [("coordinator unreachable", reason.fix)]
+
+
+def test_a_good_certificate_leaves_the_way_to_be_looked_at(tmp_path: Path) -> None:
+    consortium = Consortium(tmp_path)
+    certificate = consortium.enrolled("north").certificate
+    with listening(consortium) as (_, addresses), unused_port() as closed:
+        work = f"127.0.0.1:{closed}"
+        found = diagnosis(addresses.enrolment, consortium.genesis, certificate, work)
+        assert diagnosis(addresses.enrolment, consortium.genesis, certificate, addresses.work) is None
+    assert isinstance(found, PortBlocked)
+    assert found.message.startswith(f"{work} refused")
+
+
+def test_another_consortium_at_the_address_does_not_end_following(tmp_path: Path) -> None:
+    consortium, now = Consortium(tmp_path), SystemClock().now()
+    certificate = consortium.enrolled("north").certificate
+    key = TlsKey.generate()
+    banks = Authority.create("banks", now=now).issue_coordinator(key.csr("coordinator"), now=now, days=1)
+    with TlsServer(key.private_pem, banks) as server:
+        found = diagnosis(server.address, consortium.genesis, certificate, server.address)
+    assert isinstance(found, CoordinatorUnreachable)
+    assert "the coordinator of the consortium 'banks' answers" in found.message

@@ -10,7 +10,7 @@ import pytest
 from common.errors import CoordinatorUnreachable
 from common.wire.messages import ActivityReport
 from participant import reporter as module
-from participant.reporter import RoundReporter
+from participant.reporter import RoundReporter, report_size
 
 
 class Listener:
@@ -86,3 +86,10 @@ def test_after_the_block_nothing_is_reported() -> None:
     reporter.cancel()
     assert reporter.over.is_set()
     assert len(listener.heard) == heard
+
+
+def test_what_was_told_is_counted() -> None:
+    listener = Listener()
+    with reporting(listener) as reporter:
+        assert listener.hears.acquire(timeout=30)
+    assert reporter.bytes_told == sum(report_size(report) for report in listener.heard) > 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from common.ledger.state import Departure
 from participant.tasks import AnswerPlan, WorkOnRound, answer_slot, contribution_slot, next_task
 from tests.support.story import Story, tell
 
@@ -57,6 +59,21 @@ def test_what_was_given_up_is_left_alone(story: Story) -> None:
     assert next_task(story.at["opened"], "north", given_up(contribution_slot(record))) is None
     run = story.at["plan"].runs["tiny-0a1b2c"]
     assert next_task(story.at["plan"], "north", given_up(answer_slot(run))) is None
+
+
+def test_after_the_first_round_was_opened_only_a_wanted_answer_is_given(story: Story) -> None:
+    opened = story.at["opened"]
+    (run,) = opened.runs.values()
+    late = replace(run, answers={name: answer for name, answer in run.answers.items() if name != "north"})
+    record = replace(run.rounds[0], opened=run.rounds[0].opened.model_copy(update={"cohort": ("east", "south")}))
+    state = replace(opened, runs={run.run: replace(late, rounds=(record,))})
+    assert next_task(state, "north", nothing) is None
+    assert next_task(state, "north", nothing, lambda _run: True) == AnswerPlan(state.runs[run.run])
+
+
+def test_who_has_left_has_nothing_to_do(story: Story) -> None:
+    opened = story.at["opened"]
+    assert next_task(replace(opened, departures={"north": Departure(opened.genesis_place)}), "north", nothing) is None
 
 
 def test_slots_name_the_statement_that_they_answer(story: Story) -> None:

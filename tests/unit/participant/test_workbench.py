@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from common.errors import TooLittleData, WorkerFailed
-from participant.config import CoordinatorAddresses, DataFolder, HomeLayout, ParticipantConfig, WorkerSettings
+from participant.config import CoordinatorAddresses, HomeLayout, ParticipantConfig, WorkerSettings
+from participant.datasets import DataSet, add_data_set
 from participant.workbench import BASE, DELTA, RoundOver, Workbench
 from participant.worker_protocol import Evaluate, Progress, Train
 from tests.support import null_worker
@@ -39,10 +40,11 @@ class Bench:
             institution="north",
             consortium="hospitals",
             coordinator=CoordinatorAddresses(work="127.0.0.1:1", enrolment="127.0.0.1:2"),
-            data=(DataFolder(folder=self.data),),
             worker=WorkerSettings(command=null_worker.COMMAND),
         )
-        self.workbench = Workbench(HomeLayout(folder), config)
+        layout = HomeLayout(folder)
+        add_data_set(layout, DataSet(folder=self.data))
+        self.workbench = Workbench(layout, config)
         self.over = threading.Event()
         self.progress: list[Progress] = []
 
@@ -98,6 +100,17 @@ def test_one_worker_serves_all_rounds_of_a_run_and_prepares_once(bench: Bench) -
     (bench.data / "fail").write_text("worker-failed")
     bench.prepare()
     assert bench.pid == pid
+
+
+def test_a_resting_worker_is_gone_and_the_next_round_starts_another(bench: Bench) -> None:
+    bench.workbench.rest()
+    bench.prepare()
+    pid = bench.pid
+    bench.workbench.rest()
+    assert gone(pid)
+    assert not bench.workbench.is_ready_for(RUN)
+    bench.prepare()
+    assert bench.train().any()
 
 
 def test_what_the_worker_refuses_reaches_the_agent_and_the_worker_stays(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from common.errors import (
     BadBlobReference,
     CorruptChunk,
     InvalidName,
+    MissingBlob,
     StorageFailure,
     TruncatedChunk,
 )
@@ -195,9 +196,9 @@ def test_discarded_uploads_are_gone_and_their_streams_told(
     kept = store.begin(content.ref, content.leaves, owner="south")
     assert store.upload_owners() == ("north", "south")
     store.discard_uploads("north")
-    with pytest.raises(TruncatedChunk, match="was discarded while parts of it still came"):
+    with pytest.raises(MissingBlob, match="was discarded while parts of it still came"):
         upload.write(1, content.chunk(1))
-    with pytest.raises(TruncatedChunk, match="was discarded"):
+    with pytest.raises(MissingBlob, match="was discarded"):
         upload.finish()
     assert store.usage("north") == 0
     assert store.begin(content.ref, content.leaves, owner="north").missing() == [(0, 3)]
@@ -313,7 +314,7 @@ def test_letting_go_waits_for_whoever_writes(store: FolderBlobStore, content: Co
     assert upload._fd >= 0
     upload._leave()
     assert upload._fd == -1
-    with pytest.raises(TruncatedChunk, match=r"was let go of: begin it again\."):
+    with pytest.raises(MissingBlob, match=r"was let go of: begin it again\."):
         upload.write(0, content.chunk(0))
     store.begin(content.ref, content.leaves, owner="north").write(0, content.chunk(0))
     assert upload.missing() == [(1, 2)]

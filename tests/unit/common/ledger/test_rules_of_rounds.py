@@ -319,7 +319,7 @@ OTHERS = (
             "malformed-statement",
             rf"Control {action} is not of this protocol version\.",
         )
-        for action in ("extend", "abort", "roll-back", "leave", "recovery")
+        for action in ("extend", "abort", "roll-back", "recovery")
     ),
 )
 

@@ -18,6 +18,7 @@ from common.wire.channel import (
     KEEPALIVE_SECONDS,
     MAX_MESSAGE_BYTES,
     MESSAGE_BYTES,
+    ServerTls,
     channel_options,
     enrolment_channel,
     enrolment_server_credentials,
@@ -96,7 +97,7 @@ def refused(channel: grpc.Channel) -> None:
 
 
 def test_mutual_tls_exposes_exactly_one_spiffe_id() -> None:
-    with listening(work_server_credentials(*coordinator(), authority().certificate_pem)) as address:
+    with listening(work_server_credentials(ServerTls(*coordinator(), authority().certificate_pem))) as address:
         peer = json.loads(call(work(address, institution("north"))))
         again = json.loads(call(work(address, institution("south"))))
     assert peer["peer_spiffe_id"] == [spiffe_id("hospitals", "north")]
@@ -105,7 +106,7 @@ def test_mutual_tls_exposes_exactly_one_spiffe_id() -> None:
 
 
 def test_the_work_listener_refuses_whoever_has_no_certificate() -> None:
-    with listening(work_server_credentials(*coordinator(), authority().certificate_pem)) as address:
+    with listening(work_server_credentials(ServerTls(*coordinator(), authority().certificate_pem))) as address:
         refused(enrolment(address))
         assert call(work(address, institution()))
 
@@ -113,12 +114,12 @@ def test_the_work_listener_refuses_whoever_has_no_certificate() -> None:
 def test_the_work_listener_refuses_another_authoritys_certificate() -> None:
     stranger, key = Authority.create("hospitals", now=NOW), TlsKey.generate()
     forged = stranger.issue_institution(key.csr("north"), "north", now=NOW, days=1)
-    with listening(work_server_credentials(*coordinator(), authority().certificate_pem)) as address:
+    with listening(work_server_credentials(ServerTls(*coordinator(), authority().certificate_pem))) as address:
         refused(work(address, (key.private_pem, forged)))
 
 
 def test_the_work_listener_refuses_the_coordinators_certificate_as_a_client() -> None:
-    with listening(work_server_credentials(*coordinator(), authority().certificate_pem)) as address:
+    with listening(work_server_credentials(ServerTls(*coordinator(), authority().certificate_pem))) as address:
         refused(work(address, coordinator()))
 
 
@@ -128,34 +129,34 @@ def test_the_work_listener_refuses_an_expired_certificate() -> None:
     server_key = TlsKey.generate()
     server = server_key.private_pem, old.issue_coordinator(server_key.csr("coordinator"), now=NOW, days=1)
     expired = old.issue_institution(key.csr("north"), "north", now=past, days=1)
-    with listening(work_server_credentials(*server, old.certificate_pem)) as address:
+    with listening(work_server_credentials(ServerTls(*server, old.certificate_pem))) as address:
         refused(work(address, (key.private_pem, expired), ca=old))
 
 
 def test_the_enrolment_listener_asks_for_no_certificate() -> None:
-    with listening(enrolment_server_credentials(*coordinator())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*coordinator(), b""))) as address:
         peer = json.loads(call(enrolment(address)))
     assert "peer_spiffe_id" not in peer
 
 
 def test_an_institutions_certificate_makes_no_server() -> None:
-    with listening(enrolment_server_credentials(*institution())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*institution(), b""))) as address:
         refused(enrolment(address))
         refused(work(address, institution("south")))
 
 
 def test_a_server_under_another_authority_is_refused() -> None:
-    with listening(enrolment_server_credentials(*coordinator())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*coordinator(), b""))) as address:
         refused(enrolment(address, ca=Authority.create("hospitals", now=NOW)))
 
 
 def test_another_consortiums_server_is_refused() -> None:
-    with listening(enrolment_server_credentials(*coordinator())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*coordinator(), b""))) as address:
         refused(enrolment(address, consortium="banks"))
 
 
 def test_a_piece_passes_and_a_message_above_the_limit_does_not() -> None:
-    with listening(enrolment_server_credentials(*coordinator())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*coordinator(), b""))) as address:
         assert len(call(enrolment(address), "Echo", bytes(MESSAGE_BYTES))) == MESSAGE_BYTES
         with pytest.raises(grpc.RpcError) as caught:
             call(enrolment(address), "Echo", bytes(MAX_MESSAGE_BYTES + 1))
@@ -163,7 +164,7 @@ def test_a_piece_passes_and_a_message_above_the_limit_does_not() -> None:
 
 
 def test_two_servers_cannot_share_a_port() -> None:
-    credentials = enrolment_server_credentials(*coordinator())
+    credentials = enrolment_server_credentials(ServerTls(*coordinator(), b""))
     with listening(credentials) as address, ThreadPoolExecutor(max_workers=1) as threads:
         second = grpc.server(threads, options=server_options())
         with pytest.raises(RuntimeError, match="Failed to bind"):
@@ -196,7 +197,7 @@ def test_a_proxy_is_used_except_for_the_loopback(address: str, proxy: int) -> No
 def test_a_proxy_in_the_environment_does_not_catch_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("https_proxy", "http_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with listening(enrolment_server_credentials(*coordinator())) as address:
+    with listening(enrolment_server_credentials(ServerTls(*coordinator(), b""))) as address:
         assert call(enrolment(address), "Echo", b"direct") == b"direct"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import (
     CoordinatorUnreachable,
-    StorageFailure,
+    NotInitialised,
     UnknownCertificate,
 )
 from common.wire.session import TlsFiles
@@ -60,5 +60,5 @@ def test_a_closed_session_says_so(scene: Scene) -> None:
 def test_a_missing_key_is_named(scene: Scene, tmp_path: Path) -> None:
     files = TlsFiles(tmp_path / "absent.key.pem", tmp_path / "absent.pem")
     session = OperatorSession(scene.addresses.work, scene.consortium.genesis, files)
-    with session, pytest.raises(StorageFailure, match=r"absent\.key\.pem cannot be read: No such file or directory\."):
+    with session, pytest.raises(NotInitialised, match=r"absent\.key\.pem does not exist\."):
         session.report(REPORT)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from common.clock import ManualClock
-from common.errors import UnknownCertificate
+from common.errors import TooManyRequests, UnknownCertificate
 from common.identity.keys import SigningKey
 from common.statements.kinds import Member
 from coordinator.api.calls import Call, Caller, OpenCalls
@@ -53,14 +54,14 @@ def scene() -> Scene:
 
 
 def test_a_stream_goes_on_while_its_caller_is_a_member(scene: Scene) -> None:
-    assert list(scene.call.received(iter([1, 2, 3]))) == [1, 2, 3]
+    assert list(scene.call.received(iter([b"1", b"2", b"3"]))) == [b"1", b"2", b"3"]
     assert list(scene.call.sent(iter([1, 2, 3]))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("direction", ["received", "sent"])
 def test_a_revoked_member_is_stopped_at_the_next_message(scene: Scene, direction: str) -> None:
-    messages: Iterator[Any] = getattr(scene.call, direction)(iter([1, 2]))
-    assert next(messages) == 1
+    messages: Iterator[Any] = getattr(scene.call, direction)(iter([b"1", b"2"]))
+    assert next(messages) == b"1"
     scene.roster.revoked = True
     with pytest.raises(UnknownCertificate, match=r"north was revoked\."):
         next(messages)
@@ -76,14 +77,14 @@ def test_the_sweep_ends_calls_of_the_revoked(scene: Scene) -> None:
 def test_the_sweep_ends_a_call_whose_peer_sends_nothing(scene: Scene) -> None:
     ended: list[int] = []
 
-    def messages() -> Iterator[int]:
-        yield 1
+    def messages() -> Iterator[bytes]:
+        yield b"1"
         scene.clock.advance(seconds=60)
         ended.append(scene.open_calls.sweep())
         scene.clock.advance(seconds=1)
         ended.append(scene.open_calls.sweep())
 
-    assert list(scene.call.received(messages())) == [1]
+    assert list(scene.call.received(messages())) == [b"1"]
     assert ended == [0, 1]
 
 
@@ -93,8 +94,41 @@ def test_the_sweep_ends_a_call_whose_peer_reads_nothing(scene: Scene) -> None:
     assert scene.open_calls.sweep() == 1
 
 
+def dripping(scene: Scene, seconds: float, size: int, count: int) -> Iterator[bytes]:
+    """A message of `size` bytes every so many seconds."""
+    for _ in range(count):
+        scene.clock.advance(seconds=seconds)
+        yield bytes(size)
+
+
+def test_a_stream_that_only_drips_is_ended_within_two_waits(scene: Scene) -> None:
+    messages = scene.call.received(dripping(scene, 1, 1, 1000))
+    assert sum(map(len, islice(messages, 60))) == 60
+    with pytest.raises(TooManyRequests, match=r"The stream brought 61 bytes in 61 seconds of waiting") as err:
+        next(messages)
+    assert "Begin says which are missing" in err.value.fix
+
+
+def test_a_slow_link_is_no_drip(scene: Scene) -> None:
+    """256 KiB in 50 seconds is 5 KiB a second."""
+    assert len(list(scene.call.received(dripping(scene, 50, 256 * 1024, 100)))) == 100
+
+
+def test_the_time_that_we_take_for_a_message_does_not_count_against_its_sender(scene: Scene) -> None:
+    for _ in scene.call.received(dripping(scene, 0.5, 1, 100)):
+        scene.clock.advance(seconds=100)
+
+
+def test_a_call_that_is_ended_early_is_logged_with_who_and_why(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.call.method = "/llmasos.v1.Blobs/Put"
+    scene.roster.revoked = True
+    scene.open_calls.sweep()
+    logged = [(record.getMessage(), record.institution, record.method, record.reason) for record in caplog.records]  # type: ignore[attr-defined]
+    assert logged == [("call ended early", "north", "/llmasos.v1.Blobs/Put", "revoked")]
+
+
 def test_our_own_work_is_not_idleness(scene: Scene) -> None:
-    next(scene.call.received(iter([1, 2])))
+    next(scene.call.received(iter([b"1", b"2"])))
     scene.clock.advance(seconds=3600)
     assert scene.open_calls.sweep() == 0
 

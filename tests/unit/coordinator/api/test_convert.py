@@ -146,11 +146,11 @@ def test_a_message_of_a_stream_without_piece_is_refused() -> None:
         ({"expires_hours": 9000}, "InviteRequest.expires_hours: expected 0 to 8,784, got 9,000."),
         (
             {"roles": []},
-            "InviteRequest.roles: expected some of trainer, evaluator, witness, auditor, operator, got [].",
+            "InviteRequest.roles: expected some of trainer, evaluator, witness, auditor, viewer, operator, got [].",
         ),
         (
             {"roles": ["king"]},
-            "InviteRequest.roles: expected some of trainer, evaluator, witness, auditor, operator, got ",
+            "InviteRequest.roles: expected some of trainer, evaluator, witness, auditor, viewer, operator, got ",
         ),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from common.clock import ManualClock
 from common.errors import TooManyRequests
 from coordinator.api.limits import (
+    BUSY_STREAMS,
     AddressLimiter,
     CallLimiter,
     EnrolmentLimits,
@@ -53,6 +54,34 @@ def test_an_institutions_rate_is_its_own() -> None:
     limiter.enter("south", "control")()
     clock.advance(seconds=1)
     limiter.enter("north", "control")()
+
+
+def test_where_most_places_are_taken_one_institution_gets_few() -> None:
+    limiter = CallLimiter(WorkLimits(blob_streams=6, blob_streams_together=8), ManualClock())
+    leave = [limiter.enter("north", "blob") for _ in range(6)]
+    for _ in range(BUSY_STREAMS):
+        limiter.enter("south", "blob")
+    with pytest.raises(
+        TooManyRequests, match=r"Institution south: expected at most 2 blob streams at once, got one more\."
+    ):
+        limiter.enter("south", "blob")
+    limiter.enter("east", "blob")
+    for each in leave:
+        each()
+    limiter.enter("south", "blob")
+
+
+def test_an_address_holds_few_calls_at_once() -> None:
+    limiter = AddressLimiter(EnrolmentLimits(calls_held_per_address=2), ManualClock())
+    leave = limiter.admit("10.0.0.1")
+    limiter.admit("10.0.0.1")
+    with pytest.raises(TooManyRequests, match=r"Address 10\.0\.0\.1: expected at most 2 calls at once, got one more\."):
+        limiter.admit("10.0.0.1")
+    limiter.admit("10.0.0.2")()
+    leave()
+    leave()
+    limiter.admit("10.0.0.1")
+    assert set(limiter._held) == {"10.0.0.1"}
 
 
 def test_strangers_are_limited_by_address_and_together() -> None:

@@ -21,8 +21,7 @@ from common.errors import (
 from common.wire import convert
 from common.wire.errors import rpc_errors
 from common.wire.messages import Piece
-from coordinator.api.limits import WorkLimits
-from coordinator.api.server import BLOB_THREADS
+from coordinator.api.limits import BUSY_STREAMS, WorkLimits
 from coordinator.ports import UploadPurpose
 from tests.support.api import LOOPBACK, REPORT, ROUND, Consortium, Held, Scene, listening, until
 
@@ -57,11 +56,13 @@ def test_idle_uploads_do_not_starve_control_calls(tmp_path: Path) -> None:
     with listening(consortium) as (listeners, addresses):
         scene = Scene(consortium, listeners, addresses)
         sessions = [scene.session(name) for name in names]
+        most = WorkLimits().blob_streams
+        counts = (most, most, most, BUSY_STREAMS)  # where three quarters are taken, each of the others gets a few
         held = [
-            Held(scene, session, consortium.blob(name.encode()), BLOB_THREADS // len(names))
-            for name, session in zip(names, sessions, strict=True)
+            Held(scene, session, consortium.blob(name.encode()), count)
+            for name, session, count in zip(names, sessions, counts, strict=True)
         ]
-        assert len(scene.ports.access.writes) == BLOB_THREADS + len(names)
+        assert len(scene.ports.access.writes) == sum(counts) + len(names)
         for session in sessions:
             assert session.report(REPORT) is True
             assert session.follow(from_index=0, wait_seconds=0).ledger_size == 0

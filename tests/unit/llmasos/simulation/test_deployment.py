@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from common.config import load_yaml
 from common.errors import OperationError, UsageError
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder, edit_line, parse_institution
 from llmasos.simulation.layout import Layout
 from llmasos.simulation.monitor import Followed, follow
 from llmasos.simulation.processes import Processes
 from llmasos.simulation.progress import LineProgress
+from participant.policy import Policy
 from tests.support.fake_daemons import FAKES, NAMES, a_view
+from tests.support.plans import a_plan
 
 
 @pytest.fixture
@@ -110,13 +113,23 @@ def test_a_participant_killed_from_outside_is_reported_once(deployment: Deployme
     assert out.getvalue().count("participant west was ended by signal 9") == 1
 
 
-def test_a_policy_follows_a_plan_with_a_small_quorum(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_policy_accepts_the_runs_of_the_simulated_plan(deployment: Deployment, tmp_path: Path) -> None:
     deployment.start_coordinator()
     join_all(deployment, tmp_path)
-    deployment.accept_quorum("north", 1)
-    deployment.accept_quorum("south", 3)
-    assert (deployment.layout.participant("north") / "policy.yaml").read_text() == "min_quorum: 1  # ours\n"
-    assert (deployment.layout.participant("south") / "policy.yaml").read_text() == "min_quorum: 3  # ours\n"
+    plans = {
+        "north": a_plan(quorum=1, metrics_visibility="institution", delta_audience=["inspector", "board"]),
+        "south": a_plan(),
+    }
+    policies = {}
+    for name, plan in plans.items():
+        deployment.accept_runs(name, plan)
+        policies[name] = load_yaml(deployment.layout.participant(name) / "policy.yaml", Policy)
+    north, south = policies["north"], policies["south"]
+    assert (north.answer, north.min_quorum, north.metrics_visibility) == ("accept", 1, "institution")
+    assert north.allow_delta_audience == ("inspector", "board")
+    assert set(north.budgets.model_dump().values()) == {None}
+    assert (south.answer, south.min_quorum, south.metrics_visibility) == ("accept", 3, "pooled")
+    assert south.allow_delta_audience == ()
 
 
 def test_a_setting_that_is_not_there_cannot_be_changed(tmp_path: Path) -> None:

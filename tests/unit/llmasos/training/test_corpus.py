@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("tokenizers")
 
 from common.errors import TooLittleData
+from llmasos.datasets.tokens import TokenFile
 from llmasos.tokenizers import bytes_tokenizer, save
 from llmasos.training import corpus as corpora
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
@@ -79,3 +81,52 @@ def test_too_little_text_names_folder_and_counts(place: Path) -> None:
         TooLittleData, match=r"small holds 5 tokens to train on in 2 documents, the plan needs at least 33"
     ):
         prepare(place, "small")
+
+
+def test_no_unit_s_text_is_both_trained_on_and_held_out_across_data_sets(place: Path) -> None:
+    patients = [f"patient {number:02} " for number in range(30)]
+    (place / "notes").mkdir()
+    (place / "letters").mkdir()
+    lines = [json.dumps({"text": name * 9, "patient_id": name.strip()}) for name in patients]
+    (place / "notes" / "a.jsonl").write_text("\n".join(lines))
+    rows = "".join(f"{name.strip()},{name * 5}\n" for name in patients)
+    (place / "letters" / "b.csv").write_text(f"id,text\n{rows}")
+    sources = [Source(place / "notes", unit_field="patient_id"), Source(place / "letters", unit_field="id")]
+    with prepare_corpus(sources, place / "tokenizer.json", place / "tokens", a_training_plan()) as corpus:
+        sides = [bytes(one.read(0, one.count).clip(max=255).tolist()).decode("latin-1") for one in _files(corpus)]
+        assert corpus.facts.documents == 60
+        assert corpus.facts.held_out_documents % 2 == 0
+    for name in patients:
+        assert sorted(side.count(name) for side in sides) == [0, 14]
+
+
+def test_another_unit_field_is_another_split(place: Path) -> None:
+    (place / "notes").mkdir()
+    lines = [json.dumps({"text": "word " * 20 + str(n), "a": n // 2, "b": n // 3}) for n in range(30)]
+    (place / "notes" / "a.jsonl").write_text("\n".join(lines))
+    for field in (None, "a", "b"):
+        source = Source(place / "notes", unit_field=field)
+        prepare_corpus([source], place / "tokenizer.json", place / "tokens", a_training_plan()).close()
+    assert len(list((place / "tokens").iterdir())) == 3
+
+
+def test_tokens_are_for_their_owner_only_whatever_the_umask(place: Path) -> None:
+    (place / "tokens").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        with prepare(place) as corpus:
+            folder = corpus.train.path.parent
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, *folder.iterdir())}
+    assert modes == {
+        "tokens": 0o700,
+        folder.name: 0o700,
+        "train.tokens": 0o600,
+        "held_out.tokens": 0o600,
+        "facts.json": 0o600,
+    }
+
+
+def _files(corpus: Corpus) -> tuple[TokenFile, TokenFile]:
+    return corpus.train, corpus.held_out

@@ -1,0 +1,97 @@
+"""How fast a prepared plan trains on this machine, and how much memory it takes: a few steps of its own model on random tokens.
+
+    measured = measure_plan(Path("prepared/tiny"), steps=3, threads=2)
+    print(measured.seconds_per_step * plan.local.steps)
+
+Time and memory depend on shapes, not on text, so nothing private is needed. Evaluation and transfers are not counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from common.plan.model import Plan
+from llmasos.extras import require_train
+from llmasos.preparation import load_prepared
+from llmasos.tokenizers import load, vocab_size_of
+
+_KIBIBYTE = 1 if sys.platform == "darwin" else 1024
+"""What getrusage counts in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured. `steps` are those that count; one before them warmed up caches and is left out."""
+
+    device: str
+    threads: int
+    steps: int
+    parameters: int
+    seconds_per_step: float
+    tokens_per_second: float
+    seconds_per_round: float
+    """The plan's `local.steps` at that speed."""
+    peak_memory_bytes: int
+    """Of the whole process, its libraries included."""
+    peak_device_bytes: int
+    """Of the GPU's memory; 0 on a CPU."""
+
+
+def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
+    """Train `steps` steps of a prepared plan after one to warm up, and throw the weights away.
+
+    Args:
+        steps: at least 1.
+        threads: of CPU arithmetic, as a participant's configuration gives them.
+
+    Raises:
+        NotInitialised, InvalidConfiguration, BadBlobReference: the prepared folder is not whole.
+        MissingExtra: torch is not installed.
+        NonFiniteDelta: the plan's numbers overflow already in its first steps.
+    """
+    require_train("torch", "transformers", "tokenizers", task="measure a plan")
+    import torch
+
+    from llmasos.models.build import build_model
+    from llmasos.training.device import set_up
+    from llmasos.training.loop import LocalTraining, RoundWork, StepDone
+
+    prepared = load_prepared(folder)
+    plan = prepared.draft.plan
+    vocab_size = vocab_size_of(load(prepared.tokenizer))
+    machine = set_up(threads)
+    training = LocalTraining(plan, build_model(plan.model, vocab_size=vocab_size, seed=plan.seed), machine)
+    boundaries: list[float] = []
+
+    def at_boundary(_: StepDone) -> None:
+        if machine.kind == "cuda":
+            torch.cuda.synchronize()
+        boundaries.append(time.perf_counter())
+
+    work = RoundWork(trained_rounds=0, seed=plan.seed, steps=steps + 1)
+    training.run_round(work, lambda step: _random_batch(plan, vocab_size, step), at_boundary)
+    seconds = (boundaries[-1] - boundaries[0]) / steps
+    return Measured(
+        device=machine.name,
+        threads=threads,
+        steps=steps,
+        parameters=sum(tensor.elements for tensor in prepared.draft.manifest),
+        seconds_per_step=seconds,
+        tokens_per_second=plan.local.batch_size * plan.local.sequence_length / seconds,
+        seconds_per_round=seconds * plan.local.steps,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE,
+        peak_device_bytes=int(torch.cuda.max_memory_allocated()) if machine.kind == "cuda" else 0,
+    )
+
+
+def _random_batch(plan: Plan, vocab_size: int, step: int) -> npt.NDArray[np.int64]:
+    """int64, shape (batch_size, sequence_length + 1)."""
+    shape = (plan.local.batch_size, plan.local.sequence_length + 1)
+    return np.random.default_rng((plan.seed, step)).integers(0, vocab_size, size=shape, dtype=np.int64)

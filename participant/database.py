@@ -1,0 +1,79 @@
+"""One SQLite file for what a participant remembers: HOME/journal.sqlite, opened once by each part that keeps something in it.
+
+WAL and synchronous=FULL: a write is durable when it returns, and commands read and write beside the running daemon.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import StorageFailure
+
+SCHEMA_VERSION = 2
+
+
+class JournalFile:
+    """A connection with its lock; any thread.
+
+    Args:
+        schema: `CREATE TABLE IF NOT EXISTS` statements of the part that opens it.
+
+    Raises:
+        StorageFailure: the file cannot be opened, or was made by a later release.
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        with self._failures():
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if found > SCHEMA_VERSION:
+                raise StorageFailure(
+                    f"{path} has schema version {found}, expected at most {SCHEMA_VERSION}.",
+                    "Start the release that made it.",
+                )
+            self._connection.executescript(schema)
+            if found < SCHEMA_VERSION:
+                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def read(self, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._lock, self._failures():
+            return self._connection.execute(query, arguments).fetchall()
+
+    def write(self, command: str, arguments: tuple[Any, ...] = ()) -> int:
+        """One command, durable when this returns; the number of rows that it changed."""
+        with self._lock, self._failures():
+            return self._connection.execute(command, arguments).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside becomes durable together, or not at all."""
+        with self._lock, self._failures():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as err:
+            raise StorageFailure(f"The journal {self._path} failed: {err}.") from err

@@ -1,0 +1,116 @@
+"""What a plan costs an institution, from the plan and its tensor manifest alone. Pure; each figure's formula stands at it.
+
+P is the number of parameters, T those that are trained, both from the manifest. A parameter has 4 bytes (float32).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
+from common.statements.kinds import PlanStatement
+
+FLOAT_BYTES = 4
+ADAMW_MOMENTS = 2
+SNAPSHOTS = 3
+"""Two are kept (this round's, and the moments of the round before); the next one is written before one of them goes."""
+RUNTIME_BYTES = 500_000_000
+"""Python, torch and transformers before any tensor: 0.34 GB after their import on a CPU, and room for their buffers."""
+GB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes, tokens and parameters; of one institution that is in every cohort."""
+
+    parameters: int
+    tokens_per_round: int
+    traffic_bytes: int
+    down_bytes_per_round: int
+    up_bytes_per_round: int
+    disk_bytes: int
+    memory_bytes: int
+
+
+def estimate(statement: PlanStatement) -> Estimate:
+    """All figures of a plan."""
+    return Estimate(
+        parameters=parameters(statement),
+        tokens_per_round=statement.plan.local.tokens_per_round,
+        traffic_bytes=traffic_bytes(statement),
+        down_bytes_per_round=statement.initial.model.size,
+        up_bytes_per_round=delta_bytes(statement),
+        disk_bytes=disk_bytes(statement),
+        memory_bytes=memory_bytes(statement),
+    )
+
+
+def parameters(statement: PlanStatement) -> int:
+    """P: elements of all tensors."""
+    return sum(tensor.elements for tensor in statement.manifest)
+
+
+def trained_parameters(statement: PlanStatement) -> int:
+    """T: elements of the tensors that training changes: all but frozen ones."""
+    return sum(tensor.elements for tensor in statement.manifest if tensor.group != "frozen")
+
+
+def delta_bytes(statement: PlanStatement) -> int:
+    """4 × elements of the tensors that a delta carries: all but personal ones."""
+    return FLOAT_BYTES * sum(tensor.elements for tensor in statement.manifest if tensor.group != "personal")
+
+
+def traffic_bytes(statement: PlanStatement) -> int:
+    """tokenizer + rounds × (model down + delta up) + model down for the last evaluation. Statements are small beside it."""
+    model = statement.initial.model.size
+    each_round = model + delta_bytes(statement)
+    return statement.initial.tokenizer.size + statement.plan.rounds * each_round + model
+
+
+def disk_bytes(statement: PlanStatement) -> int:
+    """2 × model + 2 × delta + SNAPSHOTS × 3 × 4 T. The token files of the data come on top.
+
+    The model lies in the blob folder and, where the file system has no hard links, again in the job folder; a delta likewise,
+    until its round is closed. A snapshot holds the trained weights and AdamW's two moments.
+    """
+    snapshot = (1 + ADAMW_MOMENTS) * FLOAT_BYTES * trained_parameters(statement)
+    return 2 * statement.initial.model.size + 2 * delta_bytes(statement) + SNAPSHOTS * snapshot
+
+
+def memory_bytes(statement: PlanStatement) -> int:
+    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training."""
+    trained = trained_parameters(statement)
+    state = FLOAT_BYTES * (parameters(statement) + (1 + ADAMW_MOMENTS) * trained)
+    return RUNTIME_BYTES + state + activation_bytes(statement)
+
+
+def activation_bytes(statement: PlanStatement) -> int:
+    """What the backward pass needs of the forward pass: b × s × (17 × width × layers + 3 × vocabulary) values.
+
+    b is the micro-batch, s the sequence length. 17 values a token, layer and unit of width are those of a transformer block
+    without the attention matrix, which scaled dot-product attention does not keep; 3 of each token's logits are the logits,
+    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16.
+
+    Source: Korthikanti et al., arXiv:2205.05198, section 4: 34 bytes at 2 bytes a value.
+    """
+    plan = statement.plan
+    local, model = plan.local, plan.model
+    width, layers = (
+        (model.n_embd, model.n_layer) if isinstance(model, GPT2) else (model.hidden_size, model.num_hidden_layers)
+    )
+    value_bytes = 2 if local.precision == "bfloat16" else FLOAT_BYTES
+    tokens = (local.micro_batch_size or local.batch_size) * local.sequence_length
+    return tokens * (17 * width * layers * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
+
+
+def vocabulary(statement: PlanStatement) -> int:
+    """Tokens that the model knows; of a given tokenizer, the rows of the tallest matrix that is as wide as a token."""
+    match statement.plan.tokenizer:
+        case BytesTokenizer():
+            return 257
+        case BpeTokenizer(vocab_size=vocab_size):
+            return vocab_size
+    model = statement.plan.model
+    width = model.n_embd if isinstance(model, GPT2) else model.hidden_size
+    tall = (tensor.shape[0] for tensor in statement.manifest if len(tensor.shape) == 2 and tensor.shape[1] == width)
+    return max(tall, default=0)

@@ -1,0 +1,71 @@
+"""What a plan costs: each formula, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from participant.policy import estimate
+from participant.policy.estimates import RUNTIME_BYTES, activation_bytes, vocabulary
+from tests.support.plans import a_plan
+from tests.support.statements import a_blob_ref, a_plan_statement
+
+MANIFEST = (
+    {"name": "embedding", "shape": (100, 16)},
+    {"name": "adapter", "shape": (10,), "group": "frozen"},
+    {"name": "head", "shape": (5,), "group": "personal"},
+)
+
+
+def test_traffic_is_every_rounds_model_and_delta_the_last_evaluation_and_the_tokenizer() -> None:
+    initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
+    costs = estimate(a_plan_statement(plan=a_plan(rounds=3), manifest=MANIFEST, initial=initial))
+    delta = 4 * (1600 + 10)  # personal tensors stay
+    assert costs.traffic_bytes == 300 + 3 * (7000 + delta) + 7000
+    assert (costs.down_bytes_per_round, costs.up_bytes_per_round) == (7000, delta)
+
+
+def test_disk_is_model_and_delta_twice_and_three_snapshots() -> None:
+    initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
+    costs = estimate(a_plan_statement(manifest=MANIFEST, initial=initial))
+    assert costs.disk_bytes == 2 * 7000 + 2 * 4 * 1610 + 3 * 12 * 1605  # frozen tensors are in no snapshot
+
+
+def test_memory_is_weights_gradients_moments_and_activations() -> None:
+    statement = a_plan_statement(manifest=MANIFEST)
+    state = 4 * 1615 + 12 * 1605
+    assert estimate(statement).memory_bytes == RUNTIME_BYTES + state + activation_bytes(statement)
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ({"batch_size": 4, "sequence_length": 8}, 4 * 8 * (17 * 16 * 4 + 3 * 257 * 4)),
+        ({"batch_size": 4, "micro_batch_size": 2, "sequence_length": 8}, 2 * 8 * (17 * 16 * 4 + 3 * 257 * 4)),
+        (
+            {"batch_size": 4, "sequence_length": 8, "precision": "bfloat16"},
+            4 * 8 * (17 * 16 * 2 + 3 * 257 * 4),
+        ),
+    ],
+)
+def test_activations_grow_with_the_micro_batch_and_shrink_with_precision(local: dict[str, Any], expected: int) -> None:
+    assert activation_bytes(a_plan_statement(plan=a_plan(local={"steps": 2, **local}))) == expected
+
+
+def test_a_llamas_activations_are_those_of_its_width_and_depth() -> None:
+    model = {"type": "llama", "num_hidden_layers": 2, "hidden_size": 32, "max_position_embeddings": 16}
+    plan = a_plan(model=model, local={"steps": 1, "batch_size": 1, "sequence_length": 16})
+    assert activation_bytes(a_plan_statement(plan=plan)) == 16 * (17 * 32 * 2 * 4 + 3 * 257 * 4)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "expected"),
+    [
+        ({"type": "bytes"}, 257),
+        ({"type": "bpe", "vocab_size": 512, "text": "public"}, 512),
+        ({"type": "given", "path": "tokenizer.json"}, 100),
+    ],
+)
+def test_a_given_tokenizers_vocabulary_is_read_off_the_manifest(tokenizer: dict[str, Any], expected: int) -> None:
+    assert vocabulary(a_plan_statement(plan=a_plan(tokenizer=tokenizer), manifest=MANIFEST)) == expected
