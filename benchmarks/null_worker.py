@@ -1,4 +1,4 @@
-"""A worker that trains nothing: the words of participant/worker_protocol.py, and a delta in the right layout at once.
+"""A worker that trains nothing: the words of participant/bench/worker_protocol.py, and a delta in the right layout at once.
 
 The delta is a sparse file of zeros but for one element in each MiB that differs between institutions and rounds, so that
 every chunk of every delta, and of every new model, is another one and travels, while the time to make it does not count. Its
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_header
-from participant.worker_protocol import (
+from participant.bench.worker_protocol import (
     LOSS_SCALE,
     TO_WORKER,
     Evaluate,

@@ -1,7 +1,7 @@
 """The agent: follows the ledger, answers plans, works on rounds. One loop, and it starts the same after any crash.
 
-What it knows comes from its own verified copy of the ledger (participant.mirror); what it signed is in its journal before it
-is sent; what people order stands beside it (participant.orders). Keys and network are here, data and torch in the worker.
+What it knows comes from its own verified copy of the ledger (memory/mirror.py); what it signed is in its journal before it is
+sent; what people order stands beside it (memory/orders.py). Keys and network are here, data and torch in the worker.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from common.clock import rfc3339
 from common.errors import BlobError, CoordinatorUnreachable, LLMasOSError, RefusalError, TooManyRequests
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
-from participant.answering import Answering
-from participant.gate import Closed
-from participant.holding import Held, Holding
+from participant.bench.workbench import RoundOver
+from participant.hours.gate import Closed
+from participant.hours.holding import Held, Holding
+from participant.memory.records import Event
+from participant.plans.answering import Answering
 from participant.ports import AgentPorts
-from participant.records import Event
 from participant.rounds import Preparation, Rounds
 from participant.tasks import AnswerPlan, Task, answer_slot, contribution_slot, next_task, waiting_round
 from participant.tidying import Tidying
 from participant.watching import Interrupted
-from participant.workbench import RoundOver
 
 log = get_logger(__name__)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock
-from common.config import load_yaml
-from common.errors import CertificateExpired, IdentityError, LLMasOSError, NotInitialised
+from common.errors import CertificateExpired, IdentityError, LLMasOSError
 from common.homes import HomeLock
 from common.identity.invitation import open_genesis
 from common.identity.passphrase import read_passphrase
@@ -19,44 +17,27 @@ from common.telemetry import MetricsServer
 from common.wire.renewal import Renewer
 from common.wire.session import Session, TlsFiles
 from participant.agent import Agent
-from participant.config import HomeLayout, ParticipantConfig
+from participant.bench.workbench import Workbench
+from participant.config import HomeLayout, ParticipantConfig, load_config
 from participant.datasets import data_sets
 from participant.follower import Follower, diagnosis
-from participant.inquiring import Inquiring
-from participant.journal import Journal
-from participant.keys import SigningKeys
-from participant.membership import Membership, MembershipPorts
-from participant.mirror import Mirror
-from participant.orders import Orders
-from participant.pausing import Gatekeeper
+from participant.hours.pausing import Gatekeeper
+from participant.identity.keys import SigningKeys
+from participant.identity.membership import Membership, MembershipPorts
+from participant.identity.renewal import Renewal, RenewalPorts
+from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
+from participant.memory.orders import Orders
+from participant.memory.records import Records
+from participant.plans.inquiring import Inquiring
 from participant.policy import usage_of
-from participant.policy_source import PatientPolicy
+from participant.policy.source import PatientPolicy
 from participant.ports import AgentPorts
-from participant.records import Records
-from participant.renewal import Renewal, RenewalPorts
 from participant.sending import Outbox, OutboxPorts
 from participant.status import StatusFile
 from participant.telemetry import Observed, ParticipantCollector
-from participant.workbench import Workbench
 
 log = get_logger(__name__)
-
-ENVIRONMENT_PREFIX = "LLMASOS_PARTICIPANT_"
-
-
-def load_config(home: Path) -> ParticipantConfig:
-    """The configuration of a participant's home folder, environment included.
-
-    Raises:
-        NotInitialised: the folder holds none.
-        InvalidConfiguration: a field is wrong; the message says which.
-    """
-    layout = HomeLayout(home)
-    if not layout.config.exists():
-        raise NotInitialised(
-            f"{home} holds no participant.", "Join first: llmasos-participant join --invitation-file FILE --data DIR."
-        )
-    return load_yaml(layout.config, ParticipantConfig, environment=os.environ, prefix=ENVIRONMENT_PREFIX)
 
 
 class ParticipantApp:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.config import load_yaml
+from common.errors import NotInitialised
 from common.names import Name
+
+ENVIRONMENT_PREFIX = "LLMASOS_PARTICIPANT_"
 
 
 class Section(BaseModel):
@@ -98,3 +103,18 @@ class HomeLayout:
         self.worker_log = self.logs / "worker.log"
         self.lock = home / "lock"
         self.status = home / "status.json"
+
+
+def load_config(home: Path) -> ParticipantConfig:
+    """The configuration of a participant's home folder, environment included.
+
+    Raises:
+        NotInitialised: the folder holds none.
+        InvalidConfiguration: a field is wrong; the message says which.
+    """
+    layout = HomeLayout(home)
+    if not layout.config.exists():
+        raise NotInitialised(
+            f"{home} holds no participant.", "Join first: llmasos-participant join --invitation-file FILE --data DIR."
+        )
+    return load_yaml(layout.config, ParticipantConfig, environment=os.environ, prefix=ENVIRONMENT_PREFIX)

@@ -20,8 +20,8 @@ from common.config import load_yaml
 from common.errors import AlreadyInitialised, StorageFailure, TooLittleData, UnknownObject, UnreadableData, UsageError
 from common.homes import atomic_write, private_folder, storage_failure
 from common.names import Name, check_name
+from participant.bench.worker_protocol import DataSource
 from participant.config import HomeLayout, Section
-from participant.worker_protocol import DataSource
 
 RECORD_SUFFIXES = frozenset({".csv", ".jsonl"})
 """Files of records with fields."""

@@ -19,7 +19,7 @@ from common.statements.kinds import Genesis
 from common.wire.messages import Inquiry
 from common.wire.reach import explain
 from common.wire.session import Session, diagnose
-from participant.mirror import Mirror
+from participant.memory.mirror import Mirror
 
 log = get_logger(__name__)
 

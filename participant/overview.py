@@ -21,12 +21,12 @@ from common.statements.kinds import Answer, Contribution
 from common.windows import next_closing, next_opening
 from participant.config import HomeLayout
 from participant.datasets import data_sets
-from participant.deciding import PlanDesk
-from participant.journal import Egress, Journal
-from participant.orders import Orders
+from participant.memory.journal import Egress, Journal
+from participant.memory.orders import Orders
+from participant.memory.records import Records
+from participant.plans.deciding import PlanDesk
 from participant.policy import LoadedPolicy, Policy, Usage, usage_of
 from participant.policy.estimates import GB
-from participant.records import Records
 from participant.status import read_status
 
 WEEK = timedelta(days=7)

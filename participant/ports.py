@@ -5,40 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
 from common.ledger.state import RunRecord
 from common.wire.session import Session
+from participant.bench.workbench import Workbench
 from participant.datasets import DataSet
 from participant.follower import Follower
-from participant.mirror import Mirror
-from participant.orders import Orders
-from participant.policy import LoadedPolicy, Usage
-from participant.records import Records
+from participant.hours.pausing import Gatekeeper
+from participant.memory.mirror import Mirror
+from participant.memory.orders import Orders
+from participant.memory.records import Records
+from participant.policy import Usage
+from participant.policy.source import PolicySource
 from participant.sending import Outbox
-from participant.workbench import Workbench
-
-if TYPE_CHECKING:
-    from participant.pausing import Gatekeeper
-
-
-class PolicySource(Protocol):
-    """The institution's policy as it stands."""
-
-    @property
-    def problem(self) -> str:
-        """Why the file as it is now is not the policy; empty where it is."""
-        ...
-
-    def current(self) -> LoadedPolicy:
-        """The policy, read anew when its file changed; the last good one where the file is broken.
-
-        Raises:
-            InvalidConfiguration: there never was a good one.
-        """
-        ...
 
 
 class StatusBoard(Protocol):

@@ -13,14 +13,14 @@ from common.ledger.cohort import local_seed
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.wire.transfer import TransferOptions
-from participant.pausing import Gatekeeper
+from participant.bench.workbench import BASE, DELTA, RoundOver
+from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
+from participant.hours.pausing import Gatekeeper
+from participant.memory.records import Measurement, Work
 from participant.ports import AgentPorts
-from participant.records import Measurement, Work
 from participant.reporter import RoundReporter
 from participant.sending import REPORTS
 from participant.watching import End, Interrupted, Watch
-from participant.workbench import BASE, DELTA, RoundOver
-from participant.worker_protocol import Evaluate, Progress, Result, Train
 
 log = get_logger(__name__)
 

@@ -20,11 +20,11 @@ from common.statements.kinds import Answer, ClearWeight, Contribution, Predicate
 from common.wire.messages import MetricsRecord, Purpose
 from common.wire.session import Session
 from common.wire.transfer import TransferOptions
-from participant.journal import Egress, Journal, SignedSlot
+from participant.bench.workbench import RoundOver
+from participant.bench.worker_protocol import Result
+from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.reporter import RoundReporter
 from participant.tasks import answer_slot, contribution_slot
-from participant.workbench import RoundOver
-from participant.worker_protocol import Result
 
 REPORTS, ESTIMATE = "reports", "estimate"
 """Kinds of what left besides statements and blobs: how work goes, booked by round; what policies say to a draft."""

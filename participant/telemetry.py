@@ -18,8 +18,8 @@ from common.clock import Clock
 from common.identity.certificates import load_certificate
 from common.telemetry import counters, gauge, gauges
 from participant.config import HomeLayout
-from participant.journal import Journal
-from participant.records import Records
+from participant.memory.journal import Journal
+from participant.memory.records import Records
 from participant.status import read_status
 
 PREFIX = "llmasos_participant_"

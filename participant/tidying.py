@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from common.blobs.store import FolderBlobStore
-from participant.mirror import Mirror
+from participant.bench.workbench import Workbench
+from participant.memory.mirror import Mirror
 from participant.sending import Outbox
-from participant.workbench import Workbench
 
 
 class Tidying:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from common.errors import LLMasOSError
 from common.ledger.state import LedgerState
 from common.logs import get_logger
-from participant.mirror import Mirror
+from participant.memory.mirror import Mirror
 
 log = get_logger(__name__)
 

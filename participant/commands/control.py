@@ -11,8 +11,8 @@ from common.clock import SystemClock, rfc3339
 from common.errors import UsageError
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
 from participant.config import HomeLayout
-from participant.orders import Order, OrderKind, Orders
-from participant.records import Event, Records
+from participant.memory.orders import Order, OrderKind, Orders
+from participant.memory.records import Event, Records
 from participant.status import read_status
 
 LEAVING = """Leaving is signed, and final under this name.
@@ -50,7 +50,7 @@ def pause(
     A round that was stopped goes on later from its snapshot. The coordinator is told that this institution is paused, and
     until when; a round whose deadline comes first closes without it.
     """
-    from participant.pausing import parse_until
+    from participant.hours.pausing import parse_until
 
     layout = _layout(home)
     moment = parse_until(until, SystemClock().now()) if until is not None else None
@@ -103,8 +103,8 @@ def leave(
     The evidence of what was contributed is exported first. The daemon then signs the leave, and waits for the coordinator's
     signed word that the deltas of this institution are deleted.
     """
-    from participant.app import load_config
-    from participant.evidence import export_evidence
+    from participant.config import load_config
+    from participant.memory.evidence import export_evidence
 
     if after_round == now:
         raise UsageError("Expected one of --after-round and --now.", "Write: llmasos-participant leave --after-round.")
@@ -134,7 +134,7 @@ def _layout(home: Path | None) -> HomeLayout:
     Raises:
         NotInitialised: the folder holds no participant.
     """
-    from participant.app import load_config
+    from participant.config import load_config
 
     folder = resolve_home(home, "participant")
     load_config(folder)

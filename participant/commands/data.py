@@ -22,7 +22,7 @@ from participant.datasets import (
 )
 
 if TYPE_CHECKING:
-    from participant.inspection import Finding
+    from participant.bench.inspection import Finding
 
 app = new_app("data", "Say what the worker may read, check it, remove its copies.")
 
@@ -114,8 +114,8 @@ def check(
 
     Nothing is kept and nothing leaves. Exits 2 where something is wrong.
     """
-    from participant.app import load_config
-    from participant.inspection import inspect_all
+    from participant.bench.inspection import inspect_all
+    from participant.config import load_config
 
     layout = _layout(home)
     chosen = (data_set(layout, name),) if name is not None else data_sets(layout)
@@ -148,8 +148,8 @@ def purge(
 
     A run that goes on makes them again from the text.
     """
-    from participant.token_files import purge as remove_copies
-    from participant.token_files import runs_with_tokens
+    from participant.bench.token_files import purge as remove_copies
+    from participant.bench.token_files import runs_with_tokens
 
     layout = _layout(home)
     if (run is None) == (not all_):
@@ -168,7 +168,7 @@ def purge(
 @app.command()
 def remove(name: NameArgument, home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
     """Forget a data set. Its folder stays as it is, and no run that is prepared from now on reads it."""
-    from participant.token_files import runs_with_tokens
+    from participant.bench.token_files import runs_with_tokens
 
     layout = _layout(home)
     removed = remove_data_set(layout, name)
@@ -256,7 +256,7 @@ def _purpose(text: str) -> str:
 
 def _layout(home: Path | None) -> HomeLayout:
     """The home of a participant that has joined."""
-    from participant.app import load_config
+    from participant.config import load_config
 
     folder = resolve_home(home, "participant")
     load_config(folder)

@@ -38,11 +38,11 @@ def gain(
     A model is trained on this institution's text alone, and measured beside the consortium's on own held-out text. The models
     are fetched from the coordinator; data, training and figures stay here, and token files are removed at the end.
     """
-    from participant.alone import FOLDER, AlonePorts, TrainingAlone
-    from participant.app import load_config
-    from participant.deciding import PlanDesk
-    from participant.records import Records
-    from participant.workbench import Workbench
+    from participant.bench.alone import FOLDER, AlonePorts, TrainingAlone
+    from participant.bench.workbench import Workbench
+    from participant.config import load_config
+    from participant.memory.records import Records
+    from participant.plans.deciding import PlanDesk
 
     terminal = Terminal(output)
     with PlanDesk(resolve_home(home, "participant"), SystemClock()) as desk:

@@ -12,7 +12,7 @@ from common.clock import SystemClock, rfc3339
 from common.errors import HomeLocked, NotInitialised
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home
 from participant.config import HomeLayout, ParticipantConfig
-from participant.orders import Order, OrderKind, Orders
+from participant.memory.orders import Order, OrderKind, Orders
 
 if TYPE_CHECKING:
     from common.ledger.state import LedgerState
@@ -90,7 +90,7 @@ def export(
     The files need neither this program nor this home: genesis.json, ledger.jsonl, signed.jsonl, egress.csv, SHA256SUMS.
     They hold no key and no text of the data.
     """
-    from participant.evidence import export_evidence
+    from participant.memory.evidence import export_evidence
 
     files = export_evidence(_place(home).layout, folder)
     listed = "\n".join(f"{path.stat().st_size:>12,} bytes  {path.name}" for path in files)
@@ -111,7 +111,7 @@ class _Place:
 
 
 def _place(home: Path | None) -> _Place:
-    from participant.app import load_config
+    from participant.config import load_config
 
     folder = resolve_home(home, "participant")
     return _Place(HomeLayout(folder), load_config(folder))
@@ -123,7 +123,7 @@ def _describe(place: _Place) -> dict[str, Any]:
     from common.identity.keys import SigningKey, is_encrypted, key_id
     from common.identity.passphrase import read_passphrase
     from common.identity.tls_pair import TlsPair
-    from participant.keys import next_key_path
+    from participant.identity.keys import next_key_path
 
     layout, passphrase = place.layout, read_passphrase(place.config.identity.passphrase_file)
     if not layout.tls_certificate.exists():
@@ -158,8 +158,8 @@ def _describe(place: _Place) -> dict[str, Any]:
 
 def _ledger_copy(layout: HomeLayout) -> LedgerState:
     """This institution's own copy of the ledger, verified as the daemon does at its start."""
-    from participant.journal import Journal
-    from participant.mirror import Mirror
+    from participant.memory.journal import Journal
+    from participant.memory.mirror import Mirror
 
     journal = Journal(layout.journal)
     try:
@@ -175,7 +175,7 @@ def _renew_here(place: _Place) -> str:
     from common.identity.passphrase import read_passphrase
     from common.identity.tls_pair import TlsPair
     from common.wire.renewal import Renewer
-    from participant.keys import SigningKeys
+    from participant.identity.keys import SigningKeys
 
     layout, config = place.layout, place.config
     passphrase = read_passphrase(config.identity.passphrase_file)

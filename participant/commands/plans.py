@@ -29,8 +29,8 @@ from common.terminal import (
     table,
 )
 from participant.config import HomeLayout
-from participant.deciding import DECLINED, PlanDesk, Standing, read_draft, refuse_broken, says
-from participant.orders import Decision
+from participant.memory.orders import Decision
+from participant.plans.deciding import DECLINED, PlanDesk, Standing, read_draft, refuse_broken, says
 from participant.policy import Check, Usage, estimate
 from participant.policy.estimates import GB
 from participant.status import read_status

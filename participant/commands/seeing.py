@@ -20,10 +20,10 @@ from common.terminal import (
 )
 from participant.commands.status_text import lines
 from participant.config import HomeLayout
-from participant.deciding import PlanDesk
-from participant.journal import Journal
+from participant.memory.journal import Journal
+from participant.memory.records import Records
 from participant.overview import egress_of, overview
-from participant.records import Records
+from participant.plans.deciding import PlanDesk
 
 SinceOption = Annotated[
     str | None,
@@ -94,7 +94,7 @@ def egress(
 
 
 def _since(text: str | None, now: datetime) -> datetime | None:
-    from participant.pausing import parse_duration
+    from participant.hours.pausing import parse_duration
 
     if text is None:
         return None

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from participant.doctor.finding import GB, Finding, State, Subject
-from participant.journal import Journal
-from participant.mirror import Mirror
+from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
 from participant.policy.estimates import disk_bytes
 
 SLOW_SYNC_SECONDS = 0.1

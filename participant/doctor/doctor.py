@@ -13,8 +13,7 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.identity.invitation import open_genesis
-from participant.app import load_config
-from participant.config import HomeLayout
+from participant.config import HomeLayout, load_config
 from participant.doctor import disk, home, network, worker
 from participant.doctor.finding import Finding, Subject, guarded
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from participant.bench.token_files import CHECK_PREFIX
+from participant.bench.worker_link import WorkerLink, WorkerSettings
+from participant.bench.worker_protocol import Hello
 from participant.config import WorkerSettings as WorkerSection
 from participant.doctor.finding import Finding, Subject
 from participant.status import read_status
-from participant.token_files import CHECK_PREFIX
-from participant.worker_link import WorkerLink, WorkerSettings
-from participant.worker_protocol import Hello
 
 NVIDIA_DEVICE = Path("/dev/nvidia0")
 _SHOWN = ("torch", "transformers", "cuda")

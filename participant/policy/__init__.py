@@ -4,7 +4,7 @@
                    PolicyWatch        │
                                       └────────── exhausted(policy, usage) ─▶ findings: no further round begins
 
-All but loading and `usage_of` is pure: rules do no IO (participant.gate decides about hours, in the same way).
+All but loading and `usage_of` is pure: rules do no IO (participant.hours.gate decides about hours, in the same way).
 """
 
 from participant.policy.describe import describe as describe

@@ -14,8 +14,8 @@ from common.config import load_yaml_with_lines
 from common.errors import InvalidConfiguration
 from common.logs import get_logger
 from common.plan.explain import show
+from participant.memory.records import EVENTS_KEPT, Event, Records
 from participant.policy.model import Policy
-from participant.records import EVENTS_KEPT, Event, Records
 
 log = get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """What a run has used here, from this institution's own records, and what one more round is expected to take.
 
-Hours are counted from participant.records (time of the worker), bytes from what the journal booked as sent and from the models
+Hours are counted from memory/records.py (time of the worker), bytes from what the journal booked as sent and from the models
 of the rounds that were worked on. Nothing here is guessed: what was never measured is None, and breaks no budget.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from common.ledger.state import RunRecord
 from common.statements.envelope import parse
 from common.statements.kinds import Contribution, PlanStatement
-from participant.journal import Journal
+from participant.memory.journal import Journal
+from participant.memory.records import Records, Work
 from participant.policy.estimates import estimate, parameters
-from participant.records import Records, Work
 from participant.tasks import answer_slot, contribution_slot
 
 CPU = "cpu"

@@ -1,4 +1,4 @@
-"""The worker process; participant.worker_link starts it.
+"""The worker process; participant.bench.worker_link starts it.
 
 python -m participant.worker --socket PATH --lifeline-fd N --threads N --snapshot-seconds S --agent-uid N
 """
@@ -14,9 +14,9 @@ import sys
 
 from common.errors import MissingExtra
 from llmasos.extras import require_train
+from participant.bench.worker_protocol import WorkerError
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
-from participant.worker_protocol import WorkerError
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from common.errors import MalformedMessage
-from participant.worker_protocol import TO_WORKER, Message, Snapshot, Stop, ToWorker, WorkerError, encode
+from participant.bench.worker_protocol import TO_WORKER, Message, Snapshot, Stop, ToWorker, WorkerError, encode
 
 MAX_LINE_BYTES = 1024 * 1024
 

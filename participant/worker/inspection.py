@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UnreadableData, UsageError
 from llmasos.datasets.text import Document, Units, single_unit, survey
-from participant.worker_protocol import Inspect, Inspected
+from participant.bench.worker_protocol import Inspect, Inspected
 
 PROBLEMS_TOLD = 10
 PROBLEM_CHARACTERS = 1000

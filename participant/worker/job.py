@@ -22,7 +22,7 @@ from llmasos.models.build import build_model, manifest_of
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.snapshot import SnapshotFolder
-from participant.worker_protocol import Prepare
+from participant.bench.worker_protocol import Prepare
 
 log = logging.getLogger(__name__)
 

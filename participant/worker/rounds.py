@@ -21,9 +21,9 @@ from llmasos.models.tensors import read_tensors, write_delta
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.snapshot import Record, Snapshot, State
+from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.job import Job
-from participant.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 
 ENVIRONMENT_CHANGED = "environment-changed"
 """Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""

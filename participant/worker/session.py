@@ -9,12 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import LLMasOSError, WorkerFailed
 from llmasos.training.device import Machine, set_up
-from participant.worker.agent_side import AgentSide, StopRequested
-from participant.worker.inspection import inspect_data
-from participant.worker.isolation import is_isolated
-from participant.worker.job import Job, prepare_job
-from participant.worker.rounds import RoundContext, evaluate_round, train_round
-from participant.worker_protocol import (
+from participant.bench.worker_protocol import (
     Evaluate,
     Hello,
     Inspect,
@@ -26,6 +21,11 @@ from participant.worker_protocol import (
     Train,
     WorkerError,
 )
+from participant.worker.agent_side import AgentSide, StopRequested
+from participant.worker.inspection import inspect_data
+from participant.worker.isolation import is_isolated
+from participant.worker.job import Job, prepare_job
+from participant.worker.rounds import RoundContext, evaluate_round, train_round
 
 log = logging.getLogger(__name__)
 

@@ -168,7 +168,7 @@ def ended(ledger: TourLedger) -> Step:
         ),
         passes=(
             ("coordinator", "coordinator/rounds/phases.py:next_step", "another round, the evaluation, or the end"),
-            ("participant", "participant/workbench.py:Workbench.evaluate", "measures only"),
+            ("participant", "participant/bench/workbench.py:Workbench.evaluate", "measures only"),
             ("coordinator", "coordinator/rounds/engine.py:Engine.end", "the run's last statement"),
         ),
         calls=(submit(measured, ledger.metrics(2)), follow(control)),

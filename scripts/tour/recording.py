@@ -32,7 +32,7 @@ from common.wire.messages import EnrolmentRequest
 from common.wire.session import Session, TlsFiles
 from common.wire.v1 import enrolment_pb2, work_pb2
 from participant.config import HomeLayout
-from participant.journal import Journal
+from participant.memory.journal import Journal
 from participant.tasks import contribution_slot
 from scripts.tour import worker
 from tests.support.federations import Federation, make_draft

@@ -51,7 +51,7 @@ def base_model(ledger: TourLedger) -> Step:
                 "from the store to the stream, 4 MiB at a time",
             ),
             ("participant", "common/blobs/upload.py:Upload.write", "checks the chunk, writes it"),
-            ("participant", "participant/workbench.py:Workbench.place_base", "into the job folder, by hard link"),
+            ("participant", "participant/bench/workbench.py:Workbench.place_base", "into the job folder, by hard link"),
         ),
         calls=download(ledger.plan.initial.model, "model"),
     )
@@ -70,10 +70,10 @@ def training(ledger: TourLedger) -> Step:
         passes=(
             (
                 "participant",
-                "participant/workbench.py:Workbench.train",
+                "participant/bench/workbench.py:Workbench.train",
                 "asks the worker, waits, or gives the round up",
             ),
-            ("participant", "participant/worker_link.py:WorkerLink", "the worker's process, socket and lifeline"),
+            ("participant", "participant/bench/worker_link.py:WorkerLink", "the worker's process, socket and lifeline"),
             ("worker", "participant/worker/session.py:Session.run", "one message at a time"),
             (
                 "worker",
@@ -137,7 +137,7 @@ def signed(ledger: TourLedger) -> Step:
             ("participant", "participant/sending.py:Outbox.sign_contribution", "the order of this step"),
             ("participant", "common/blobs/store.py:FolderBlobStore.ingest", "hashes the delta, keeps it durably"),
             ("participant", "common/statements/envelope.py:sign", "Ed25519 over the DSSE encoding of the payload"),
-            ("participant", "participant/journal.py:Journal.sign", "one row a slot"),
+            ("participant", "participant/memory/journal.py:Journal.sign", "one row a slot"),
         ),
         dumps=(
             Dump("Payload:", entry.shown),

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # started with -P, and tests/ is not installed
 
+from participant.bench.worker_protocol import Message, ToWorker
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
-from participant.worker_protocol import Message, ToWorker
 from tests.support.null_worker import NullWorker
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).resolve()))

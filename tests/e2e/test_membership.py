@@ -17,7 +17,7 @@ from common.identity.keys import SigningKey, TlsKey
 from common.ledger.state import LedgerState
 from common.statements.kinds import Member
 from participant.config import HomeLayout
-from participant.orders import Order, OrderKind, Orders
+from participant.memory.orders import Order, OrderKind, Orders
 from tests.support.federations import CONSORTIUM, NAMES, Federation, make_draft, until
 
 

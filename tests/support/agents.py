@@ -25,17 +25,17 @@ from common.wire.messages import ActivityReport, Estimate, LedgerEntries, Metric
 from common.wire.transfer import TransferOptions, WholeBlob
 from coordinator.ports import Activity, Metrics, UploadPurpose
 from participant.agent import Agent
+from participant.bench.workbench import RoundOver
+from participant.bench.worker_protocol import Evaluate, EvaluationSums, Hello, Progress, Result, Train
 from participant.datasets import DataSet
-from participant.journal import Journal
-from participant.mirror import Mirror
-from participant.orders import Decision, Order, Orders
-from participant.pausing import Gatekeeper
+from participant.hours.pausing import Gatekeeper
+from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
+from participant.memory.orders import Decision, Order, Orders
+from participant.memory.records import Records
 from participant.policy import LoadedPolicy, Policy, Usage
 from participant.ports import AgentPorts
-from participant.records import Records
 from participant.sending import REPORTS, Outbox, OutboxPorts
-from participant.workbench import RoundOver
-from participant.worker_protocol import Evaluate, EvaluationSums, Hello, Progress, Result, Train
 from tests.support.blobs import delta_bytes, random_arrays
 from tests.support.coordinators import Coordinator
 from tests.support.participants import MANIFEST, RUN
@@ -121,7 +121,7 @@ class DirectSession:
 
 
 class FakeWorkbench:
-    """participant.workbench.Workbench without a process.
+    """participant.bench.workbench.Workbench without a process.
 
     `failure` is raised by the next preparation or round, once. While `hold` is set, a round waits, and `holding` is set.
     """

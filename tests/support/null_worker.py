@@ -1,4 +1,4 @@
-"""A worker that trains nothing: it speaks participant/worker_protocol.py and writes a delta in the right layout, without torch.
+"""A worker that trains nothing: it speaks bench/worker_protocol.py and writes a delta in the right layout, without torch.
 
     worker: {command: [python, -P, tests/support/null_worker.py]}        in participant.yaml
 
@@ -26,9 +26,7 @@ import numpy as np
 
 from common.statements.kinds import PlanStatement, Tensor
 from common.tensors import trainable_elements, trainable_header
-from participant.worker.agent_side import AgentSide
-from participant.worker.isolation import watch_lifeline
-from participant.worker_protocol import (
+from participant.bench.worker_protocol import (
     Evaluate,
     EvaluationSums,
     Hello,
@@ -40,6 +38,8 @@ from participant.worker_protocol import (
     Train,
     WorkerError,
 )
+from participant.worker.agent_side import AgentSide
+from participant.worker.isolation import watch_lifeline
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).resolve()))
 BLOCK_ELEMENTS = 1 << 20

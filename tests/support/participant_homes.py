@@ -9,8 +9,8 @@ from common.resources import read_config
 from common.terminal import exit_code_of
 from participant.cli import app
 from participant.config import HomeLayout
-from participant.journal import Egress, Journal
-from participant.mirror import Mirror
+from participant.memory.journal import Egress, Journal
+from participant.memory.mirror import Mirror
 from participant.status import StatusFile
 from tests.support.coordinators import Coordinator
 

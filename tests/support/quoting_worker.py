@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from participant.bench.worker_protocol import Prepare
 from participant.worker import __main__ as program
 from participant.worker import session
-from participant.worker_protocol import Prepare
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).resolve()))
 EXIT_CODE = 70

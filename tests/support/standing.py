@@ -22,13 +22,13 @@ from common.wire.messages import Enrolment, RenewalRequest
 from common.wire.renewal import Renewer
 from coordinator.ports import RenewalOffer
 from participant.config import HomeLayout
-from participant.journal import Journal
-from participant.keys import SigningKeys
-from participant.membership import Membership, MembershipPorts
-from participant.mirror import Mirror
-from participant.orders import Orders
-from participant.records import Records
-from participant.renewal import Renewal, RenewalPorts
+from participant.identity.keys import SigningKeys
+from participant.identity.membership import Membership, MembershipPorts
+from participant.identity.renewal import Renewal, RenewalPorts
+from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
+from participant.memory.orders import Orders
+from participant.memory.records import Records
 from tests.support.coordinators import Coordinator
 
 

@@ -24,9 +24,9 @@ from common.errors import (
 from common.ledger.cohort import local_seed
 from common.wire.transfer import TransferOptions
 from participant import agent as module
+from participant.bench.workbench import RoundOver
+from participant.bench.worker_protocol import Evaluate, Train
 from participant.tasks import contribution_slot
-from participant.workbench import RoundOver
-from participant.worker_protocol import Evaluate, Train
 from tests.support.agents import Institution
 from tests.support.federations import until
 from tests.support.participants import RUN

@@ -10,10 +10,10 @@ from common.clock import rfc3339
 from common.ledger.state import RoundRecord
 from participant import agent as agent_module
 from participant import watching
+from participant.bench.workbench import RoundOver
 from participant.policy import Budgets, Usage
 from participant.tasks import contribution_slot
 from participant.watching import Interrupted
-from participant.workbench import RoundOver
 from tests.support.agents import Institution
 from tests.support.federations import until
 from tests.support.participants import RUN

@@ -24,7 +24,7 @@ from participant import joining
 from participant.cli import app
 from participant.config import HomeLayout
 from participant.joining import Joining
-from participant.journal import Egress, Journal
+from participant.memory.journal import Egress, Journal
 from participant.status import StatusFile
 from tests.support.coordinators import Coordinator
 

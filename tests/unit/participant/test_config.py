@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InvalidConfiguration, NotInitialised
-from participant.app import load_config
-from participant.config import HomeLayout
+from participant.config import HomeLayout, load_config
 
 MINIMAL = """\
 institution: north

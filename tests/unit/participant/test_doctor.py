@@ -15,12 +15,12 @@ from common.clock import rfc3339
 from common.errors import CoordinatorUnreachable, LLMasOSError, NotInitialised, PortBlocked
 from common.wire.messages import Diagnosis
 from participant import joining
+from participant.bench.worker_protocol import Hello
 from participant.config import HomeLayout
 from participant.doctor import Doctor, Finding, disk, network, worker
 from participant.joining import Joining, join
-from participant.journal import Journal
+from participant.memory.journal import Journal
 from participant.status import StatusFile
-from participant.worker_protocol import Hello
 from tests.support.coordinators import Coordinator
 from tests.support.enrolling import Desk
 from tests.support.participants import RUN

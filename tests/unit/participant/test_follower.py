@@ -26,8 +26,8 @@ from common.identity.keys import TlsKey
 from common.wire.messages import Inquiry, LedgerEntries
 from participant import follower as module
 from participant.follower import Follower, diagnosis
-from participant.journal import Journal
-from participant.mirror import Mirror
+from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
 from tests.support.api import Consortium, listening
 from tests.support.coordinators import Coordinator
 from tests.support.networks import TlsServer, unused_port

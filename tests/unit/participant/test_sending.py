@@ -13,8 +13,8 @@ from common.errors import CoordinatorUnreachable, MissingBlob, SlotTaken, Storag
 from common.ledger.state import RoundRecord
 from common.statements.envelope import parse
 from common.statements.kinds import Answer, Contribution
+from participant.bench.worker_protocol import EvaluationSums, Result
 from participant.reporter import RoundReporter
-from participant.worker_protocol import EvaluationSums, Result
 from tests.support.agents import Institution
 from tests.support.blobs import delta_bytes, random_arrays
 from tests.support.participants import MANIFEST

@@ -13,8 +13,8 @@ from common.clock import ManualClock
 from common.identity.authority import Authority
 from common.identity.keys import TlsKey
 from participant.config import HomeLayout
-from participant.journal import Egress, Journal
-from participant.records import Records, Work
+from participant.memory.journal import Egress, Journal
+from participant.memory.records import Records, Work
 from participant.status import StatusFile
 from participant.telemetry import Observed, ParticipantCollector
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.terminal import WIDTH
-from participant.orders import Order, Orders
-from participant.records import Records
+from participant.memory.orders import Order, Orders
+from participant.memory.records import Records
 from tests.support.coordinators import Coordinator
 from tests.support.participant_homes import ParticipantHome
 

@@ -16,9 +16,9 @@ from common.resources import read_config
 from common.terminal import WIDTH, exit_code_of
 from participant.cli import app
 from participant.config import HomeLayout
-from participant.journal import Journal, SignedSlot
-from participant.mirror import Mirror
-from participant.orders import Decision, Orders
+from participant.memory.journal import Journal, SignedSlot
+from participant.memory.mirror import Mirror
+from participant.memory.orders import Decision, Orders
 from participant.policy.rules import RULES
 from participant.tasks import answer_slot
 from tests.support.coordinators import Coordinator

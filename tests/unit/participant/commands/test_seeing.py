@@ -13,9 +13,9 @@ from common.identity.authority import Authority
 from common.identity.keys import TlsKey
 from common.terminal import WIDTH
 from participant.datasets import DataSet, add_data_set
-from participant.journal import Egress
-from participant.orders import Order, Orders
-from participant.records import Alone, Event, Measurement, Records, Work
+from participant.memory.journal import Egress
+from participant.memory.orders import Order, Orders
+from participant.memory.records import Alone, Event, Measurement, Records, Work
 from tests.support.coordinators import Coordinator
 from tests.support.participant_homes import ParticipantHome
 from tests.support.participants import RUN

@@ -12,9 +12,9 @@ import pytest
 from common.clock import ManualClock
 from common.errors import InvalidConfiguration
 from common.resources import read_config
+from participant.memory.records import Records
 from participant.policy import Policy, PolicyWatch, load_policy
 from participant.policy.loading import changes
-from participant.records import Records
 
 GOOD = "apiVersion: llmasos/v1\nanswer: accept\nbudgets:\n  gpu_hours: 5\n"
 

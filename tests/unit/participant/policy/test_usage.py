@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from participant.journal import Egress, Journal, SignedSlot
+from participant.memory.journal import Egress, Journal, SignedSlot
+from participant.memory.records import Records, Work
 from participant.policy import Usage, expected_usage, usage_of
-from participant.records import Records, Work
 from participant.tasks import answer_slot, contribution_slot
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN

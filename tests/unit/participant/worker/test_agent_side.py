@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from participant.bench.worker_protocol import FROM_WORKER, Evaluate, Progress, Snapshot, Stop, encode
 from participant.worker.agent_side import AgentSide
-from participant.worker_protocol import FROM_WORKER, Evaluate, Progress, Snapshot, Stop, encode
 
 
 @pytest.fixture

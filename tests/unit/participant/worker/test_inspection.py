@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
+from participant.bench.worker_link import MAX_LINE_BYTES
+from participant.bench.worker_protocol import DataSource, Inspect, Inspected, encode
 from participant.worker.inspection import PROBLEMS_TOLD, inspect_data
-from participant.worker_link import MAX_LINE_BYTES
-from participant.worker_protocol import DataSource, Inspect, Inspected, encode
 from tests.support.texts import make_institutions
 
 SECRET = "Mrs Miller"

@@ -17,11 +17,11 @@ pytest.importorskip("torch")
 
 from common.ledger.state import Place, RunRecord
 from common.statements.kinds import Kind, PlanStatement
-from participant import workbench as module
+from participant.bench import workbench as module
+from participant.bench.workbench import BASE, DELTA, RoundOver, Workbench
+from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
 from participant.config import CoordinatorAddresses, HomeLayout, ParticipantConfig
 from participant.datasets import DataSet, add_data_set
-from participant.workbench import BASE, DELTA, RoundOver, Workbench
-from participant.worker_protocol import Evaluate, Progress, Result, Train
 from tests.support.federations import until
 from tests.support.jobs import a_training_plan, make_job
 

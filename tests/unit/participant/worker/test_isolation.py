@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from common.errors import InvalidConfiguration
-from participant.isolation import Isolation
+from participant.bench.isolation import Isolation
+from participant.bench.worker_environment import Account
+from participant.bench.worker_link import WorkerLink, WorkerSettings
+from participant.bench.worker_protocol import DataSource, Prepare, Prepared, Progress, Result, Train
 from participant.worker import isolation, launch
 from participant.worker.isolation import is_isolated
-from participant.worker_environment import Account
-from participant.worker_link import WorkerLink, WorkerSettings
-from participant.worker_protocol import DataSource, Prepare, Prepared, Progress, Result, Train
 
 LOOPBACK, NETWORK = [(1, "lo")], [(1, "lo"), (2, "eth0")]
 REPOSITORY = Path(__file__).resolve().parents[4]

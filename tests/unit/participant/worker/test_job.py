@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from common.errors import TooLittleData
+from participant.bench.worker_protocol import DataSource, Prepare
 from participant.worker.job import prepare_job
-from participant.worker_protocol import DataSource, Prepare
 from tests.support.jobs import a_training_plan, make_job
 
 pytestmark = pytest.mark.torch

@@ -13,9 +13,7 @@ pytest.importorskip("torch")
 
 from llmasos.training.device import Machine, set_up
 from llmasos.training.snapshot import SnapshotFolder
-from participant.worker.agent_side import StopRequested
-from participant.worker.session import Session
-from participant.worker_protocol import (
+from participant.bench.worker_protocol import (
     DataSource,
     Evaluate,
     Message,
@@ -27,6 +25,8 @@ from participant.worker_protocol import (
     Train,
     WorkerError,
 )
+from participant.worker.agent_side import StopRequested
+from participant.worker.session import Session
 from tests.support.jobs import a_training_plan, make_job
 
 pytestmark = pytest.mark.torch

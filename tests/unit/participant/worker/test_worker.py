@@ -21,10 +21,9 @@ from safetensors.numpy import load_file
 
 from common.statements.kinds import PlanStatement
 from llmasos.evaluation import perplexity
-from participant import worker_protocol
-from participant.worker.isolation import LIFELINE_EXIT
-from participant.worker_link import WorkerLink, WorkerSettings
-from participant.worker_protocol import (
+from participant.bench import worker_protocol
+from participant.bench.worker_link import WorkerLink, WorkerSettings
+from participant.bench.worker_protocol import (
     DataSource,
     Evaluate,
     Hello,
@@ -37,6 +36,7 @@ from participant.worker_protocol import (
     Train,
     WorkerError,
 )
+from participant.worker.isolation import LIFELINE_EXIT
 from tests.support.jobs import a_training_plan, make_job
 
 pytestmark = pytest.mark.torch

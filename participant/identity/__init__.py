@@ -1,0 +1,1 @@
+"""Who the participant is: keys, renewal and rotation, and how it leaves."""

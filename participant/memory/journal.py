@@ -1,0 +1,114 @@
+"""The participant's memory: its copy of the ledger, what it signed, and every byte that left (SQLite, synchronous=FULL).
+
+What is signed is written here before it is sent, one row a slot, so that no crash makes this institution sign a slot twice:
+after a restart the very same bytes are sent again. What people ordered stands in orders.py, what was measured in records.py:
+other tables of the same file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import SlotTaken
+from participant.memory.database import JournalFile
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS ledger (position INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, envelope BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS signed (
+    slot TEXT PRIMARY KEY, digest TEXT NOT NULL, envelope BLOB NOT NULL, metrics BLOB NOT NULL, salt BLOB NOT NULL,
+    signed_at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS egress (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL,
+    receiver TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedSlot:
+    """A statement of this institution, with what travels beside it."""
+
+    slot: str
+    digest: str
+    envelope: bytes
+    metrics: bytes
+    salt: bytes
+    signed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """Bytes that left this institution."""
+
+    at: str
+    kind: str
+    bytes: int
+    digest: str
+    receiver: str
+
+
+class Journal:
+    """Thread-safe; each write is durable when it returns.
+
+    Raises:
+        StorageFailure: the file cannot be opened, read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = JournalFile(path, _SCHEMA)
+
+    def close(self) -> None:
+        self._file.close()
+
+    # --- the ledger's copy -------------------------------------------------------------------------------------------
+
+    def ledger(self) -> list[bytes]:
+        """Every envelope seen, in order."""
+        return [row[0] for row in self._file.read("SELECT envelope FROM ledger ORDER BY position")]
+
+    def keep(self, entries: list[tuple[int, str, bytes]]) -> None:
+        """Index, digest and envelope of entries that were verified, together."""
+        with self._file.transaction() as connection:
+            connection.executemany("INSERT INTO ledger VALUES (?, ?, ?)", entries)
+
+    # --- what was signed ---------------------------------------------------------------------------------------------
+
+    def signed(self, slot: str) -> SignedSlot | None:
+        """What this institution signed for a slot."""
+        rows = self._file.read("SELECT * FROM signed WHERE slot = ?", (slot,))
+        return SignedSlot(*rows[0]) if rows else None
+
+    def all_signed(self) -> list[SignedSlot]:
+        """Everything that this institution signed, oldest first: its evidence."""
+        return [SignedSlot(*row) for row in self._file.read("SELECT * FROM signed ORDER BY signed_at, slot")]
+
+    def sign(self, entry: SignedSlot) -> None:
+        """Remember a signed statement before it is sent.
+
+        Raises:
+            SlotTaken: the slot holds another one.
+        """
+        with self._file.transaction() as connection:
+            before = connection.execute("SELECT digest FROM signed WHERE slot = ?", (entry.slot,)).fetchone()
+            if before is not None and before[0] != entry.digest:
+                raise SlotTaken(f"Slot {entry.slot} was signed before, as {before[0][:16]}….")
+            connection.execute(
+                "INSERT OR IGNORE INTO signed VALUES (?, ?, ?, ?, ?, ?)",
+                (entry.slot, entry.digest, entry.envelope, entry.metrics, entry.salt, entry.signed_at),
+            )
+
+    # --- what left ---------------------------------------------------------------------------------------------------
+
+    def book(self, entry: Egress) -> None:
+        """Book bytes that left."""
+        self._file.write(
+            "INSERT INTO egress (at, kind, bytes, digest, receiver) VALUES (?, ?, ?, ?, ?)",
+            (entry.at, entry.kind, entry.bytes, entry.digest, entry.receiver),
+        )
+
+    def egress(self, since: str = "") -> list[Egress]:
+        """All that left from `since` (RFC 3339 UTC) on, oldest first."""
+        query = "SELECT at, kind, bytes, digest, receiver FROM egress WHERE at >= ? ORDER BY id"
+        return [Egress(*row) for row in self._file.read(query, (since,))]

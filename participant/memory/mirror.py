@@ -1,0 +1,85 @@
+"""This institution's own view of the ledger: each entry verified before it is believed, and kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from common.errors import LedgerConflict, RefusalError
+from common.ledger.rules import admit, start
+from common.ledger.state import LedgerState
+from participant.memory.journal import Journal
+
+
+class Mirror:
+    """One writer (the follower), many readers.
+
+    Raises:
+        LedgerConflict: what the journal holds does not follow from this genesis.
+    """
+
+    def __init__(self, journal: Journal, genesis_envelope: bytes) -> None:
+        self._journal = journal
+        self._grown = threading.Condition()
+        self._wakes = 0
+        self._state = self._replay(genesis_envelope)
+
+    @property
+    def state(self) -> LedgerState:
+        return self._state
+
+    def admit(self, first_index: int, envelopes: Sequence[bytes]) -> None:
+        """Verify, keep and believe consecutive entries.
+
+        Raises:
+            LedgerConflict: they do not start where this copy ends, or one breaks a rule; the ones before it are kept.
+        """
+        state, kept, conflict = self._state, [], None
+        if first_index != state.size:
+            raise LedgerConflict(f"Entries from index {first_index} came, expected from {state.size}.")
+        for envelope in envelopes:
+            try:
+                admission = admit(state, envelope)
+            except RefusalError as err:
+                conflict = LedgerConflict(f"Entry {state.size} of the ledger breaks a rule: {err.message} ({err.code})")
+                break
+            kept.append((admission.place.index, admission.place.digest, envelope))
+            state = admission.state
+        if kept:
+            self._journal.keep(kept)
+            with self._grown:
+                self._state = state
+                self._grown.notify_all()
+        if conflict is not None:
+            raise conflict
+
+    def wait_beyond(self, size: int, timeout: float) -> LedgerState:
+        """The state once the ledger has more than `size` entries, or somebody calls `wake`, or after `timeout` seconds."""
+        with self._grown:
+            wakes = self._wakes
+            self._grown.wait_for(lambda: self._state.size > size or self._wakes != wakes, timeout=timeout)
+            return self._state
+
+    def wake(self) -> None:
+        """Let waiting readers go on, whatever the ledger's size."""
+        with self._grown:
+            self._wakes += 1
+            self._grown.notify_all()
+
+    def _replay(self, genesis_envelope: bytes) -> LedgerState:
+        admission = start(genesis_envelope)
+        stored = self._journal.ledger()
+        if not stored:
+            self._journal.keep([(0, admission.place.digest, genesis_envelope)])
+            stored = [genesis_envelope]
+        if stored[0] != genesis_envelope:
+            raise LedgerConflict("genesis.json is not the genesis of the journal beside it.")
+        state = admission.state
+        for envelope in stored[1:]:
+            try:
+                state = admit(state, envelope).state
+            except RefusalError as err:
+                raise LedgerConflict(
+                    f"Entry {state.size} of the journal breaks a rule: {err.message} ({err.code})"
+                ) from err
+        return state
