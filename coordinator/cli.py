@@ -14,7 +14,9 @@ from common.clock import SystemClock
 from common.daemon import bound_memory, stop_event
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
 from coordinator.commands import institutions, operators, runs
+from coordinator.commands.checkpoints import checkpoint
 from coordinator.commands.status import status
+from coordinator.commands.verifying import verify
 from coordinator.founding import Founding, found
 
 app = new_app("llmasos-coordinator", "Found a consortium, run its coordinator, start runs.")
@@ -66,6 +68,8 @@ def start(
 
 
 app.command()(status)
+app.command()(verify)
+app.command()(checkpoint)
 
 
 def main() -> NoReturn:

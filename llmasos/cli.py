@@ -14,12 +14,14 @@ from llmasos.commands import plan
 from llmasos.commands.demo import demo
 from llmasos.commands.generate import generate
 from llmasos.commands.simulate import simulate
+from llmasos.commands.verify import verify
 
 app = new_app("llmasos", "Train one language model with institutions that may not share data.")
 app.add_typer(plan.app, name="plan")
 app.command()(simulate)
 app.command()(demo)
 app.command()(generate)
+app.command()(verify)
 
 
 def main() -> NoReturn:

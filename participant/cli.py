@@ -8,12 +8,14 @@ import typer
 
 from common.daemon import bound_memory, stop_event
 from common.terminal import HomeOption, new_app, resolve_home, run_app
+from participant.commands import checkpoints as checkpoint_commands
 from participant.commands import control, gaining, seeing
 from participant.commands import data as data_commands
 from participant.commands import identity as identity_commands
 from participant.commands import joining as joining_commands
 from participant.commands import plans as plan_commands
 from participant.commands import policy as policy_commands
+from participant.commands.verifying import verify
 
 app = new_app("llmasos-participant", "Join a consortium, run the daemon, see what it does.")
 app.command()(joining_commands.join)
@@ -23,6 +25,7 @@ app.add_typer(plan_commands.app, name="plan")
 app.add_typer(policy_commands.app, name="policy")
 app.add_typer(identity_commands.app, name="identity")
 app.add_typer(identity_commands.evidence_app, name="evidence")
+app.add_typer(checkpoint_commands.app, name="checkpoint")
 
 
 @app.command()
@@ -43,6 +46,7 @@ app.command()(control.resume)
 app.command()(seeing.egress)
 app.command()(seeing.log)
 app.command()(gaining.gain)
+app.command()(verify)
 app.command()(control.leave)
 
 

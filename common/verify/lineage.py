@@ -1,0 +1,35 @@
+"""The final model's descent: initial weights, committed rounds, the end, without a gap."""
+
+from __future__ import annotations
+
+from common.ledger.state import RunRecord
+from common.verify.report import Check, Finding, Outcome
+
+
+def check_lineage(run: RunRecord) -> Check:
+    """Each round starts from the model that the one before left, and the run ends with the newest.
+
+    The rules demand this of every entry; here it is told as one chain, so that a person can follow it.
+    """
+    findings: list[Finding] = []
+    model, changed = run.statement.initial.model, 0
+    for record in run.rounds:
+        if record.opened.inputs.model != model:
+            text = f"Round {record.number} of {run.run} starts from another model than the one before left."
+            findings.append(
+                Finding(
+                    Outcome.FAILED, text, record.place.index, str(model), str(record.opened.inputs.model), "coordinator"
+                )
+            )
+        if record.closed is not None:
+            changed += record.closed.outputs.model != model
+            model = record.closed.outputs.model
+    if run.ended is None:
+        findings.append(Finding(Outcome.GAPS, f"Run {run.run} goes on: its model is not final.", got=str(model)))
+    elif run.ended.model != model:
+        text = f"Run {run.run} ended with another model than its last round left."
+        findings.append(Finding(Outcome.FAILED, text, None, str(model), str(run.ended.model), "coordinator"))
+    question = f"Does the final model of {run.run} descend from these rounds?"
+    return Check(
+        "lineage", question, f"{changed} changes from {run.statement.initial.model} to {model}", tuple(findings)
+    )
