@@ -120,6 +120,10 @@ def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
     model, plan = shlex.quote(str(out / "model")), shlex.quote(str(out / "plan.yaml"))
     return [
         (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours"),
+        (
+            f"llmasos verify {shlex.quote(str(out))}",
+            "every statement checked, every round computed again, from every side",
+        ),
         ("llmasos simulate --institution NAME=FOLDER … --out out/mine", "the same with your own folders of text"),
         (f"llmasos plan explain {plan}", "what was trained, every default visible"),
         (str(out / "report.html"), "the curves, for a browser; report.json for programs"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from common.clock import SystemClock
 from coordinator.founding import Founding, found
 from llmasos.simulation.deployment import edit_line
+from participant.memory.journal import Journal
 from tests.support.drafts import make_draft
 from tests.support.federations import CONSORTIUM, COORDINATOR, NAMES, PARTICIPANT, Federation, until
 from tests.support.hosts import HostedProcesses, Hosts, can_make_hosts
@@ -72,6 +74,11 @@ class HostedFederation(Federation):
         command = f"worker:\n  command: {json.dumps(list(self._worker or ()))}"
         edit_line(self.home(name) / "participant.yaml", r"worker:", command)
 
+    def has_signed(self, name: str) -> bool:
+        """Whether an institution's journal holds a contribution."""
+        with closing(Journal(self.home(name) / "journal.sqlite")) as journal:
+            return any(each.slot.startswith("contribution/") for each in journal.all_signed())
+
     def knock(self, name: str, *places: str) -> list[str]:
         """What a host finds at other hosts' ports."""
         argv = self.hosts.on(name, sys.executable, "-I", "-c", KNOCK, *places)
@@ -104,7 +111,7 @@ def test_a_federation_of_hosts_outlives_a_cut_link(federation: HostedFederation)
     federation.wait_until_holding("bank", run)
     hosts.cut("bank")
     federation.release("bank")
-    until(lambda: list((federation.home("bank") / "jobs" / run).glob("delta*")), "bank has trained")
+    until(lambda: federation.has_signed("bank"), "bank has trained, and signed its contribution")
     diagnosed = subprocess.run(
         hosts.on("bank", *PARTICIPANT, "doctor", "--home", str(federation.home("bank"))),
         capture_output=True,
