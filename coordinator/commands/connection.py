@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.clock import SystemClock
-from common.errors import InvalidConfiguration, NotInitialised
+from common.errors import CoordinatorUnreachable, InvalidConfiguration, NotInitialised
 from common.identity.invitation import open_genesis
 from common.statements.kinds import Genesis
+from common.wire.reach import explain
 from common.wire.session import TlsFiles
 from coordinator.api.client import OperatorSession
 from coordinator.config import HomeLayout
@@ -36,6 +37,7 @@ def operator_session(home: Path) -> Iterator[OperatorSession]:
         NotInitialised: the folder holds no operator's certificate; says what is missing.
         InvalidConfiguration: the context or the addresses are not JSON with an address.
         CertificateExpired: `operator renew` is due.
+        CoordinatorUnreachable: with the cause, where it can be found: name, port, proxy, intercepted TLS.
     """
     folder = HomeLayout(home).operator
     missing = [name for name in NEEDED if not (folder / name).exists()]
@@ -47,8 +49,12 @@ def operator_session(home: Path) -> Iterator[OperatorSession]:
     place = OperatorHome(home)
     place.check_certificate(SystemClock())
     files = TlsFiles(place.tls_key, place.tls_certificate, place.passphrase())
-    with OperatorSession(work_address(home), consortium_genesis(home), files) as session:
-        yield session
+    address, genesis = work_address(home), consortium_genesis(home)
+    try:
+        with OperatorSession(address, genesis, files) as session:
+            yield session
+    except CoordinatorUnreachable as err:
+        raise explain(address, genesis) or err from err
 
 
 def consortium_genesis(home: Path) -> Genesis:

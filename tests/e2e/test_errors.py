@@ -161,7 +161,7 @@ def test_ports_homes_and_coordinators_that_are_taken_or_away(federation: Federat
     shown = run("participant", "status", "--home", federation.home("bank"))
     assert re.search(r"connection +unreachable", shown.stdout)
     away = run("coordinator", "run", "list", "--home", federation.coordinator_home)
-    refused(away, FAILED, "coordinator-unreachable", re.escape(work))
+    refused(away, FAILED, "port-blocked", re.escape(work))
     home, data = tmp_path / "clinic", text_folder(tmp_path)
     enrolment = parse_invitation(paper.read_text()).enrolment_address
     refused(join(paper, home, data), FAILED, "port-blocked", re.escape(enrolment))

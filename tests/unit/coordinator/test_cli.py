@@ -237,4 +237,4 @@ def test_a_coordinator_that_does_not_run_is_unreachable(shell: Shell, tmp_path: 
     found(tmp_path / "home", Founding("banks", "127.0.0.1:1", "127.0.0.1:2"), SystemClock())
     code, _, err = shell("run", "list", home=tmp_path / "home")
     assert code == 1
-    assert err.startswith("error [coordinator-unreachable]: ")
+    assert err.startswith("error [port-blocked]: ")
