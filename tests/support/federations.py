@@ -133,8 +133,14 @@ class Federation:
             argv = (*_CRASHING, home, crash_at[0], str(crash_at[1]))
         child = self.processes.start("coordinator", argv, log=self.log("coordinator"), lifeline=True)
         self.coordinator = child
-        until(lambda: self._alive(child) and self.addresses().get("pid") == child.pid, "the coordinator listens")
+        until(lambda: self._listens(child, may_die=crash_at is not None), "the coordinator listens")
         return child
+
+    def _listens(self, child: Child, *, may_die: bool) -> bool:
+        """Whether it listens, or is dead already where it was to die: its step may come before its addresses are written."""
+        if may_die and child.exit_code is not None:
+            return True
+        return self._alive(child) and self.addresses().get("pid") == child.pid
 
     def addresses(self) -> dict[str, Any]:
         """addresses.json, or nothing while there is none."""
