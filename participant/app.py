@@ -60,19 +60,9 @@ class ParticipantApp:
         tls = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
         self.session = Session(config.coordinator.work, genesis, TlsFiles(tls.key, tls.certificate, passphrase))
         keys = SigningKeys(layout.signing_key, passphrase, config.institution, lambda: self.mirror.state)
-        self.renewal = Renewal(
-            RenewalPorts(
-                renewer=Renewer(
-                    config.coordinator.enrolment, genesis, bytes.fromhex(trust_root.digest), config.institution, tls
-                ),
-                keys=keys,
-                session=self.session,
-                mirror=self.mirror,
-                orders=self.orders,
-                records=self.records,
-                clock=clock,
-            )
-        )
+        fingerprint = bytes.fromhex(trust_root.digest)
+        renewer = Renewer(config.coordinator.enrolment, genesis, fingerprint, config.institution, tls)
+        self.renewal = Renewal(RenewalPorts(renewer, keys, self.session, self.mirror, self.orders, self.records, clock))
         self.renewal.at_start()
         outbox = Outbox(
             OutboxPorts(
@@ -86,27 +76,29 @@ class ParticipantApp:
             )
         )
         policy = PatientPolicy(layout.policy, self.records, clock)
+        self.metrics = self._metrics(policy, clock)
+        inquiring = Inquiring(self.session, self.mirror, outbox, policy, self.records)
+        self.follower = Follower(self.session, self.mirror, self._explain, self.status.connection, inquiring)
+        self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
+
+    def _metrics(self, policy: PatientPolicy, clock: Clock) -> MetricsServer | None:
+        """The listener for Prometheus, where one is wanted."""
         observed = Observed(
-            layout=layout,
+            layout=self.layout,
             journal=self.journal,
             records=self.records,
             ledger_size=lambda: self.mirror.state.size,
             policy_problem=lambda: policy.problem,
             clock=clock,
         )
-        listen = config.metrics.listen
-        self.metrics = MetricsServer(listen, ParticipantCollector(observed)) if listen else None
-        self.follower = Follower(
-            self.session,
-            self.mirror,
-            self._explain,
-            self.status.connection,
-            Inquiring(self.session, self.mirror, outbox, policy, self.records),
-        )
-        membership = Membership(
+        listen = self._config.metrics.listen
+        return MetricsServer(listen, ParticipantCollector(observed)) if listen else None
+
+    def _membership(self, keys: SigningKeys, clock: Clock) -> Membership:
+        return Membership(
             MembershipPorts(
-                institution=config.institution,
-                layout=layout,
+                institution=self._config.institution,
+                layout=self.layout,
                 renewal=self.renewal,
                 keys=keys,
                 session=self.session,
@@ -116,25 +108,25 @@ class ParticipantApp:
                 clock=clock,
             )
         )
-        self.agent = Agent(
-            AgentPorts(
-                institution=config.institution,
-                session=self.session,
-                mirror=self.mirror,
-                follower=self.follower,
-                outbox=outbox,
-                workbench=self.workbench,
-                blobs=self.blobs,
-                policy=policy,
-                usage=lambda run: usage_of(run, self.records, self.journal),
-                gatekeeper=Gatekeeper(policy, self.orders, self.records, clock),
-                orders=self.orders,
-                records=self.records,
-                data=lambda: data_sets(layout),
-                membership=membership,
-                status=self.status,
-                clock=clock,
-            )
+
+    def _agent_ports(self, outbox: Outbox, policy: PatientPolicy, membership: Membership, clock: Clock) -> AgentPorts:
+        return AgentPorts(
+            institution=self._config.institution,
+            session=self.session,
+            mirror=self.mirror,
+            follower=self.follower,
+            outbox=outbox,
+            workbench=self.workbench,
+            blobs=self.blobs,
+            policy=policy,
+            usage=lambda run: usage_of(run, self.records, self.journal),
+            gatekeeper=Gatekeeper(policy, self.orders, self.records, clock),
+            orders=self.orders,
+            records=self.records,
+            data=lambda: data_sets(self.layout),
+            membership=membership,
+            status=self.status,
+            clock=clock,
         )
 
     def run(self, stopping: threading.Event) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,25 +29,14 @@ def put_out(report: Report, output: OutputFormat, html: Path | None) -> None:
     raise typer.Exit(report.outcome.exit_code)
 
 
-def watching(terminal: Terminal, rounds: int | None = None) -> Watching:
-    """Progress on stderr: a line that moves on a terminal, a line an event elsewhere."""
-    moves = sys.stderr.isatty() and terminal.output is OutputFormat.HUMAN
-    recomputed = 0
+def watching(terminal: Terminal) -> Watching:
+    """Progress on stderr: a line for each round, and for every EVERY_ENTRIES entries."""
 
     def entry(index: int) -> None:
         if index % EVERY_ENTRIES == 0:
             terminal.progress(f"{index:,} entries follow")
 
     def each_round(run: str, number: int) -> None:
-        nonlocal recomputed
-        recomputed += 1
-        share = f" of {rounds}" if rounds else ""
-        if moves:
-            sys.stderr.write(f"\r\x1b[Kround {number}{share} of {run}")
-            sys.stderr.flush()
-            if rounds is not None and recomputed >= rounds:
-                sys.stderr.write("\r\x1b[K")
-        else:
-            terminal.progress(f"round {number}{share} of {run} looked at")
+        terminal.progress(f"round {number} of {run} looked at")
 
     return Watching(entry, each_round)

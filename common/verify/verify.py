@@ -39,10 +39,11 @@ def verify(
     if history.state is not None:
         if material.pins is not None:
             checks.append(check_pins(history.state, material.pins))  # #verify-keys
+        runs = _runs(history.state, run)
         if material.own is not None:
-            checks.append(check_own(material.own, _runs(history.state, run)))  # #verify-own
+            checks.append(check_own(material.own, runs))  # #verify-own
         checks += [check(history.state) for check in also]
-        for record in _runs(history.state, run):
+        for record in runs:
             checks.append(check_rounds(record, material.blobs, watching.round))  # #verify-rounds
             checks.append(check_lineage(record))  # #verify-lineage
     return Report(consortium, fingerprint, len(material.envelopes), _root(material.envelopes), tuple(checks))

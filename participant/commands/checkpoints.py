@@ -14,11 +14,10 @@ from common.homes import atomic_write, private_folder
 from common.identity.invitation import open_genesis
 from common.ledger.heads import log_key, receipt_of, tree_of
 from common.ledger.merkle import TreeHead
-from common.ledger.notes import Note, parse_note, read_checkpoint
+from common.ledger.notes import Note, NoteKey, parse_note, read_checkpoint
 from common.ledger.receipts import verify_receipt
 from common.ledger.tree import StoredTree
 from common.statements.envelope import parse
-from common.statements.kinds import Genesis
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home
 from participant.config import HomeLayout, load_config
 from participant.memory.journal import Journal
@@ -40,6 +39,7 @@ class _Compared:
     envelopes: list[bytes]
     tree: StoredTree
     layout: HomeLayout
+    log: NoteKey
 
 
 @app.command()
@@ -64,7 +64,7 @@ def compare(checkpoint: FileArgument, home: HomeOption = None, output: FormatOpt
             f"the copy here gives {own.root.hex()}.",
             "Keep the checkpoint, and export yours: llmasos-participant evidence export. See docs/operations.md#two-histories.",
         )
-    text = f"The same history: {found.head.size} entries, signed by {log_key(_genesis(found.layout)).name}."
+    text = f"The same history: {found.head.size} entries, signed by {found.log.name}."
     Terminal(output).result(text, data={**data, "result": "same"}, quiet="same")
 
 
@@ -84,7 +84,7 @@ def receipts(
     written = 0
     for index, envelope in _own(found):
         receipt = receipt_of(found.tree, index, found.note, found.head.size)
-        verify_receipt(receipt, envelope, log_key(_genesis(found.layout)))
+        verify_receipt(receipt, envelope, found.log)
         name = f"{index:06d}-{parse(envelope).kind}"
         atomic_write(private_folder(folder) / f"{name}.json", envelope)
         atomic_write(folder / f"{name}.tlog-proof", receipt.encode())
@@ -112,17 +112,14 @@ def _compared(checkpoint: Path, home: Path | None) -> _Compared:
     layout = HomeLayout(resolve_home(home, "participant"))
     load_config(layout.home)
     note = parse_note(_read(checkpoint))
-    head = read_checkpoint(note, log_key(_genesis(layout)))
+    log = log_key(open_genesis(layout.genesis.read_bytes())[1])
+    head = read_checkpoint(note, log)
     journal = Journal(layout.journal)
     try:
         envelopes = journal.ledger()
     finally:
         journal.close()
-    return _Compared(note, head, envelopes, tree_of(envelopes), layout)
-
-
-def _genesis(layout: HomeLayout) -> Genesis:
-    return open_genesis(layout.genesis.read_bytes())[1]
+    return _Compared(note, head, envelopes, tree_of(envelopes), layout, log)
 
 
 def _read(path: Path) -> bytes:

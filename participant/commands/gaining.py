@@ -9,6 +9,8 @@ import typer
 
 from common.clock import SystemClock
 from common.errors import UsageError
+from common.identity.passphrase import read_passphrase
+from common.identity.tls_pair import TlsPair
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
 from participant.config import HomeLayout, ParticipantConfig
 from participant.overview import perplexity
@@ -89,7 +91,9 @@ def _verdict(alone: float, together: float) -> str:
 def _session(layout: HomeLayout, config: ParticipantConfig, genesis: Genesis) -> Session:
     from common.wire.session import Session, TlsFiles  # lazily: it imports grpc, which takes a third of a second
 
-    return Session(config.coordinator.work, genesis, TlsFiles(layout.tls_key, layout.tls_certificate))
+    passphrase = read_passphrase(config.identity.passphrase_file)
+    pair = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
+    return Session(config.coordinator.work, genesis, TlsFiles(pair.key, pair.certificate, passphrase))
 
 
 def _check_device_is_free(status: dict[str, Any], *, beside: bool) -> None:
