@@ -1,0 +1,9 @@
+"""What each kind of statement must be to follow (docs/protocol.md#parents). `common.ledger.rules` reads from here.
+
+following.py    parents, runs
+membership.py   roster, leave, erased
+plans.py        plan, answer
+rounds.py       round-opened, contribution, refusal, round-closed
+controls.py     control: runs paused, resumed, ended
+releases.py     attestation, release
+"""

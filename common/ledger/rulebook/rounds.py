@@ -1,0 +1,128 @@
+"""A round: opened, contributed to, refused from, closed (docs/protocol.md#round)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from common.errors import LedgerConflict, NotInCohort, RoundNotOpen, SlotTaken, WrongParent
+from common.ledger.cohort import draw_cohort, round_seed
+from common.ledger.rulebook.following import active_run, follows, with_run
+from common.ledger.state import Contributed, LedgerState, Place, RoundRecord, RunRecord, with_entry
+from common.ledger.tasks import check_shape, check_task
+from common.plan.model import Plan
+from common.statements.envelope import Statement
+from common.statements.kinds import ClearWeight, Contribution, Refusal, RoundClosed, RoundOpened
+
+
+def round_opened(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    opened = cast(RoundOpened, statement.predicate)
+    run = active_run(state, opened.run)
+    follows(statement, run.tip)
+    expected = run.current.number + 1 if run.current else 1
+    if run.open_round is not None or opened.round != expected:
+        raise WrongParent(f"Round {opened.round} of {opened.run} was opened, expected {expected} after a closed one.")
+    if run.paused:
+        raise LedgerConflict(f"Round {opened.round} of {opened.run} was opened while the run is paused.")
+    check_task(run, opened)
+    facts: tuple[tuple[str, object, object], ...] = (
+        ("model", opened.inputs.model, run.model),
+        ("server_state", opened.inputs.server_state, run.server_state),
+        ("roster", opened.roster, state.roster_place.digest if state.roster_place else ""),
+        ("cohort", opened.cohort, draw_cohort(state, run, opened.round)),
+        ("seed", opened.seed, round_seed(run.place.digest, opened.round)),
+        ("stages", tuple(stage.name for stage in opened.stages), ("collect",)),
+    )
+    for name, got, wanted in facts:
+        if got != wanted:
+            raise LedgerConflict(f"Round {opened.round} of {opened.run}: {name} is {got}, by the protocol {wanted}.")
+    return with_run(state, run.with_round(RoundRecord(place, opened)))
+
+
+def contribution(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    contribution = cast(Contribution, statement.predicate)
+    run = active_run(state, contribution.run)
+    record = _open_round(run, contribution)
+    if contribution.institution not in record.opened.cohort:
+        raise NotInCohort(f"{contribution.institution} is not in the cohort of round {record.number} of {run.run}.")
+    follows(statement, record.place)
+    if contribution.institution in record.contributions:
+        raise SlotTaken(f"{contribution.institution} has contributed to round {record.number} of {run.run} already.")
+    check_shape(run.statement.plan, record.opened, contribution)
+    entry = Contributed(place, contribution)
+    filled = with_entry(record.contributions, contribution.institution, entry)
+    return with_run(state, run.with_round(replace(record, contributions=filled)))
+
+
+def _open_round(run: RunRecord, contribution: Contribution) -> RoundRecord:
+    record = run.current
+    if record is None or contribution.round > record.number:
+        newest = record.number if record else 0
+        raise WrongParent(f"Round {contribution.round} of {run.run} does not exist; the newest is {newest}.")
+    if contribution.round < record.number or record.closed is not None:
+        raise RoundNotOpen(f"Round {contribution.round} of {run.run} is closed.")
+    return record
+
+
+def refusal(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    refusal = cast(Refusal, statement.predicate)
+    follows(statement, refused_at(state, refusal.run, refusal.round))
+    key = (refusal.institution, refusal.run, refusal.round, refusal.code)
+    if key in state.refusals:
+        raise SlotTaken(f"A refusal {refusal.code} of {refusal.institution} is recorded for this round already.")
+    return replace(
+        state,
+        refusals=with_entry(state.refusals, key, place),
+        refusal_list=(*state.refusal_list, (place, refusal)),
+    )
+
+
+def refused_at(state: LedgerState, run: str | None, number: int | None) -> Place:
+    """What a refusal names as its parent: the round's opening, else the run's plan, else the newest roster."""
+    record = state.runs.get(run or "")
+    if record is None:
+        return state.roster_place or state.genesis_place
+    return next((each.place for each in record.rounds if each.number == number), record.place)
+
+
+def round_closed(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    closed = cast(RoundClosed, statement.predicate)
+    run = active_run(state, closed.run)
+    record = run.open_round
+    if record is None or record.number != closed.round:
+        raise WrongParent(f"Round {closed.round} of {closed.run} is not open.")
+    follows(statement, record.place)
+    for entry in closed.inputs:
+        given = record.contributions.get(entry.institution)
+        weight = given.contribution.weight if given else None
+        if (
+            given is None
+            or given.place.digest != entry.contribution
+            or weight != ClearWeight(num_tokens=entry.num_tokens)
+        ):
+            raise LedgerConflict(
+                f"Round {closed.round} closes with an input of {entry.institution} that is not in the ledger."
+            )
+    if len(closed.inputs) != len(record.contributions):
+        raise LedgerConflict(f"Round {closed.round} closes without a word on one of its contributions.")
+    _check_outcome(run.statement.plan, record, closed)
+    return with_run(state, run.with_round(replace(record, closed=closed, closed_place=place)))
+
+
+def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None:
+    used = sum(entry.status == "used" for entry in closed.inputs)
+    changes = closed.outcome == "committed" and record.opened.task == "train"
+    if changes and used < plan.quorum:
+        raise LedgerConflict(
+            f"Round {closed.round} was committed with {used} contributions, its quorum is {plan.quorum}."
+        )
+    if closed.outcome == "committed" and used < len(closed.inputs):
+        raise LedgerConflict(
+            f"Round {closed.round} was committed without {len(closed.inputs) - used} of its contributions."
+        )
+    if not changes and closed.outputs.model != record.opened.inputs.model:
+        raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
+    if closed.outputs.server_state is not None or closed.outputs.applied_delta is not None:
+        raise LedgerConflict(f"Round {closed.round} has outputs besides the model: not of this protocol version.")
+    if closed.rule != plan.rule.type:
+        raise LedgerConflict(f"Round {closed.round} was closed by rule {closed.rule}, the plan says {plan.rule.type}.")
