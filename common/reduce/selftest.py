@@ -80,7 +80,7 @@ def golden_jobs() -> dict[str, ReduceJob]:
     """The self-test's jobs by learning rate: four institutions, denormals, two chunks, a frozen tail."""
     header = tensors.trainable_header(MANIFEST)
     elements = tensors.trainable_elements(MANIFEST)
-    model_elements = sum(tensor.elements for tensor in MANIFEST if tensor.group != "personal")
+    model_elements = (tensors.model_size(MANIFEST) - len(tensors.model_header(MANIFEST))) // tensors.ELEMENT_BYTES
     base = MemoryBlob(tensors.model_header(MANIFEST) + _little_endian(numbers(1, model_elements)))
     deltas = [
         WeightedDelta(name, num_tokens, MemoryBlob(header + _little_endian(numbers(seed, elements))))

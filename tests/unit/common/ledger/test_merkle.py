@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import LedgerConflict
 from common.ledger import merkle
+from common.ledger.tree import MemoryNodes, StoredTree
 
 SHA256 = hashlib.sha256
 
@@ -41,6 +42,34 @@ ROOTS = [
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
 LEAVES = [merkle.leaf_hash(SHA256, entry) for entry in ENTRIES]
+_A = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
+_B = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7"
+_AB = "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"
+_CD = "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e"
+_E = "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b"
+_EF = "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a"
+_GH = "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0"
+_ABCD = "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7"
+_EFGH = "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"
+INCLUSION = {
+    (0, 1): [],
+    (0, 8): [_B, _CD, _EFGH],
+    (5, 8): [_E, _GH, _ABCD],
+    (2, 3): [_AB],
+    (1, 5): [_A, _CD, _E],
+}
+"""By index and size: testPaths of the same source, whose indexes count from 1."""
+CONSISTENCY = {
+    (1, 1): [],
+    (1, 8): [_B, _CD, _EFGH],
+    (6, 8): [_EF, _GH, _ABCD],
+    (2, 5): [_CD, _E],
+}
+"""By the two sizes: testProofs of the same source."""
+
+
+def published_head(size: int) -> merkle.TreeHead:
+    return merkle.TreeHead(size, bytes.fromhex(ROOTS[size]))
 
 
 def leaves(count: int, h: merkle.HashFunction = SHA256) -> list[bytes]:
@@ -56,20 +85,51 @@ def test_roots_are_the_published_ones(size: int) -> None:
     assert merkle.root(SHA256, LEAVES[:size]).hex() == ROOTS[size]
 
 
-def test_an_inclusion_proof_is_the_published_one() -> None:
-    assert [node.hex() for node in merkle.inclusion_proof(SHA256, LEAVES, 0)] == [
-        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
-        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
-    ]
+@pytest.mark.parametrize(("index", "size"), INCLUSION)
+def test_inclusion_proofs_are_the_published_ones(stored: StoredTree, index: int, size: int) -> None:
+    published = [bytes.fromhex(node) for node in INCLUSION[index, size]]
+    assert merkle.inclusion_proof(SHA256, LEAVES[:size], index) == published
+    assert stored.inclusion_proof(index, size) == published
+    merkle.verify_inclusion(SHA256, published_head(size), index, LEAVES[index], published)
 
 
-def test_a_consistency_proof_is_the_published_one() -> None:
-    assert [node.hex() for node in merkle.consistency_proof(SHA256, LEAVES, 6)] == [
-        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
-        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
-        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-    ]
+@pytest.mark.parametrize(("old", "size"), CONSISTENCY)
+def test_consistency_proofs_are_the_published_ones(stored: StoredTree, old: int, size: int) -> None:
+    published = [bytes.fromhex(node) for node in CONSISTENCY[old, size]]
+    assert merkle.consistency_proof(SHA256, LEAVES[:size], old) == published
+    assert stored.consistency_proof(old, size) == published
+    merkle.verify_consistency(SHA256, published_head(old), published_head(size), published)
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_a_stored_tree_has_the_published_roots(stored: StoredTree, size: int) -> None:
+    assert stored.head(size) == published_head(size)
+
+
+def test_the_example_of_the_rfc_has_the_proofs_that_it_names(example: dict[str, bytes]) -> None:
+    """RFC 6962 section 2.1.3: a tree of seven entries, its nodes named by letters."""
+    tree = [example[letter] for letter in "abcdefj"]
+    for index, path in {0: "bhl", 3: "cgl", 4: "fjk", 6: "ik"}.items():
+        assert merkle.inclusion_proof(SHA256, tree, index) == [example[letter] for letter in path]
+    for old, path in {3: "cdgl", 4: "l", 6: "ijk"}.items():
+        assert merkle.consistency_proof(SHA256, tree, old) == [example[letter] for letter in path]
+
+
+@pytest.fixture(scope="module")
+def stored() -> StoredTree:
+    tree = StoredTree(SHA256, MemoryNodes())
+    for leaf in LEAVES:
+        tree.append(leaf)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, bytes]:
+    """The RFC's letters: a to f and j are leaves 0 to 6, the others nodes."""
+    nodes = {letter: SHA256(b"\x00d" + str(number).encode()).digest() for number, letter in enumerate("abcdefj")}
+    for letter, (left, right) in {"g": "ab", "h": "cd", "i": "ef", "k": "gh", "l": "ij"}.items():
+        nodes[letter] = SHA256(b"\x01" + nodes[left] + nodes[right]).digest()
+    return nodes
 
 
 def test_blake3_gives_another_tree_of_the_same_shape() -> None:
