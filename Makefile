@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,10 @@ test: $(STAMP)  ## all tests (a few minutes)
 
 check: lint types imports proto-check test  ## everything that CI checks (test, and a minute more)
 
-lint: $(STAMP)  ## ruff: style and formatting (seconds)
+lint: $(STAMP)  ## ruff: style and formatting; only exact operations in the reducer (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m scripts.check_exactness
 
 types: $(STAMP)  ## mypy, strict, on our packages (under a minute)
 	$(BIN)/mypy
@@ -54,6 +55,9 @@ proto-check: $(STAMP)  ## is common/wire/v1 what proto/ says? (seconds)
 
 tour: $(STAMP)  ## run a small federation and write its messages into docs/tour.md (seconds)
 	$(BIN)/python -m scripts.make_tour
+
+bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a million (minutes)
+	$(BIN)/python benchmarks/ledger.py
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -

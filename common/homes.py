@@ -34,8 +34,10 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def atomic_write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def atomic_write(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replace `path` by `data`, durably: readers and a crash see the old bytes or the new ones, never a part.
+
+    Not `durable`: a process that dies leaves the old file or the new one, and a machine that loses power perhaps neither.
 
     Raises:
         StorageFailure: disk full, no permission; the old file is still there.
@@ -48,12 +50,14 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o600) -> None:
                 os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise storage_failure(path, error) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from common.blobs.reference import BlobRef
@@ -20,10 +20,15 @@ UNREFERENCED_SECONDS = 3600.0
 
 
 class Aggregation:
-    """The engine's Aggregator over a folder of blobs."""
+    """The engine's Aggregator over a folder of blobs.
 
-    def __init__(self, blobs: FolderBlobStore) -> None:
+    Args:
+        awaited: roots that drafts name, which may become statements: kept too.
+    """
+
+    def __init__(self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set) -> None:
         self._blobs = blobs
+        self._awaited = awaited
 
     def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
         """The new model, durable; constant memory for any model and cohort.
@@ -61,6 +66,8 @@ class Aggregation:
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
         keep, given_up = kept_roots(state)
+        awaited = self._awaited()
+        keep, given_up = keep | awaited, given_up - awaited
         cutoff = time.time() - UNREFERENCED_SECONDS
         for ref, modified in self._blobs.list():
             if ref.root in given_up:
@@ -91,15 +98,15 @@ class Aggregation:
 def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
     """Roots that statements name: those that retention keeps, and those that it gives up.
 
-    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says. Deltas
-    of an institution that left are given up as soon as their round is closed, unless somebody else's statement needs them too.
+    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says, and
+    while the round is open. Deltas of an institution that left are given up as soon as their round is closed, unless somebody
+    else's statement needs them too.
     """
     keep: set[str] = set()
     named: set[str] = set()
     for run in state.runs.values():
         keep |= {run.statement.initial.model.root, run.statement.initial.tokenizer.root, run.model.root}
-        rounds = run.statement.plan.retention.delta_rounds
-        first_kept = 0 if rounds is None else max(0, len(run.rounds) - rounds)
+        first_kept = _first_kept(run)
         for position, record in enumerate(run.rounds):
             stays = position >= first_kept or record.closed is None
             (keep if stays else named).add(record.opened.inputs.model.root)
@@ -107,3 +114,28 @@ def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
                 wanted = stays and (record.closed is None or name not in state.departures)
                 (keep if wanted else named).update(ref.root for ref in entry.contribution.blobs.values())
     return keep, named - keep
+
+
+def _first_kept(run: RunRecord) -> int:
+    """Position of the oldest round whose deltas the plan's retention keeps.
+
+    By rounds: the newest ones, whatever their task and outcome. By bytes: from the newest closed round on, as long as the
+    deltas together are within the bound; the newest that has any is kept however large they are, so that there is always one
+    round to recompute. With both, the stricter.
+    """
+    retention = run.statement.plan.retention
+    first = 0 if retention.delta_rounds is None else max(0, len(run.rounds) - retention.delta_rounds)
+    if retention.delta_bytes is None:
+        return first
+    total = 0
+    for position in range(len(run.rounds) - 1, first - 1, -1):
+        record = run.rounds[position]
+        size = _delta_bytes(record) if record.closed is not None else 0
+        if total and total + size > retention.delta_bytes:
+            return position + 1
+        total += size
+    return first
+
+
+def _delta_bytes(record: RoundRecord) -> int:
+    return sum(ref.size for entry in record.contributions.values() for ref in entry.contribution.blobs.values())

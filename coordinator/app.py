@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.blobs.store import FolderBlobStore
@@ -24,22 +25,27 @@ from coordinator.api.limits import EnrolmentLimits, WorkLimits
 from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
 from coordinator.board import Board
 from coordinator.config import CoordinatorConfig, HomeLayout
+from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
-from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
+from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
 from coordinator.inquiries import InquiryDesk
 from coordinator.ledger import Ledger
+from coordinator.log import HeadFile, Log
 from coordinator.membership import MembershipDesk, MembershipPorts
 from coordinator.metrics import StoredMeasurements
 from coordinator.notices import Sources
 from coordinator.observers import Observed, Observers
+from coordinator.proposals import ProposalPorts, Proposals
 from coordinator.refusals import RefusalBook
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Steps
+from coordinator.run_desk import InitialBlobs
 from coordinator.server_certificate import ServerCertificate, ServerCertificatePorts
 from coordinator.store.database import Database, file_url
 from coordinator.telemetry import CountedBytes
 from coordinator.views import Host, OperatorViews
 from coordinator.views.host import installed_version
+from coordinator.witnesses import Witnesses, WitnessPorts
 
 log = get_logger(__name__)
 
@@ -60,41 +66,111 @@ def load_config(home: Path) -> CoordinatorConfig:
     return load_yaml(layout.config, CoordinatorConfig, environment=os.environ, prefix=ENVIRONMENT_PREFIX)
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The private keys of a home."""
+
+    statement: SigningKey
+    log: SigningKey
+    authority: Authority
+    tls: TlsPair
+
+    @classmethod
+    def load(cls, layout: HomeLayout, config: CoordinatorConfig) -> Keys:
+        """
+        Raises:
+            NotInitialised, StorageFailure, WrongPassphrase: one cannot be read.
+        """
+        passphrase = read_passphrase(config.identity.passphrase_file)
+        return cls(
+            statement=SigningKey.load(layout.statement_key, passphrase),
+            log=SigningKey.load(layout.log_key, passphrase),
+            authority=Authority.load(layout.identity, passphrase),
+            tls=TlsPair(layout.tls_key, layout.tls_certificate, passphrase),
+        )
+
+
 class CoordinatorApp:
     """A coordinator over one home folder: `start`, then `stop`. The home's lock is the caller's to hold."""
 
     def __init__(
         self, home: Path, config: CoordinatorConfig, *, clock: Clock | None = None, steps: Steps | None = None
     ) -> None:
-        self.layout = HomeLayout(home)
-        self.config = config
-        self._clock = clock = clock or SystemClock()
-        passphrase = read_passphrase(config.identity.passphrase_file)
-        genesis = self.layout.genesis.read_bytes()
-        self.database = Database(file_url(self.layout.state))
-        self.ledger = Ledger(self.database, SigningKey.load(self.layout.statement_key, passphrase), clock, genesis)
-        self.blobs = FolderBlobStore(self.layout.blobs)
-        self.board = Board(self.ledger, clock, config.lease_seconds)
-        aggregation, authority = Aggregation(self.blobs), Authority.load(self.layout.identity, passphrase)
-        membership = MembershipDesk(
-            MembershipPorts(self.ledger, self.database, authority, aggregation, clock, config.certificate_days)
+        self.layout, self.config = HomeLayout(home), config
+        self._clock = clock or SystemClock()
+        keys = Keys.load(self.layout, config)
+        self._open_stores(keys)
+        self._measurements = StoredMeasurements(self.ledger, self.database)
+        self._proposals = Proposals(
+            ProposalPorts(self.ledger, self.database, InitialBlobs(self.ledger, self.blobs), self._clock)
         )
-        tls = TlsPair(self.layout.tls_key, self.layout.tls_certificate, passphrase)
-        certificate = ServerCertificate(ServerCertificatePorts(tls, authority, clock, config.certificate_days))
-        self.engine = Engine(
+        aggregation = Aggregation(self.blobs, self._proposals.awaited_blobs)
+        membership = self._membership(keys, aggregation)
+        self.engine = self._engine(aggregation, membership, steps or NoSteps())
+        self.witnesses = Witnesses(
+            WitnessPorts(self.ledger, self.log, self._cosignatures, self.database, post=self.engine.post)
+        )
+        self._addresses = Addresses(work=config.listen.work, enrolment=config.listen.enrolment)
+        self._open_doors(keys, self._desk(keys, membership))
+        self._thread = threading.Thread(target=self.engine.run, name="engine", daemon=True)
+
+    def _open_stores(self, keys: Keys) -> None:
+        """What is durable: ledger, log, blobs; and who was heard, which is not."""
+        genesis, self._cosignatures = self.layout.genesis.read_bytes(), Cosignatures()
+        self.database = Database(file_url(self.layout.state))
+        self.ledger = Ledger(self.database, keys.statement, self._clock, genesis)
+        self.log = Log(self.ledger, keys.log, HeadFile(self.layout.log_head), self._cosignatures)
+        self.blobs = FolderBlobStore(self.layout.blobs)
+        self.board = Board(self.ledger, self._clock, self.config.lease_seconds)
+
+    def _membership(self, keys: Keys, aggregation: Aggregation) -> MembershipDesk:
+        return MembershipDesk(
+            MembershipPorts(
+                self.ledger,
+                self.database,
+                keys.authority,
+                aggregation,
+                self._proposals,
+                self._clock,
+                self.config.certificate_days,
+            )
+        )
+
+    def _engine(self, aggregation: Aggregation, membership: MembershipDesk, steps: Steps) -> Engine:
+        return Engine(
             EnginePorts(
                 chronicle=self.ledger,
                 aggregator=aggregation,
                 leases=self.board,
-                measurements=StoredMeasurements(self.ledger, self.database),
-                steps=steps or NoSteps(),
-                clock=clock,
+                measurements=self._measurements,
+                steps=steps,
+                clock=self._clock,
                 departures=membership,
             )
         )
-        self._addresses = Addresses(work=config.listen.work, enrolment=config.listen.enrolment)
-        enrolment = EnrolmentDesk(self.ledger, self.database, authority, clock, self._enrolment_settings())
-        desk = CommandDesk(DeskPorts(self.ledger, self.engine, enrolment, membership, self.blobs, clock, genesis))
+
+    def _desk(self, keys: Keys, membership: MembershipDesk) -> CommandDesk:
+        enrolment = EnrolmentDesk(
+            EnrolmentPorts(self.ledger, self.database, keys.authority, self._proposals, self._clock),
+            self._enrolment_settings(),
+        )
+        return CommandDesk(
+            DeskPorts(
+                ledger=self.ledger,
+                engine=self.engine,
+                enrolment=enrolment,
+                membership=membership,
+                blobs=self.blobs,
+                clock=self._clock,
+                genesis=self.layout.genesis.read_bytes(),
+                measurements=self._measurements,
+                proposals=self._proposals,
+            )
+        )
+
+    def _open_doors(self, keys: Keys, desk: CommandDesk) -> None:
+        """What operators see, and the listeners."""
+        clock = self._clock
         host = Host(
             layout=self.layout,
             blobs=self.blobs,
@@ -105,9 +181,11 @@ class CoordinatorApp:
         views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
         self._moved = CountedBytes(self.board)
         sources = Sources(self.ledger, self.board, views, self.database)
-        self._observers = Observers(config, Observed(sources, views, self._moved, clock))
+        self._observers = Observers(self.config, Observed(sources, views, self._moved, clock))
+        certificate = ServerCertificate(
+            ServerCertificatePorts(keys.tls, keys.authority, clock, self.config.certificate_days)
+        )
         self._listeners = Listeners(self._listener_settings(), certificate, self._ports(desk, views), clock)
-        self._thread = threading.Thread(target=self.engine.run, name="engine", daemon=True)
 
     def start(self) -> Addresses:
         """Check the arithmetic, start the engine, listen.
@@ -172,6 +250,8 @@ class CoordinatorApp:
     def _ports(self, desk: CommandDesk, views: OperatorViews) -> Ports:
         return Ports(
             ledger=self.ledger,
+            log=self.log,
+            witnesses=self.witnesses,
             members=self.ledger,
             desk=desk,
             board=self.board,

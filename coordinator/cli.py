@@ -13,7 +13,8 @@ import typer
 from common.clock import SystemClock
 from common.daemon import bound_memory, stop_event
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
-from coordinator.commands import institutions, operators, runs
+from coordinator.commands import evidence as evidence_commands
+from coordinator.commands import institutions, metrics, operators, proposals, runs
 from coordinator.commands.checkpoints import checkpoint
 from coordinator.commands.status import status
 from coordinator.commands.verifying import verify
@@ -23,6 +24,9 @@ app = new_app("llmasos-coordinator", "Found a consortium, run its coordinator, s
 app.add_typer(institutions.app, name="institution")
 app.add_typer(operators.app, name="operator")
 app.add_typer(runs.app, name="run")
+app.add_typer(proposals.app, name="proposal")
+app.add_typer(metrics.app, name="metrics")
+app.add_typer(evidence_commands.app, name="evidence")
 
 
 @app.command()
@@ -35,6 +39,14 @@ def init(
         Path | None,
         typer.Option(help="File that holds a passphrase for the private keys. Default: they are not encrypted."),
     ] = None,
+    approvals: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=K",
+            help="How many institutions must approve a roster, plan or release, repeatable: roster=2. Fixed for good.",
+            show_default=False,
+        ),
+    ] = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Make a home folder: keys, certificate authority, genesis, and the operator's certificate."""
@@ -44,6 +56,7 @@ def init(
         work_address=work_address,
         enrolment_address=enrolment_address,
         passphrase_file=passphrase_file,
+        approvals=proposals.parse_approvals(approvals or []),
     )
     fingerprint = found(folder, founding, SystemClock())
     Terminal(output).result(

@@ -128,6 +128,7 @@ class HomeLayout:
         self.tls_key = self.identity / "tls.key.pem"
         self.tls_certificate = self.identity / "tls.pem"
         self.state = home / "state.sqlite"
+        self.log_head = home / "log.head"
         self.blobs = home / "blobs"
         self.lock = home / "lock"
         self.addresses = home / "addresses.json"

@@ -21,6 +21,7 @@ from common.errors import (
     RoundNotOpen,
     WrongSigner,
 )
+from common.ledger.heads import expect_seen, log_key
 from common.ledger.rules import admit_verified, signer_key
 from common.ledger.state import Place, RoundRecord, RunRecord
 from common.logs import get_logger
@@ -36,14 +37,16 @@ from common.statements.kinds import (
     Role,
     signing_institution,
 )
+from common.wire.messages import Approved, Proposal
 from coordinator.enrolment import EnrolmentDesk
 from coordinator.ledger import Beside, Ledger
 from coordinator.membership import MembershipDesk, expect_another_operator
-from coordinator.metrics import metrics_row
+from coordinator.metrics import StoredMeasurements, metrics_row
 from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, RenewalOffer
+from coordinator.proposals import Proposals
 from coordinator.refusals import RefusalBook, Refused
 from coordinator.rounds.engine import Engine
-from coordinator.run_desk import RunDesk
+from coordinator.run_desk import RunDesk, RunPorts, find_run
 
 log = get_logger(__name__)
 
@@ -63,6 +66,8 @@ class DeskPorts:
     blobs: FolderBlobStore
     clock: Clock
     genesis: bytes
+    measurements: StoredMeasurements
+    proposals: Proposals
 
 
 class CommandDesk:
@@ -72,14 +77,14 @@ class CommandDesk:
         self._ports = ports
         self._ledger = ports.ledger
         self._engine = ports.engine
-        self._runs = RunDesk(ports.ledger, ports.engine, ports.blobs, ports.clock)
+        self._runs = RunDesk(RunPorts(ports.ledger, ports.engine, ports.blobs, ports.proposals, ports.clock))
         self._refusals = RefusalBook(ports.ledger, ports.engine)
         self._unfit = Newest[tuple[str, str], DeltaError](MOST_UNFIT)
 
     # --- statements --------------------------------------------------------------------------------------------------
 
     def submit(self, sender: Member, envelope: bytes, metrics: Metrics | None) -> int:
-        """Ledger index of an institution's answer, contribution or leave; the same bytes again give the same index.
+        """Ledger index of an institution's answer, contribution, attestation or leave; the same bytes give the same index.
 
         Raises:
             RefusalError: what rule it breaks; the refusal is in the ledger.
@@ -112,7 +117,10 @@ class CommandDesk:
         if not isinstance(statement.predicate, Contribution):
             return None
         contribution = statement.predicate
-        run, _ = self._place_of(contribution)
+        run, current = self._place_of(contribution)
+        if contribution.checkpoint is not None:
+            tree, key = self._ledger.tree(), log_key(self._ledger.state.genesis)
+            expect_seen(contribution.checkpoint, key, tree, current.place.index)
         row = metrics_row(run, statement, metrics)
         self._inspect(run, contribution)
         return (lambda tx: tx.keep_metrics(row)) if row is not None else None
@@ -161,6 +169,8 @@ class CommandDesk:
             "statement accepted",
             extra={"kind": statement.kind.value, "institution": _institution(statement), "ledger_index": place.index},
         )
+        if isinstance(statement.predicate, Attestation) and statement.predicate.result == "different":
+            _disagrees(statement.predicate, place)
         return place
 
     def _place_of(self, contribution: Contribution) -> tuple[RunRecord, RoundRecord]:
@@ -212,6 +222,27 @@ class CommandDesk:
             )
         )
 
+    def delete_metrics(self, run: str, institution: str) -> int:
+        measurements = self._ports.measurements
+        return self._engine.call(lambda: measurements.delete(find_run(self._ledger.state, run), institution))
+
+    # --- approvals -----------------------------------------------------------------------------------------------------
+
+    @property
+    def open_proposals(self) -> int:
+        return self._ports.proposals.open_proposals
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        return self._engine.call(self._ports.proposals.listed)
+
+    def approve(self, sender: Member, payload_sha256: str, signature: bytes) -> Approved:
+        return self._engine.call(lambda: self._ports.proposals.approve(sender, payload_sha256, signature))
+
+    def withdraw_proposal(self, payload_sha256: str) -> None:
+        self._engine.call(lambda: self._ports.proposals.withdraw(payload_sha256))
+
+    # --- runs ----------------------------------------------------------------------------------------------------------
+
     def start_run(self, plan_json: bytes) -> str:
         return self._runs.start(plan_json)
 
@@ -229,15 +260,29 @@ def _expect_own(sender: Member, unverified: UnverifiedStatement) -> None:
         WrongSigner: no statement for an institution to send, or another one's.
     """
     institution = _institution(unverified)
-    if not institution or isinstance(unverified.predicate, Attestation):
+    if not institution:
         raise WrongSigner(f"A {unverified.kind} is not for an institution to send.")
     if institution != sender.name:
         raise WrongSigner(f"A statement of {institution} came on the connection of {sender.name}.")
 
 
+def _disagrees(said: Attestation, place: Place) -> None:
+    """Either the auditor's arithmetic or ours is wrong, and every member will read it."""
+    log.error(
+        "auditor found another model",
+        extra={
+            "institution": said.institution,
+            "run": said.run,
+            "round": said.round,
+            "root": said.model.root,
+            "ledger_index": place.index,
+        },
+    )
+
+
 def _concerned(unverified: UnverifiedStatement | None) -> tuple[str | None, int | None]:
     """Run and round that what came speaks of, as far as it lets them be known."""
     claimed = unverified.predicate if unverified is not None else None
-    if isinstance(claimed, Contribution):
+    if isinstance(claimed, Contribution | Attestation):
         return claimed.run, claimed.round
     return (claimed.run if isinstance(claimed, Answer) else None), None

@@ -29,10 +29,12 @@ from common.identity.keys import verify_raw
 from common.logs import get_logger
 from common.names import check_name
 from common.statements.kinds import CertificateId, Member, PublicKey, Role, Roster
+from coordinator.changes import Change
 from coordinator.ledger import Ledger
-from coordinator.membership import append_members, check_signing_key
 from coordinator.ports import Enrolled, EnrolmentOffer
-from coordinator.store.database import CertificateRow, Database, InvitationRow, Transaction
+from coordinator.proposals import Proposals
+from coordinator.rosters import check_signing_key
+from coordinator.store.database import Database, InvitationRow
 
 log = get_logger(__name__)
 
@@ -50,16 +52,26 @@ class EnrolmentSettings:
     work_address: Callable[[], str]
 
 
+@dataclass(frozen=True, slots=True)
+class EnrolmentPorts:
+    """What invitations and their redemption act on."""
+
+    ledger: Ledger
+    database: Database
+    authority: Authority
+    proposals: Proposals
+    clock: Clock
+
+
 class EnrolmentDesk:
     """Makes invitations and redeems them."""
 
-    def __init__(
-        self, ledger: Ledger, database: Database, authority: Authority, clock: Clock, settings: EnrolmentSettings
-    ) -> None:
-        self._ledger = ledger
-        self._database = database
-        self._authority = authority
-        self._clock = clock
+    def __init__(self, ports: EnrolmentPorts, settings: EnrolmentSettings) -> None:
+        self._ledger = ports.ledger
+        self._database = ports.database
+        self._authority = ports.authority
+        self._proposals = ports.proposals
+        self._clock = ports.clock
         self._settings = settings
 
     def invite(self, institution: str, *, expires_hours: int, roles: tuple[Role, ...], genesis: bytes) -> str:
@@ -93,6 +105,8 @@ class EnrolmentDesk:
         )
         with self._database.transaction() as tx:
             tx.invite(row)
+            tx.drop_proposal("enrol", institution)
+        self._proposals.recount()
         log.info("invitation made", extra={"institution": institution, "expires_at": expires_at})
         return Invitation(
             institution=institution,
@@ -108,6 +122,7 @@ class EnrolmentDesk:
         """Redeem an invitation: a certificate, and a place in the roster. The same keys may ask again.
 
         Raises:
+            ApprovalPending: institutions have to approve it first; the same keys ask again until they did.
             InvalidInvitation: unknown, wrong secret, or no proof that the asker holds the signing key.
             InvitationExpired, InvitationUsed: too late, or redeemed with other keys.
         """
@@ -120,6 +135,8 @@ class EnrolmentDesk:
         redeemer = sha256(offer.signing_key + offer.csr_der + (offer.encryption_key or b"")).hexdigest()
         if row.redeemed_by is not None:
             return _already_redeemed(row, redeemer)
+        if self._proposals.resume("enrol", row.institution, redeemer) is not None:
+            return self.enrol(offer)
         if self._clock.now() >= parse_rfc3339(row.expires_at):
             raise InvitationExpired(f"The invitation of {row.institution} expired at {row.expires_at}.")
         return self._admit(row, offer, redeemer)
@@ -149,15 +166,18 @@ class EnrolmentDesk:
             roles=roles,
             certificates=(certificate_id(pem),),
         )
-        issued = CertificateRow(member.certificates[0].serial, row.institution, pem, self._ledger.state.size)
-
-        def redeemed(tx: Transaction) -> None:
-            tx.redeem(row.id, redeemed_by=redeemer, certificate_pem=pem, roster_index=issued.roster_index)
-            tx.keep_certificate(issued)
-
-        append_members(self._ledger, (member,), redeemed)
-        log.info("institution enrolled", extra={"institution": row.institution, "ledger_index": issued.roster_index})
-        return Enrolled(pem.decode(), issued.roster_index)
+        change = Change(
+            purpose="enrol",
+            subject=row.institution,
+            request=redeemer,
+            content=member,
+            certificate_pem=pem,
+            invitation=row.id,
+            redeemed_by=redeemer,
+        )
+        index = self._proposals.decide(change).index
+        log.info("institution enrolled", extra={"institution": row.institution, "ledger_index": index})
+        return Enrolled(pem.decode(), index)
 
 
 def first_roster(operator: Member) -> Roster:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from common.clock import Clock, rfc3339
 from common.errors import AlreadyInitialised
@@ -39,6 +41,8 @@ class Founding:
     certificate_days: int = 365
     passphrase_file: Path | None = None
     """Holds what every private key of the home is encrypted under."""
+    approvals: Mapping[Literal["roster", "plan", "release"], int] = field(default_factory=dict)
+    """How many institutions must approve a statement of that kind; fixed in genesis, for good."""
 
 
 def found(home: Path, founding: Founding, clock: Clock) -> str:
@@ -89,6 +93,7 @@ def _genesis(layout: HomeLayout, authority: Authority, founding: Founding, now: 
         ca_certificate=authority.certificate_pem.decode(),
         coordinator_key=key.public,
         log=Log(origin=f"{founding.consortium}.llmasos/ledger", key=log_key.public),
+        approvals={kind: count for kind, count in sorted(founding.approvals.items()) if count},
     )
     parent = Parent("ca-certificate", sha256(authority.certificate_der).hexdigest())
     return sign(genesis, parent=parent, key=key)

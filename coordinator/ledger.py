@@ -1,7 +1,8 @@
 """The ledger as the coordinator holds it: envelopes in the state database, their fold in memory, one writer, many readers.
 
-Writing happens on the engine's thread: rules first (common.ledger.rules), then the transaction, then the new state becomes
-visible and waiting readers wake. Readers take `state`, an immutable value, and never see half a change.
+Writing happens on the engine's thread: rules first (common.ledger.rules), then the transaction, then the new state and the tree
+become visible and waiting readers wake. Readers take `state`, an immutable value, and never see half a change; and no head that
+they see is of entries which a crash could still take away.
 """
 
 from __future__ import annotations
@@ -14,22 +15,30 @@ from common.clock import Clock, parse_rfc3339, rfc3339
 from common.errors import LedgerConflict, UnknownCertificate
 from common.identity.certificates import spiffe_id
 from common.identity.keys import SigningKey
+from common.ledger.merkle import TreeHead
 from common.ledger.rules import Admission, admit, admit_verified, start
 from common.ledger.state import LedgerState, Place
+from common.ledger.tree import StoredTree
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import CertificateId, Member, Predicate, Roster
 from coordinator.ports import LedgerSlice
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
+from coordinator.store.tiles import Tiles
+from coordinator.store.tree import LedgerTree, envelope_hash
 
 Beside = Callable[[Transaction], None]
 """More writes in the transaction that appends a statement."""
+
+
+def _nothing_else() -> bool:
+    return False
 
 
 class Ledger:
     """Appends on the engine's thread; everything else from any thread.
 
     Raises:
-        LedgerConflict: the stored envelopes do not follow from each other under this genesis.
+        LedgerConflict: the stored envelopes do not follow from each other under this genesis, or the stored tree not from them.
     """
 
     def __init__(self, database: Database, key: SigningKey, clock: Clock, genesis_envelope: bytes) -> None:
@@ -40,20 +49,35 @@ class Ledger:
         self._appended_at: dict[int, datetime] = {}
         self._holders: tuple[Roster | None, dict[str, Member]] = (None, {})
         self._seals = database.seals()
-        self._state = self._replay(genesis_envelope)
+        self._tiles = Tiles(database)
+        self._published: tuple[LedgerState, LedgerTree] = self._replay(genesis_envelope)
 
     @property
     def state(self) -> LedgerState:
         """The fold of all that is durable."""
-        return self._state
+        return self._published[0]
+
+    @property
+    def head(self) -> TreeHead:
+        """The head of the tree of all that is durable."""
+        return self._published[1].head()
+
+    def tree(self) -> StoredTree:
+        """The tree of all that is durable now: heads and proofs of this size and every earlier one."""
+        return self._tiles.of(self._published[1])
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def slice(self, from_index: int, *, max_bytes: int, wait_seconds: float) -> LedgerSlice:
-        """Consecutive envelopes from `from_index`; waits up to `wait_seconds` for the first."""
+    def slice(
+        self, from_index: int, *, max_bytes: int, wait_seconds: float, or_when: Callable[[], bool] = _nothing_else
+    ) -> LedgerSlice:
+        """Consecutive envelopes from `from_index`; waits up to `wait_seconds` for the first, or until `or_when`.
+
+        `or_when` is asked when the ledger grew, and at `wake`.
+        """
         with self._grown:
-            self._grown.wait_for(lambda: self._state.size > from_index, timeout=wait_seconds)
-            size = self._state.size
+            self._grown.wait_for(lambda: self.state.size > from_index or or_when(), timeout=wait_seconds)
+            size = self.state.size
         rows = self._database.envelopes(from_index, max_bytes=max_bytes) if size > from_index else []
         return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
 
@@ -64,8 +88,8 @@ class Ledger:
     def wait_for_growth(self, size: int, timeout: float) -> int:
         """Blocks until the ledger has more than `size` statements or the time is over; its size then."""
         with self._grown:
-            self._grown.wait_for(lambda: self._state.size > size, timeout=timeout)
-            return self._state.size
+            self._grown.wait_for(lambda: self.state.size > size, timeout=timeout)
+            return self.state.size
 
     def by_certificate(self, serial: str, spki_sha256: str, peer: str) -> Member:
         """The active member whom this certificate belongs to, by the newest roster.
@@ -77,7 +101,7 @@ class Ledger:
         if member.status == "active":
             return member
         raise UnknownCertificate(
-            f"{member.name} is no active member of {self._state.genesis.consortium} any more: {member.status}.",
+            f"{member.name} is no active member of {self.state.genesis.consortium} any more: {member.status}.",
             "Whoever was revoked or left comes back under a new name alone; ask the operator.",
         )
 
@@ -88,12 +112,12 @@ class Ledger:
 
     def readable_until(self, name: str) -> int | None:
         """Index of the last entry that this member may read; None where nothing limits it."""
-        departure = self._state.departures.get(name)
+        departure = self.state.departures.get(name)
         return departure.erased.index if departure is not None and departure.erased is not None else None
 
     def _named(self, serial: str, spki_sha256: str, peer: str) -> Member:
         """Whom the newest roster names this certificate for, whatever the status."""
-        state = self._state
+        state = self.state
         member = self._holder(state.roster, serial)
         if member is not None:
             presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
@@ -135,12 +159,15 @@ class Ledger:
         with self._database.transaction() as tx:
             tx.seal(seal)
         self._seals[round_opened] = seal
-        self._wake()
+        self.wake()
 
     def append(self, predicate: Predicate, parent: Place, beside: Beside | None = None) -> Place:
         """Sign and append a statement of the coordinator's, durably."""
-        statement = sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._key)
-        return self._write(admit_verified(self._state, statement), beside)
+        return self._write(admit_verified(self.state, self.draft(predicate, parent)), beside)
+
+    def draft(self, predicate: Predicate, parent: Place) -> Statement:
+        """A statement of the coordinator's, signed and not appended: institutions may have to approve it first."""
+        return sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._key)
 
     def take(self, statement: Statement, beside: Beside | None = None) -> Place:
         """Append an institution's statement, as the very bytes that it signed.
@@ -148,26 +175,30 @@ class Ledger:
         Its signature is verified once more: the key that counts is the one of the roster right below its own index, and the
         roster may have changed since the caller looked.
         """
-        return self._write(admit(self._state, statement.envelope), beside)
+        return self._write(admit(self.state, statement.envelope), beside)
 
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
         place, now = admission.place, self._clock.now()
         row = LedgerRow(place.index, place.digest, place.kind.value, rfc3339(now), admission.statement.envelope)
+        tree, tiles = self._published[1].grown([envelope_hash(row.envelope)])
         with self._database.transaction() as tx:
             tx.append(row)
+            tx.keep_tiles(tiles)
             if beside is not None:
                 beside(tx)
         self._appended_at[place.index] = parse_rfc3339(row.appended_at)
         with self._grown:
-            self._state = admission.state
+            self._published = (admission.state, tree)
             self._grown.notify_all()
         return place
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let waiting readers look again. Any thread, holding no lock that they could wait for."""
         with self._grown:
             self._grown.notify_all()
 
-    def _replay(self, genesis_envelope: bytes) -> LedgerState:
+    def _replay(self, genesis_envelope: bytes) -> tuple[LedgerState, LedgerTree]:
+        """The fold of what is stored, and its tree, computed anew and compared with the stored one."""
         state = start(genesis_envelope).state
         rows = self._database.envelopes(0)
         if not rows:
@@ -179,10 +210,13 @@ class Ledger:
         if rows[0].envelope != genesis_envelope:
             raise LedgerConflict("genesis.json is not the genesis of the state database beside it.")
         self._appended_at[0] = parse_rfc3339(rows[0].appended_at)
+        tree, _ = LedgerTree().grown([envelope_hash(genesis_envelope)])
         while rows := self._database.envelopes(state.size):
             for row in rows:
                 if row.index != state.size:
                     raise LedgerConflict(f"The ledger lacks index {state.size}; the next row has {row.index}.")
                 state = admit(state, row.envelope).state
                 self._appended_at[row.index] = parse_rfc3339(row.appended_at)
-        return state
+            tree, tiles = tree.grown([envelope_hash(row.envelope) for row in rows])
+            self._tiles.expect(tiles)
+        return state, tree

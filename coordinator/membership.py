@@ -2,6 +2,7 @@
 
     renew    certificates (newest, new), and the signing key if it changes     asked for under the present signing key
     revoke   status revoked                                                    an operator says so
+             a new key and a revocation wait for approvals, where genesis asks for them (coordinator.proposals)
     leave    status left ─▶ its deltas deleted ─▶ `erased`                     the institution signed it; `settle` does it
 
 Runs on the engine's thread, since it appends roster statements. Each step is durable by itself and found again from the ledger,
@@ -10,7 +11,6 @@ so a process that was killed between two of them goes on at its next start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,12 +26,15 @@ from common.errors import (
 )
 from common.identity.authority import Authority, requested_spki_sha256
 from common.identity.certificates import certificate_id, renew_proof_message
-from common.identity.keys import is_weak, verify_raw
+from common.identity.keys import verify_raw
 from common.ledger.state import LedgerState, Place
 from common.logs import get_logger
-from common.statements.kinds import CertificateId, Control, Member, PublicKey, Roster
-from coordinator.ledger import Beside, Ledger
+from common.statements.kinds import CertificateId, Control, Member, PublicKey
+from coordinator.changes import Change, request_digest
+from coordinator.ledger import Ledger
 from coordinator.ports import Enrolled, RenewalOffer
+from coordinator.proposals import Proposals
+from coordinator.rosters import check_signing_key, next_roster
 from coordinator.store.database import CertificateRow, Database
 
 log = get_logger(__name__)
@@ -59,6 +62,7 @@ class MembershipPorts:
     database: Database
     authority: Authority
     eraser: Eraser
+    proposals: Proposals
     clock: Clock
     certificate_days: int
 
@@ -76,6 +80,7 @@ class MembershipDesk:
         """A new certificate and the roster that names it; the same offer again gives the same certificate.
 
         Raises:
+            ApprovalPending: institutions have to approve a new signing key first; the same offer again says how far it is.
             BadSignature: no member of that name signed this; whoever cannot sign learns no more.
             UnknownCertificate: the member is no longer active, or replaces another certificate than its newest.
             InvalidInvitation: the new signing key is weak, another member's, or did not sign.
@@ -85,6 +90,8 @@ class MembershipDesk:
         stored = self._ports.database.certificate(newest.serial)
         if stored is not None and _is_repeated(offer, member, newest, stored):
             return Enrolled(stored.pem.decode(), stored.roster_index)
+        if self._ports.proposals.resume("renew", member.name, _request(offer)) is not None:
+            return self.renew(offer)
         if offer.replaces_serial != newest.serial:
             raise UnknownCertificate(
                 f"The request replaces certificate {offer.replaces_serial} of {member.name}, "
@@ -121,14 +128,14 @@ class MembershipDesk:
 
     def _issue(self, offer: RenewalOffer, member: Member, newest: CertificateId) -> Enrolled:
         key = self._checked_key(offer, member)
-        ports, state = self._ports, self._ledger.state
+        ports = self._ports
         pem = ports.authority.issue_institution(
             offer.csr_der, member.name, now=ports.clock.now(), days=ports.certificate_days
         )
-        issued, index = certificate_id(pem), state.size
+        issued = certificate_id(pem)
         renewed = member.model_copy(update={"certificates": (newest, issued), "signing_key": key})
-        row = CertificateRow(issued.serial, member.name, pem, index, newest.serial)
-        append_members(self._ledger, (renewed,), lambda tx: tx.keep_certificate(row))
+        change = Change("renew", member.name, _request(offer), renewed, certificate_pem=pem, replaces=newest.serial)
+        index = ports.proposals.decide(change).index
         fields = {"institution": member.name, "serial": issued.serial, "ledger_index": index}
         log.info("certificate renewed", extra={**fields, "key_rotated": key != member.signing_key})
         return Enrolled(pem.decode(), index)
@@ -153,6 +160,7 @@ class MembershipDesk:
         """End a membership, or withdraw an invitation that nobody accepted; the index of the roster that says so.
 
         Raises:
+            ApprovalPending: institutions have to approve the revocation first; the same again says how far it is.
             UnknownObject: neither a member nor invited.
             UsageError: it is the last active operator.
         """
@@ -163,7 +171,9 @@ class MembershipDesk:
         if member.status == "active":
             expect_another_operator(state, institution)
             revoked = member.model_copy(update={"status": "revoked"})
-            index = append_members(self._ledger, (revoked,)).index
+            index = self._ports.proposals.decide(
+                Change("revoke", institution, request_digest(institution), revoked)
+            ).index
             log.warning(
                 "institution revoked", extra={"institution": institution, "reason": reason, "ledger_index": index}
             )
@@ -172,6 +182,8 @@ class MembershipDesk:
     def _withdraw(self, institution: str) -> int:
         with self._ports.database.transaction() as tx:
             withdrawn = tx.withdraw(institution)
+            tx.drop_proposal("enrol", institution)
+        self._ports.proposals.recount()
         if not withdrawn:
             raise UnknownObject(
                 f"{institution} is neither a member nor invited.", "See who is: llmasos-coordinator institution list."
@@ -190,11 +202,14 @@ class MembershipDesk:
         for name, departure in self._ledger.state.departures.items():
             if departure.erased is None:
                 self._settle(name, departure.place)
+        self._ports.proposals.refresh()
 
     def _settle(self, name: str, left_at: Place) -> None:
         member = self._ledger.state.member(name)
         if member is not None and member.status == "active":
-            index = append_members(self._ledger, (member.model_copy(update={"status": "left"}),)).index
+            state = self._ledger.state
+            left = next_roster(state, (member.model_copy(update={"status": "left"}),))
+            index = self._ledger.append(left, state.roster_place or state.genesis_place).index
             log.info("institution left", extra={"institution": name, "ledger_index": index})
         try:
             if not self._ports.eraser.erase(self._ledger.state, name):
@@ -204,33 +219,6 @@ class MembershipDesk:
         erased = Control(action="erased", issued_at=rfc3339(self._ports.clock.now()), reason=ERASED, institution=name)
         index = self._ledger.append(erased, left_at).index
         log.info("deltas deleted", extra={"institution": name, "ledger_index": index})
-
-
-def append_members(ledger: Ledger, changed: Iterable[Member], beside: Beside | None = None) -> Place:
-    """The next roster: these members as given, the others as they were."""
-    state = ledger.state
-    members = {member.name: member for member in state.roster.members} if state.roster else {}
-    members |= {member.name: member for member in changed}
-    roster = Roster(
-        version=(state.roster.version if state.roster else 0) + 1,
-        members=tuple(members[name] for name in sorted(members)),
-    )
-    return ledger.append(roster, state.roster_place or state.genesis_place, beside)
-
-
-def check_signing_key(state: LedgerState, key: PublicKey, *, besides: str) -> None:
-    """
-    Raises:
-        InvalidInvitation: anybody can sign for this key, or another member than `besides` holds it.
-    """
-    if is_weak(key):
-        raise InvalidInvitation("The signing key is one that anybody can sign for.", "Try again with a new key.")
-    others = state.roster.members if state.roster else ()
-    if any(other.signing_key == key for other in others if other.name != besides):
-        raise InvalidInvitation(
-            "Another member holds this signing key already.",
-            "Use a home folder of its own for each institution.",
-        )
 
 
 def expect_another_operator(state: LedgerState, leaving: str) -> None:
@@ -257,6 +245,12 @@ def _is_repeated(offer: RenewalOffer, member: Member, newest: CertificateId, sto
         and requested_spki_sha256(offer.csr_der) == newest.spki_sha256
         and _new_key(offer) in (None, member.signing_key)
     )
+
+
+def _request(offer: RenewalOffer) -> str:
+    """What makes two offers the same: requests for one TLS key differ in their signatures."""
+    spki = requested_spki_sha256(offer.csr_der)
+    return request_digest(offer.replaces_serial, spki, offer.new_signing_key or b"")
 
 
 def _new_key(offer: RenewalOffer) -> PublicKey | None:

@@ -8,8 +8,9 @@ from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.errors import BadCommitment
+from common.errors import BadCommitment, UnknownObject, UsageError
 from common.ledger.state import RoundRecord, RunRecord
+from common.logs import get_logger
 from common.statements.envelope import Statement
 from common.statements.kinds import Contribution
 from common.strict_json import StrictJsonError, dumps, loads
@@ -17,6 +18,8 @@ from coordinator.ledger import Ledger
 from coordinator.ports import EvaluationView, Metrics
 from coordinator.rounds.phases import Evaluations, EvaluationSums
 from coordinator.store.database import Database, MetricsRow
+
+log = get_logger(__name__)
 
 MAX_METRICS_BYTES = 64 * 1024
 POOL_AT_LEAST = 3
@@ -95,6 +98,39 @@ class StoredMeasurements:
         """What was measured in one round."""
         digests = [entry.place.digest for entry in record.contributions.values()]
         return _sums(record, self._database.metrics_of(digests))
+
+    @property
+    def deletions(self) -> int:
+        """Grows with each deletion: what was composed of measurements before is out of date."""
+        return self._database.deletions
+
+    def delete(self, run: RunRecord, institution: str = "") -> int:
+        """Delete what was measured in a run that has ended, by one institution or by all; how many records there were.
+
+        Their commitments stay in the ledger. On the engine's thread.
+
+        Raises:
+            UsageError: the run goes on; its stop rules look at what was measured.
+            UnknownObject: that institution contributed nothing to the run.
+        """
+        if run.ended is None:
+            raise UsageError(
+                f"Run {run.run} goes on: whether it stops depends on what was measured.",
+                f"Wait until it has ended, or end it: llmasos-coordinator run abort {run.run}.",
+            )
+        digests = [
+            entry.place.digest
+            for record in run.rounds
+            for name, entry in record.contributions.items()
+            if institution in {"", name}
+        ]
+        if institution and not digests:
+            raise UnknownObject(f"{institution} contributed nothing to {run.run}.")
+        with self._database.transaction() as tx:
+            deleted = tx.delete_metrics(digests)
+        self._database.let_go_of_deleted()
+        log.info("metrics deleted", extra={"run": run.run, "institution": institution, "records": deleted})
+        return deleted
 
 
 def _sums(record: RoundRecord, rows: Mapping[str, MetricsRow]) -> tuple[EvaluationSums, ...]:

@@ -159,6 +159,7 @@ def join_operator(
     """Make a home that holds an operator's folder alone. Interrupted anywhere, the same command goes on.
 
     Raises:
+        ApprovalPending: institutions have to approve it first; nothing is lost, the same command goes on later.
         AlreadyInitialised: the home holds an operator, or is another role's.
         InvitationExpired, InvalidInvitation, InvitationUsed: as they say.
         CoordinatorUnreachable: nothing is lost; the same command goes on later.
@@ -166,7 +167,8 @@ def join_operator(
     place = OperatorHome(home)
     if place.context.exists() or (home / "participant.yaml").exists() or HomeLayout(home).config.exists():
         raise AlreadyInitialised(f"{home} is a home already.", "Name another folder with --home.")
-    if clock.now() >= parse_rfc3339(invitation.expires_at):
+    in_time = clock.now() < parse_rfc3339(invitation.expires_at)
+    if not in_time and not place.request.exists():  # a request that was made in time may be answered later
         raise InvitationExpired(
             f"The invitation of {invitation.institution} expired at {invitation.expires_at}; "
             f"it is {rfc3339(clock.now())} here.",

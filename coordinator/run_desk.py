@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -16,7 +17,9 @@ from common.statements.kinds import Control, PlanStatement
 from common.strict_json import StrictJsonError, loads
 from common.tensors import model_header, model_size
 from coordinator.access import named_as_delta
+from coordinator.changes import Change, request_digest
 from coordinator.ledger import Ledger
+from coordinator.proposals import Proposals
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import ABORTED, RunState
 
@@ -25,35 +28,19 @@ log = get_logger(__name__)
 MAX_PLAN_BYTES = 1024 * 1024
 
 
-class RunDesk:
-    """Checks in the caller's thread, effects on the engine's."""
+class InitialBlobs:
+    """What a plan starts from, in the blob store (coordinator.proposals.PlanBlobs)."""
 
-    def __init__(self, ledger: Ledger, engine: Engine, blobs: FolderBlobStore, clock: Clock) -> None:
-        self._ledger, self._engine, self._blobs, self._clock = ledger, engine, blobs, clock
+    def __init__(self, ledger: Ledger, blobs: FolderBlobStore) -> None:
+        self._ledger, self._blobs = ledger, blobs
 
-    def start(self, plan_json: bytes) -> str:
-        """Append the plan statement of a draft whose blobs are here.
-
-        Raises:
-            MalformedStatement: the draft is no plan statement.
-            MissingBlob, UsageError: a blob is not here, or the model's size is not the manifest's.
-            NotAuthorised: a blob is an institution's delta; as a model, others could read it.
-            WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
+    def expect_initial(self, plan: PlanStatement) -> None:
         """
-        draft = _parse_draft(plan_json)
-        self._expect_initial(draft)
-        expected = model_size(draft.manifest)
-        if draft.initial.model.size != expected:
-            raise UsageError(
-                f"The initial model has {draft.initial.model.size:,} bytes, by its manifest {expected:,}.",
-                "Prepare the plan again: llmasos plan prepare.",
-            )
-        with self._blobs.open(draft.initial.model) as reader:
-            inspect_delta(reader, model_header(draft.manifest), max_l2=math.inf)  # tensors as listed, all finite
-        return self._engine.call(lambda: self._start(draft))
-
-    def _expect_initial(self, draft: PlanStatement) -> None:
-        for name, ref in (("model", draft.initial.model), ("tokenizer", draft.initial.tokenizer)):
+        Raises:
+            MissingBlob: a blob is not here.
+            NotAuthorised: a blob is an institution's delta; as a model, others could read it.
+        """
+        for name, ref in (("model", plan.initial.model), ("tokenizer", plan.initial.tokenizer)):
             if not self._blobs.contains(ref):
                 raise MissingBlob(f"The plan's initial {name}, {ref}, is not wholly here.")
             delta = named_as_delta(self._ledger.state, ref)
@@ -64,15 +51,57 @@ class RunDesk:
                     "A delta is its contributor's; begin from a model.",
                 )
 
+
+@dataclass(frozen=True, slots=True)
+class RunPorts:
+    """What runs are started and controlled by."""
+
+    ledger: Ledger
+    engine: Engine
+    blobs: FolderBlobStore
+    proposals: Proposals
+    clock: Clock
+
+
+class RunDesk:
+    """Checks in the caller's thread, effects on the engine's."""
+
+    def __init__(self, ports: RunPorts) -> None:
+        self._ledger, self._engine, self._clock = ports.ledger, ports.engine, ports.clock
+        self._blobs, self._proposals = ports.blobs, ports.proposals
+        self._initial = InitialBlobs(ports.ledger, ports.blobs)
+
+    def start(self, plan_json: bytes) -> str:
+        """Append the plan statement of a draft whose blobs are here.
+
+        Raises:
+            ApprovalPending: institutions have to approve the plan first; the same again says how far it is.
+            MalformedStatement: the draft is no plan statement.
+            MissingBlob, UsageError: a blob is not here, or the model's size is not the manifest's.
+            NotAuthorised: a blob is an institution's delta; as a model, others could read it.
+            WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
+        """
+        draft = _parse_draft(plan_json)
+        self._initial.expect_initial(draft)
+        expected = model_size(draft.manifest)
+        if draft.initial.model.size != expected:
+            raise UsageError(
+                f"The initial model has {draft.initial.model.size:,} bytes, by its manifest {expected:,}.",
+                "Prepare the plan again: llmasos plan prepare.",
+            )
+        with self._blobs.open(draft.initial.model) as reader:
+            inspect_delta(reader, model_header(draft.manifest), max_l2=math.inf)  # tensors as listed, all finite
+        return self._engine.call(lambda: self._start(draft))
+
     def _start(self, draft: PlanStatement) -> str:
-        roster_place = self._ledger.state.roster_place
-        if roster_place is None:
+        if self._ledger.state.roster_place is None:
             raise UsageError("The consortium has no members yet.", "Invite institutions first.")
         known = self._ledger.state.runs.get(draft.run)
         if known is not None and known.statement == draft:
             return draft.run
-        self._expect_initial(draft)  # what no statement names may have expired since it was looked at
-        self._ledger.append(draft, roster_place)
+        self._initial.expect_initial(draft)  # what no statement names may have expired since it was looked at
+        request = request_digest(draft.model_dump_json())
+        self._proposals.decide(Change("run", draft.run, request, draft))
         log.info("run started", extra={"run": draft.run, "plan": draft.plan.name})
         return draft.run
 

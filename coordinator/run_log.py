@@ -1,6 +1,6 @@
 """`run logs`: a run's events, oldest first.
 
-    the ledger     plan-sent, answered, round-opened, contributed, refused, round-closed, control, run-ended
+    the ledger     plan-sent, answered, round-opened, contributed, refused, round-closed, control, run-ended, attested, released
     the seals      sealed
     the board      activity: what institutions began to do, as far as this process saw and remembers it
 
@@ -20,12 +20,14 @@ from common.ledger.state import RoundRecord, RunRecord
 from common.statements.envelope import parse
 from common.statements.kinds import (
     Answer,
+    Attestation,
     ClearWeight,
     Contribution,
     Control,
     PlanStatement,
     Predicate,
     Refusal,
+    Release,
     RoundClosed,
     RoundOpened,
 )
@@ -113,7 +115,7 @@ class RunLog:
 
 
 def _line(row: LedgerRow, predicate: Predicate) -> LogLine | None:
-    """The line of one statement of a run; None for kinds that later releases write."""
+    """The line of one statement of a run; None for kinds that are about no run."""
 
     def line(event: str, text: str, institution: str = "", number: int = 0) -> LogLine:
         return LogLine(row.appended_at, number, institution, event, f"{text} [ledger {row.index}]")
@@ -145,6 +147,12 @@ def _line(row: LedgerRow, predicate: Predicate) -> LogLine | None:
             return line("run-ended", predicate.reason)
         case Control():
             return line("control", f"{predicate.action}: {predicate.reason}", number=predicate.round or 0)
+        case Attestation():
+            text = f"recomputed: {predicate.result}, model {predicate.model.root[:DIGEST_SHOWN]}"
+            return line("attested", text, predicate.institution, predicate.round)
+        case Release():
+            text = f"model {predicate.model.root[:DIGEST_SHOWN]}, {len(predicate.files)} files"
+            return line("released", text, number=predicate.round)
     return None
 
 

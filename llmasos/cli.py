@@ -1,4 +1,4 @@
-"""`llmasos`: plans, simulation, generation. The daemons have commands of their own.
+"""`llmasos`: plans, simulation, generation, witnessing. The daemons have commands of their own.
 
 llmasos plan check configs/plans/tiny.yaml
 llmasos simulate --institution north=./texts/north --institution south=./texts/south --out out/first
@@ -15,6 +15,7 @@ from llmasos.commands.demo import demo
 from llmasos.commands.generate import generate
 from llmasos.commands.simulate import simulate
 from llmasos.commands.verify import verify
+from llmasos.commands.witness import witness
 
 app = new_app("llmasos", "Train one language model with institutions that may not share data.")
 app.add_typer(plan.app, name="plan")
@@ -22,6 +23,7 @@ app.command()(simulate)
 app.command()(demo)
 app.command()(generate)
 app.command()(verify)
+app.command()(witness)
 
 
 def main() -> NoReturn:

@@ -62,6 +62,7 @@ class Agent:
         while not stopping.is_set():
             if self._ports.follower.failure is not None:
                 raise self._ports.follower.failure
+            self._ports.witnesses.expect_one_history()
             state = self._mirror.state
             if self._leaves(state):
                 return
@@ -201,4 +202,6 @@ def _resting(closed: Closed | None, held: dict[str, Held]) -> str:
             "outside-hours": "outside hours",
             "machine-busy": "waiting until the machine is less busy",
         }[closed.reason]
-    return "a budget is spent" if any(each.spent for each in held.values()) else WAITING
+    if any(each.spent for each in held.values()):
+        return "a budget is spent"
+    return "waiting for witnesses" if any(each.witnesses for each in held.values()) else WAITING

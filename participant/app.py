@@ -20,7 +20,7 @@ from participant.agent import Agent
 from participant.bench.workbench import Workbench
 from participant.config import HomeLayout, ParticipantConfig, load_config
 from participant.datasets import data_sets
-from participant.follower import Follower, diagnosis
+from participant.follower import Follower, FollowerPorts, diagnosis
 from participant.hours.pausing import Gatekeeper
 from participant.identity.keys import SigningKeys
 from participant.identity.membership import Membership, MembershipPorts
@@ -36,6 +36,7 @@ from participant.ports import AgentPorts
 from participant.sending import Outbox, OutboxPorts
 from participant.status import StatusFile
 from participant.telemetry import Observed, ParticipantCollector
+from participant.witnessing import Witnessing, WitnessingPorts
 
 log = get_logger(__name__)
 
@@ -64,6 +65,9 @@ class ParticipantApp:
         renewer = Renewer(config.coordinator.enrolment, genesis, fingerprint, config.institution, tls)
         self.renewal = Renewal(RenewalPorts(renewer, keys, self.session, self.mirror, self.orders, self.records, clock))
         self.renewal.at_start()
+        self.witnessing = Witnessing(
+            WitnessingPorts(config.institution, self.mirror, self.journal, keys.to_sign, clock)
+        )
         outbox = Outbox(
             OutboxPorts(
                 institution=config.institution,
@@ -73,12 +77,23 @@ class ParticipantApp:
                 key=keys.to_sign,
                 clock=clock,
                 algorithm=genesis.blob_digest,
+                checkpoint=self.witnessing.checkpoint_for,
             )
         )
         policy = PatientPolicy(layout.policy, self.records, clock)
         self.metrics = self._metrics(policy, clock)
         inquiring = Inquiring(self.session, self.mirror, outbox, policy, self.records)
-        self.follower = Follower(self.session, self.mirror, self._explain, self.status.connection, inquiring)
+        self.follower = Follower(
+            FollowerPorts(
+                session=self.session,
+                mirror=self.mirror,
+                witnessing=self.witnessing,
+                explain=self._explain,
+                tell=self.status.connection,
+                inquire=inquiring,
+                proposals=lambda count: self.status.tell(open_proposals=count),
+            )
+        )
         self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
 
     def _metrics(self, policy: PatientPolicy, clock: Clock) -> MetricsServer | None:
@@ -115,6 +130,7 @@ class ParticipantApp:
             session=self.session,
             mirror=self.mirror,
             follower=self.follower,
+            witnesses=self.witnessing,
             outbox=outbox,
             workbench=self.workbench,
             blobs=self.blobs,
@@ -134,7 +150,9 @@ class ParticipantApp:
 
         Raises:
             PortInUse: the metrics' address is taken.
+            TwoHistories: two were shown to this institution before, and no person has seen to it yet.
         """
+        self.witnessing.expect_one_history()
         if self.metrics is not None:
             log.info("metrics ready", extra={"address": self.metrics.start()})
         self.blobs.discard_unfinished_writers()

@@ -11,10 +11,13 @@ from common.terminal import HomeOption, new_app, resolve_home, run_app
 from participant.commands import checkpoints as checkpoint_commands
 from participant.commands import control, gaining, seeing
 from participant.commands import data as data_commands
+from participant.commands import evidence as evidence_commands
 from participant.commands import identity as identity_commands
 from participant.commands import joining as joining_commands
 from participant.commands import plans as plan_commands
 from participant.commands import policy as policy_commands
+from participant.commands import proposals as proposal_commands
+from participant.commands.auditing import audit
 from participant.commands.verifying import verify
 
 app = new_app("llmasos-participant", "Join a consortium, run the daemon, see what it does.")
@@ -24,8 +27,10 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(plan_commands.app, name="plan")
 app.add_typer(policy_commands.app, name="policy")
 app.add_typer(identity_commands.app, name="identity")
-app.add_typer(identity_commands.evidence_app, name="evidence")
+app.add_typer(evidence_commands.app, name="evidence")
 app.add_typer(checkpoint_commands.app, name="checkpoint")
+app.add_typer(proposal_commands.app, name="proposal")
+app.add_typer(proposal_commands.roster_app, name="roster")
 
 
 @app.command()
@@ -47,6 +52,7 @@ app.command()(seeing.egress)
 app.command()(seeing.log)
 app.command()(gaining.gain)
 app.command()(verify)
+app.command()(audit)
 app.command()(control.leave)
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import (
+    BadSignature,
     CertificateExpired,
     CoordinatorUnreachable,
     IdentityError,
     LedgerConflict,
     LLMasOSError,
+    MalformedStatement,
+    RefusalError,
     TooManyRequests,
 )
 from common.logs import get_logger
 from common.statements.kinds import Genesis
-from common.wire.messages import Inquiry
+from common.wire.messages import Inquiry, LedgerEntries
 from common.wire.reach import explain
 from common.wire.session import Session, diagnose
 from participant.memory.mirror import Mirror
+from participant.witnessing import Witnessing
 
 log = get_logger(__name__)
 
@@ -27,33 +33,42 @@ POLL_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
 MOST_PAUSE_SECONDS = 15.0
 UNANSWERED_SECONDS = 1.0
+"""Between polls that end at once and tell nothing new."""
 DIAGNOSE_AFTER = 3
 """TLS tells a refused client only "unavailable"; after so many failures the enrolment listener is asked why."""
 
 
-class Follower:
-    """`start` it, `stop` it; `failure` is set when following must not go on.
+@dataclass(frozen=True, slots=True)
+class FollowerPorts:
+    """Everything that following uses.
 
     Args:
+        witnessing: hears each reply, and has the cosignature for the next request.
         explain: why the coordinator refuses this institution's certificate, if it does, or what stands in the way to it.
         tell: hears `connected` and `unreachable`, the latter with a reason once one is known.
+        proposals: hears with each reply how many drafts await approvals.
         inquire: given operators' open inquiries, answers those that it wants to; whether it answered one. Quick: the next
             poll waits for it.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        mirror: Mirror,
-        explain: Callable[[], LLMasOSError | None],
-        tell: Callable[..., None],
-        inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False,
-    ) -> None:
-        self._session = session
-        self._mirror = mirror
-        self._inquire = inquire
-        self._explain = explain
-        self._tell = tell
+    session: Session
+    mirror: Mirror
+    witnessing: Witnessing
+    explain: Callable[[], LLMasOSError | None]
+    tell: Callable[..., None]
+    inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False
+    proposals: Callable[[int], None] = lambda count: None
+
+
+class Follower:
+    """`start` it, `stop` it; `failure` is set when following must not go on."""
+
+    def __init__(self, ports: FollowerPorts) -> None:
+        self._session, self._mirror, self._witnessing = ports.session, ports.mirror, ports.witnessing
+        self._inquire = ports.inquire
+        self._explain = ports.explain
+        self._tell = ports.tell
+        self._proposals = ports.proposals
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._told = ""
@@ -78,6 +93,7 @@ class Follower:
                 if self._stopping.is_set():
                     return
                 failures += 1
+                self._witnessing.cut_off()
                 self._on_unreachable(err, failures)
             except LLMasOSError as err:
                 # A rate limit is an IdentityError that passes; the others stay until a person acts.
@@ -89,19 +105,44 @@ class Follower:
                 self._pause(failures)
 
     def _follow_once(self) -> None:
-        entries = self._session.follow(from_index=self._mirror.state.size, wait_seconds=POLL_SECONDS)
+        entries = self._poll()
         self._tell("connected")
+        self._proposals(entries.open_proposals)
         self._told = ""
-        if entries.ledger_size < self._mirror.state.size:
-            raise LedgerConflict(
-                f"The coordinator's ledger has {entries.ledger_size} statements, this copy {self._mirror.state.size}: "
-                "it was restored from an older state, or shows another history."
-            )
         if entries.envelopes:
-            self._mirror.admit(entries.first_index, entries.envelopes)
-        if entries.inquiries and not self._inquire(entries.inquiries) and not entries.envelopes:
-            # An open inquiry ends each poll at once: one that stays unanswered must not make this a race.
+            self._admit(entries)
+        news = self._witnessing.heard(entries) or bool(entries.envelopes)
+        answered = bool(entries.inquiries) and self._inquire(entries.inquiries)
+        if (entries.inquiries or entries.cosigned) and not (news or answered):
+            # An open inquiry, or cosignatures that count for nothing here, end each poll at once: this must not become a race.
             self._stopping.wait(UNANSWERED_SECONDS)
+
+    def _admit(self, entries: LedgerEntries) -> None:
+        try:
+            self._mirror.admit(entries.first_index, entries.envelopes)
+        except LedgerConflict:
+            # The checkpoint beside it may be what proves the two histories; one that is not the log's proves nothing.
+            with suppress(BadSignature, MalformedStatement):
+                self._witnessing.heard(entries)
+            raise
+
+    def _poll(self) -> LedgerEntries:
+        """The next reply. A cosignature goes along until the coordinator has taken or refused it."""
+        cosignature = self._witnessing.waiting
+        try:
+            entries = self._session.follow(
+                from_index=self._mirror.state.size,
+                wait_seconds=POLL_SECONDS,
+                cosignature=cosignature,
+                cosigned_size=self._witnessing.covered,
+            )
+        except RefusalError as err:
+            if cosignature is not None and not isinstance(err, TooManyRequests):
+                self._witnessing.sent(cosignature)
+            raise
+        if cosignature is not None:
+            self._witnessing.sent(cosignature)
+        return entries
 
     def _on_unreachable(self, err: CoordinatorUnreachable, failures: int) -> None:
         if not self._told:

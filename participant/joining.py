@@ -3,14 +3,16 @@
     invitation ─▶ time, fingerprint, data: checked here ─▶ keys ─▶ enrolment ─▶ certificate, policy, data set, configuration
 
 Interrupted anywhere, the same command goes on: keys and request are kept in the home folder from the first try, and the
-coordinator answers the same request with the same certificate. participant.yaml comes last: with it the home is whole. Where
-the coordinator refuses, what this try made is taken away again.
+coordinator answers the same request with the same certificate. So it does where institutions have to approve the new member
+first: `join` asks again until they did, or as long as it is to wait. participant.yaml comes last: with it the home is whole.
+Where the coordinator refuses, what this try made is taken away again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ import yaml
 from common.clock import Clock, parse_rfc3339, rfc3339
 from common.errors import (
     AlreadyInitialised,
+    ApprovalPending,
+    CoordinatorUnreachable,
     InvalidInvitation,
     InvitationExpired,
     RefusalError,
@@ -43,6 +47,19 @@ from participant.datasets import DataSet, add_data_set, check_data_set
 from participant.policy.model import Answer
 
 Key = TypeVar("Key", SigningKey, EncryptionKey, TlsKey)
+
+ASK_SECONDS = 5.0
+"""Between two requests of who waits for approvals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long `join` waits for approvals, and who hears of it."""
+
+    seconds: float = 0.0
+    tell: Callable[[str], None] = lambda _said: None
+    """Given what the coordinator says, each time that it says something new."""
+    pause: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +85,13 @@ class Joined:
     roster_index: int
 
 
-def join(home: Path, invitation: Invitation, joining: Joining, clock: Clock) -> Joined:
+def join(
+    home: Path, invitation: Invitation, joining: Joining, clock: Clock, patience: Patience | None = None
+) -> Joined:
     """Make a participant's home folder and a member of the consortium.
 
     Raises:
+        ApprovalPending: institutions have not approved it in time; nothing is lost, the same command goes on later.
         AlreadyInitialised: the folder holds a participant, or a coordinator.
         WrongFingerprint: the invitation, or who answers at its address, is another consortium's.
         InvitationExpired, InvalidInvitation, InvitationUsed: as they say.
@@ -82,13 +102,15 @@ def join(home: Path, invitation: Invitation, joining: Joining, clock: Clock) -> 
     layout = HomeLayout(home)
     _check_free(layout)
     data = _checked_data(layout, joining)
-    statement, genesis = _trusted(invitation, joining.fingerprint, clock)
+    statement, genesis = _trusted(invitation, joining.fingerprint)
+    if not layout.request.exists():  # a request that was made in time may be answered later
+        _expect_in_time(invitation, clock)
     passphrase = read_passphrase(joining.passphrase_file)
     with _undone_if_refused(layout):
         private_folder(home)
         private_folder(layout.identity)
         request = _request(layout, invitation, bytes.fromhex(statement.digest), passphrase)
-        enrolment = _enrolled(invitation, genesis, request)
+        enrolment = _enrolled(invitation, genesis, request, patience or Patience(), clock)
     _keep(layout, invitation, enrolment.certificate_pem.encode(), passphrase)
     atomic_write(layout.policy, _policy(joining.answer).encode())
     if data is not None:
@@ -110,14 +132,18 @@ def _check_free(layout: HomeLayout) -> None:
         )
 
 
-def _trusted(invitation: Invitation, fingerprint: str | None, clock: Clock) -> tuple[Statement, Genesis]:
-    """The genesis that the invitation holds, if it is the one that is meant, in time."""
+def _trusted(invitation: Invitation, fingerprint: str | None) -> tuple[Statement, Genesis]:
+    """The genesis that the invitation holds, if it is the one that is meant."""
     statement, genesis = open_genesis(invitation.genesis)
     if fingerprint is not None and fingerprint != statement.digest:
         raise WrongFingerprint(
             f"The invitation of {invitation.institution} is to the consortium {genesis.consortium!r} with the fingerprint "
             f"{statement.digest}, expected {fingerprint}. Nothing was sent."
         )
+    return statement, genesis
+
+
+def _expect_in_time(invitation: Invitation, clock: Clock) -> None:
     now = clock.now()
     if now >= parse_rfc3339(invitation.expires_at):
         raise InvitationExpired(
@@ -125,7 +151,6 @@ def _trusted(invitation: Invitation, fingerprint: str | None, clock: Clock) -> t
             "Check this machine's clock; if it is right, ask the operator for a new one: "
             f"llmasos-coordinator institution invite {invitation.institution}.",
         )
-    return statement, genesis
 
 
 def _checked_data(layout: HomeLayout, joining: Joining) -> DataSet | None:
@@ -152,8 +177,8 @@ def _undone_if_refused(layout: HomeLayout) -> Iterator[None]:
     before = {path for path in (*files, layout.identity, layout.home) if path.exists()}
     try:
         yield
-    except TooManyRequests:
-        raise  # passes, and says nothing about these keys
+    except (TooManyRequests, ApprovalPending):
+        raise  # passes, and is no refusal of these keys
     except RefusalError:
         for path in files:
             if path not in before:
@@ -164,13 +189,30 @@ def _undone_if_refused(layout: HomeLayout) -> Iterator[None]:
         raise
 
 
-def _enrolled(invitation: Invitation, genesis: Genesis, request: EnrolmentRequest) -> Enrolment:
-    return enrol(
-        invitation.enrolment_address,
-        consortium=genesis.consortium,
-        ca_pem=genesis.ca_certificate.encode(),
-        request=request,
-    )
+def _enrolled(
+    invitation: Invitation, genesis: Genesis, request: EnrolmentRequest, patience: Patience, clock: Clock
+) -> Enrolment:
+    """The answer to the request, asked for again while it waits for approvals."""
+    until = clock.monotonic() + patience.seconds
+    pending: ApprovalPending | None = None
+    while True:
+        try:
+            return enrol(
+                invitation.enrolment_address,
+                consortium=genesis.consortium,
+                ca_pem=genesis.ca_certificate.encode(),
+                request=request,
+            )
+        except ApprovalPending as err:
+            if pending is None or err.message != pending.message:
+                patience.tell(err.message)
+            pending = err
+        except (CoordinatorUnreachable, TooManyRequests):
+            if pending is None:
+                raise  # else it waits already, and this passes
+        if clock.monotonic() >= until:
+            raise pending
+        patience.pause(ASK_SECONDS)
 
 
 def _request(

@@ -17,7 +17,7 @@ from common.errors import InvalidConfiguration, LLMasOSError
 from common.identity.certificates import load_certificate
 from common.ledger.state import RunRecord
 from common.statements.envelope import parse
-from common.statements.kinds import Answer, Contribution
+from common.statements.kinds import Answer, Attestation, Contribution
 from common.windows import next_closing, next_opening
 from participant.config import HomeLayout
 from participant.datasets import data_sets
@@ -48,6 +48,7 @@ def overview(desk: PlanDesk, now: datetime) -> dict[str, Any]:
             "institution": desk.institution,
             "consortium": desk.state.genesis.consortium,
             "ledger_entries": len(journal.ledger()),
+            "two_histories": bool(journal.checkpoints_of("conflicting")),
             "hours": _hours(loaded.policy if loaded else None, now),
             "data": [each.model_dump(mode="json") for each in data_sets(layout)],
             "bytes_sent": sum(entry.bytes for entry in left),
@@ -89,7 +90,7 @@ def runs_of_egress(journal: Journal, runs: Iterable[RunRecord]) -> dict[str, str
         found |= {record.place.digest: run.run for record in run.rounds}
     for signed in journal.all_signed():
         predicate = parse(signed.envelope).predicate
-        if isinstance(predicate, Answer | Contribution):
+        if isinstance(predicate, Answer | Attestation | Contribution):
             found[signed.digest] = predicate.run
         if isinstance(predicate, Contribution):
             found |= {ref.root: predicate.run for ref in predicate.blobs.values()}
@@ -111,7 +112,9 @@ def perplexity(loss_sum_fixed: int, num_tokens: int) -> float:
 
 
 def _open_plans(desk: PlanDesk) -> list[dict[str, str]]:
-    """Plans that nobody has answered or decided on, where no daemon says what they wait for."""
+    """Plans that nobody has answered or decided on, where no daemon says what they wait for; only trainers are asked."""
+    if desk.institution not in desk.state.active_trainers:
+        return []
     return [
         {"run": run.run, "why": "not answered, no daemon runs", "command": f"llmasos-participant plan accept {run.run}"}
         for run in desk.runs()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
-from common.ledger.state import RunRecord
+from common.ledger.state import RoundRecord, RunRecord
 from common.wire.session import Session
 from participant.bench.workbench import Workbench
 from participant.datasets import DataSet
@@ -21,6 +21,7 @@ from participant.memory.records import Records
 from participant.policy import Usage
 from participant.policy.source import PolicySource
 from participant.sending import Outbox
+from participant.witnessing import Standing
 
 
 class StatusBoard(Protocol):
@@ -55,6 +56,21 @@ class Membership(Protocol):
         ...
 
 
+class Witnesses(Protocol):
+    """What witnesses saw, as it was verified here."""
+
+    def expect_one_history(self) -> None:
+        """
+        Raises:
+            TwoHistories: two were shown, and no person has seen to it yet.
+        """
+        ...
+
+    def standing(self, record: RoundRecord) -> Standing:
+        """Whether this round may be acted on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AgentPorts:
     """Everything the agent uses."""
@@ -63,6 +79,7 @@ class AgentPorts:
     session: Session
     mirror: Mirror
     follower: Follower
+    witnesses: Witnesses
     outbox: Outbox
     workbench: Workbench
     blobs: FolderBlobStore

@@ -42,6 +42,8 @@ class OutboxPorts:
     """The one that the roster names now."""
     clock: Clock
     algorithm: DigestName
+    checkpoint: Callable[[int], str | None]
+    """The newest checkpoint that was verified here, if its tree holds the entry of that index."""
 
 
 class Outbox:
@@ -111,6 +113,7 @@ class Outbox:
                 "blobs": blobs,
                 "weight": ClearWeight(num_tokens=result.num_tokens),
                 "metrics_commitment": sha256(salt + metrics).hexdigest(),
+                "checkpoint": self._ports.checkpoint(record.place.index),
                 "deviations": result.deviations,
             }
         )

@@ -39,12 +39,13 @@ class ChunkSource(Protocol):
 class BlobReader:
     """A blob's file. Several threads may read at once, each into a buffer of its own."""
 
-    def __init__(self, path: Path, ref: BlobRef, leaves: bytes) -> None:
+    def __init__(self, path: Path, ref: BlobRef, leaves: bytes, *, offset: int = 0) -> None:
         """
         Args:
             path: the file.
             ref: what it must hold.
             leaves: the leaf list; checked against `ref`.
+            offset: where in the file the blob begins, as in an evidence bundle.
 
         Raises:
             BadBlobReference: leaf list and reference do not fit together.
@@ -53,7 +54,7 @@ class BlobReader:
         digest.check_leaves(ref, leaves)
         self._ref = ref
         self.leaves = leaves
-        self._path = path
+        self._path, self._offset = path, offset
         with disk.storage("open", path):
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
@@ -78,7 +79,7 @@ class BlobReader:
         if len(chunk) < size:
             raise ValueError(f"a buffer of {len(into)} bytes for a chunk of {size}")
         with disk.storage("read", self._path):
-            got = disk.read_at(self._fd, chunk, index * CHUNK_BYTES)
+            got = disk.read_at(self._fd, chunk, self._offset + index * CHUNK_BYTES)
         if got < size:
             raise CorruptChunk(
                 f"Blob {self._ref} ends {size - got:,} bytes before the end of chunk {index} on disk; it was cut short."

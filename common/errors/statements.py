@@ -109,3 +109,29 @@ class LedgerConflict(StatementError):
     code = "ledger-conflict"
     status = Status.DATA_LOSS
     default_fix = "Stop, keep both versions, and compare with other institutions: see docs/operations.md#two-histories."
+
+
+class TwoHistories(LedgerConflict):
+    """The coordinator signed two ledgers of which neither is a beginning of the other, or went back to an older one."""
+
+    code = "two-histories"
+    default_fix = (
+        "Stop, and export the evidence: llmasos-participant evidence export FILE. "
+        "What each side does next: docs/operations.md#two-histories."
+    )
+
+
+class NotEnoughApprovals(StatementError):
+    """Fewer institutions signed this statement than genesis asks for."""
+
+    code = "not-enough-approvals"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Let institutions approve the draft: llmasos-participant proposal list."
+
+
+class ApprovalPending(RefusalError):
+    """What was asked for is drafted, and enters the ledger once enough institutions approved it."""
+
+    code = "approval-pending"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Ask the institutions to approve it, then do the same again: llmasos-participant proposal list."

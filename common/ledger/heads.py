@@ -1,13 +1,14 @@
-"""A ledger's tree from its envelopes, in memory: heads of every size, receipts for every entry."""
+"""A ledger's tree and its log: heads of every size, checkpoints signed and held against it, receipts for every entry."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 
+from common.errors import BadSignature, LedgerConflict, MalformedStatement
 from common.identity.keys import SigningKey
-from common.ledger.merkle import leaf_hash
-from common.ledger.notes import Note, NoteKey, checkpoint_text, sign_note
+from common.ledger.merkle import TreeHead, leaf_hash
+from common.ledger.notes import Note, NoteKey, checkpoint_text, parse_note, read_checkpoint, sign_note
 from common.ledger.receipts import Receipt
 from common.ledger.tree import MemoryNodes, StoredTree
 from common.statements.kinds import Genesis
@@ -38,3 +39,24 @@ def receipt_of(tree: StoredTree, index: int, checkpoint: Note, size: int) -> Rec
         IndexError: it came later, or the tree here is shorter.
     """
     return Receipt(index, tuple(tree.inclusion_proof(index, size)), checkpoint)
+
+
+def expect_seen(checkpoint: str, log: NoteKey, tree: StoredTree, opening: int) -> TreeHead:
+    """The head that a contribution says its institution had seen, when it is one of this ledger that holds the round's opening.
+
+    Raises:
+        LedgerConflict: it is no checkpoint of this log, or of another ledger, or older than the opening.
+    """
+    try:
+        head = read_checkpoint(parse_note(checkpoint.encode()), log)
+    except (MalformedStatement, BadSignature) as err:
+        raise LedgerConflict(f"The contribution's checkpoint is none of {log.name}: {err.message}") from err
+    what = f"The contribution's checkpoint of {head.size} entries"
+    if head.size > tree.size:
+        raise LedgerConflict(f"{what} is beyond this ledger, which has {tree.size}.")
+    own = tree.head(head.size).root
+    if head.root != own:
+        raise LedgerConflict(f"{what} has root {head.root.hex()}, expected {own.hex()}.")
+    if head.size <= opening:
+        raise LedgerConflict(f"{what} does not hold the round's opening, which is entry {opening}.")
+    return head

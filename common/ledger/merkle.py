@@ -19,6 +19,7 @@ from typing import Protocol
 from common.errors import LedgerConflict
 
 HASH_BYTES = 32
+LEAF_PREFIX, NODE_PREFIX = b"\x00", b"\x01"
 
 Bytes = bytes | bytearray | memoryview
 
@@ -46,7 +47,7 @@ class TreeHead:
 def leaf_hasher(h: HashFunction) -> Hasher:
     """A hasher of one leaf: update it with the leaf's bytes, in as many pieces as they come."""
     hasher = h()
-    hasher.update(b"\x00")
+    hasher.update(LEAF_PREFIX)
     return hasher
 
 
@@ -60,7 +61,7 @@ def leaf_hash(h: HashFunction, data: Bytes) -> bytes:
 def node_hash(h: HashFunction, left: bytes, right: bytes) -> bytes:
     """H(0x01 ‖ left ‖ right)."""
     hasher = h()
-    hasher.update(b"\x01" + left + right)
+    hasher.update(NODE_PREFIX + left + right)
     return hasher.digest()
 
 
@@ -82,14 +83,20 @@ class RunningRoot:
         self._subtrees.append(carry)
         self.size += 1
 
-    def root(self) -> bytes:
-        """The root over all leaves so far."""
-        if not self._subtrees:
+    def root(self, right: bytes | None = None) -> bytes:
+        """The root over all leaves so far; with `right`, the root of what stands to their right, over both."""
+        if not self._subtrees and right is None:
             return self._h().digest()
-        result = self._subtrees[-1]
-        for subtree in reversed(self._subtrees[:-1]):
+        result = self._subtrees[-1] if right is None else right
+        for subtree in reversed(self._subtrees[:-1] if right is None else self._subtrees):
             result = node_hash(self._h, subtree, result)
         return result
+
+    def copy(self) -> RunningRoot:
+        """The same tree, which grows on its own from here."""
+        made = RunningRoot(self._h)
+        made._subtrees, made.size = self._subtrees.copy(), self.size
+        return made
 
 
 def root(h: HashFunction, leaf_hashes: Iterable[bytes]) -> bytes:

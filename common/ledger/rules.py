@@ -19,7 +19,7 @@ from common.ledger.state import LedgerState, Place
 from common.statements.envelope import Statement, UnverifiedStatement, parse, verify
 from common.statements.kinds import Kind, PublicKey, signing_institution
 
-__all__ = ["Admission", "admit", "admit_verified", "refused_at", "signer_key", "start"]
+__all__ = ["Admission", "admit", "admit_verified", "pass_over", "refused_at", "signer_key", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,14 @@ def admit_verified(state: LedgerState, statement: Statement) -> Admission:
     return Admission(after, statement, place)
 
 
+def pass_over(state: LedgerState) -> LedgerState:
+    """The state after an entry that is withheld from the reader: only its index is used up.
+
+    What follows can still be judged, unless it rests on that entry; rosters and leaves are never withheld.
+    """
+    return replace(state, size=state.size + 1)
+
+
 def signer_key(state: LedgerState, statement: UnverifiedStatement) -> PublicKey:
     """The one key that may have signed this, by the roster as it stands.
 
@@ -95,6 +103,6 @@ _RULES: dict[Kind, Callable[[LedgerState, Statement, Place], LedgerState]] = {
     Kind.REFUSAL: rounds.refusal,
     Kind.ROUND_CLOSED: rounds.round_closed,
     Kind.CONTROL: controls.control,
-    Kind.ATTESTATION: releases.later,
-    Kind.RELEASE: releases.later,
+    Kind.ATTESTATION: releases.attestation,
+    Kind.RELEASE: releases.release,
 }

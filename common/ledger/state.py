@@ -1,8 +1,8 @@
 """What a ledger says, as values: members, runs, rounds. Folded from statements by common.ledger.rules, never changed in place.
 
 LedgerState ── roster ── members
-    └── runs ── RunRecord ── answers
-                    └── rounds ── RoundRecord ── contributions
+    └── runs ── RunRecord ── answers, releases
+                    └── rounds ── RoundRecord ── contributions, attestations
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from common.blobs.reference import BlobRef
 from common.ledger.places import Layered
 from common.statements.kinds import (
     Answer,
+    Attestation,
     Contribution,
     Control,
     Genesis,
@@ -23,6 +24,7 @@ from common.statements.kinds import (
     Member,
     PlanStatement,
     Refusal,
+    Release,
     Roster,
     RoundClosed,
     RoundOpened,
@@ -63,6 +65,22 @@ class Contributed:
 
 
 @dataclass(frozen=True, slots=True)
+class Attested:
+    """An auditor's word on a closed round, in the ledger."""
+
+    place: Place
+    attestation: Attestation
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A model of a run that left the consortium, in the ledger."""
+
+    place: Place
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
 class Departure:
     """An institution left; `erased` is the coordinator's word that it holds none of its deltas any more."""
 
@@ -79,6 +97,7 @@ class RoundRecord:
     contributions: Mapping[str, Contributed] = field(default_factory=lambda: MappingProxyType({}))
     closed: RoundClosed | None = None
     closed_place: Place | None = None
+    attestations: Mapping[str, Attested] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def number(self) -> int:
@@ -100,6 +119,7 @@ class RunRecord:
     rounds: tuple[RoundRecord, ...] = ()
     paused: bool = False
     ended: Control | None = None
+    releases: tuple[Released, ...] = ()
 
     @property
     def run(self) -> str:
@@ -153,9 +173,9 @@ class RunRecord:
         )
 
     def with_round(self, record: RoundRecord) -> RunRecord:
-        """The run with its newest round replaced, or with one more."""
-        kept = self.rounds[:-1] if self.rounds and self.rounds[-1].number == record.number else self.rounds
-        return replace(self, rounds=(*kept, record))
+        """The run with the round of that number replaced, or with one more; rounds are numbered from 1 without gaps."""
+        before, after = self.rounds[: record.number - 1], self.rounds[record.number :]
+        return replace(self, rounds=(*before, record, *after))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
         )
     if not isinstance(contribution.weight, ClearWeight):
         raise MalformedStatement("The weight is masked, expected clear: this plan masks nothing.")
-    later = [name for name in ("checkpoint", "privacy", "relays") if getattr(contribution, name)]
+    later = [name for name in ("privacy", "relays") if getattr(contribution, name)]
     if later:
         raise MalformedStatement(f"A contribution holds {', '.join(later)}: not of this protocol version.")
     low, high = (1, plan.local.tokens_per_round) if opened.task == "train" else (0, 0)

@@ -294,11 +294,32 @@ class StopRules(PlanSection):
 
 
 class Retention(PlanSection):
-    """How long the coordinator keeps what lets others recompute a round."""
+    """How long the coordinator keeps what lets others recompute a round. Of both bounds, the stricter one counts."""
 
     delta_rounds: Annotated[
         int | None, Field(ge=1, description="Keep the deltas of so many newest rounds. Default: all rounds.")
     ] = None
+    delta_bytes: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            lt=2**53,
+            description="Keep the deltas of the newest rounds that together have at most so many bytes, one round's "
+            "in any case. Default: no bound.",
+        ),
+    ] = None
+
+    def rounds_kept(self, rounds: int, delta_bytes: int) -> int:
+        """Of how many closed rounds deltas are kept at once, at most.
+
+        Args:
+            rounds: how many there are.
+            delta_bytes: the fewest that a round's deltas have together.
+        """
+        bounds = [rounds]
+        bounds += [] if self.delta_rounds is None else [self.delta_rounds]
+        bounds += [] if self.delta_bytes is None else [max(1, self.delta_bytes // max(1, delta_bytes))]
+        return min(bounds)
 
 
 class Plan(PlanSection):

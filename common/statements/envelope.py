@@ -1,7 +1,7 @@
 """How statements are signed, carried and read (docs/protocol.md#statements).
 
     predicate ──▶ in-toto Statement v1, canonical JSON = the payload ──▶ DSSE envelope, canonical JSON = what is stored and sent
-                  {_type, predicateType, subject: [parent], predicate}   {payload, payloadType, signatures: [one]}
+                  {_type, predicateType, subject: [parent], predicate}   {payload, payloadType, signatures: [author, …]}
 
 Bytes become facts in two steps, each with a type of its own: `parse` says what an envelope claims, `verify` that a given key
 signed it. Only the second's result, a Statement, may change anything.
@@ -12,6 +12,10 @@ signed it. Only the second's result, a Statement, may change anything.
 One fact has one spelling: an envelope and its payload must each equal their canonical re-encoding. Otherwise bits that nobody
 signs (unused base64 bits, spaces, key order, foreign fields) could change on the way without anyone noticing.
 
+The first signature is the author's. Institutions that approve a roster, a plan or a release sign the very same payload, and
+their signatures follow, ascending by key id (common.statements.approvals). The digest is the payload's, so approvals do not
+change what a statement is called.
+
 Signing and verifying are securesystemslib's. Source: DSSE v1.0.2; in-toto attestation framework, Statement v1.
 """
 
@@ -19,23 +23,26 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
 from securesystemslib import dsse
 from securesystemslib.exceptions import Error as SecureSystemsLibError
+from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # listed in no __all__
 
 from common import strict_json
 from common.errors import BadSignature, MalformedStatement
 from common.identity.keys import SigningKey, key_id, verifying_key
-from common.names import Sha256Hex
+from common.statements.form import MAX_APPROVALS as MAX_APPROVALS
+from common.statements.form import MAX_ENVELOPE_BYTES as MAX_ENVELOPE_BYTES
+from common.statements.form import Content, Subject, open_envelope
 from common.statements.kinds import PREDICATES, Kind, Predicate, PublicKey
 from common.strict_json import JsonValue, StrictJsonError
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://llmasos.org/statement/{kind}/v1"
-MAX_ENVELOPE_BYTES = 1024 * 1024
+
+APPROVED_KINDS = frozenset({Kind.ROSTER, Kind.PLAN, Kind.RELEASE})
+"""Statements that institutions may approve; every other has its author's signature alone."""
 
 CA_CERTIFICATE = "ca-certificate"
 """What a genesis names as its parent, as it follows from no statement."""
@@ -56,6 +63,27 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """One more signature under a statement. Whose it is, and whether it holds, is not known yet."""
+
+    keyid: str
+    """SHA-256 of the raw public key, hexadecimal digits."""
+    signature: bytes
+    """64 bytes of Ed25519 over the payload's DSSE pre-authentication encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a payload would say, once its author signed it. Made by `parse_payload`."""
+
+    payload: bytes = field(repr=False)
+    digest: str
+    kind: Kind
+    parent: Parent
+    predicate: Predicate = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UnverifiedStatement:
     """What an envelope claims; whoever can send bytes can make one. Made by `parse`."""
 
@@ -66,6 +94,7 @@ class UnverifiedStatement:
     kind: Kind
     parent: Parent
     predicate: Predicate = field(hash=False)
+    approvals: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +109,44 @@ class Statement:
     parent: Parent
     predicate: Predicate = field(hash=False)
     signer_key: PublicKey
+    approvals: tuple[Approval, ...] = ()
+    """Signatures after the author's, as they came: unverified."""
 
 
 def parse(envelope: bytes) -> UnverifiedStatement:
     """Read an envelope without trusting it.
 
     Raises:
-        MalformedStatement: size, JSON, form, canonical spelling, number of signatures, kind or any field is wrong.
+        MalformedStatement: size, JSON, form, canonical spelling, number or order of signatures, kind or any field is wrong.
     """
-    payload = _open(envelope).payload
+    opened = open_envelope(envelope)
+    draft = parse_payload(opened.payload)
+    approvals = tuple(_approval(each) for each in list(opened.signatures.values())[1:])
+    if approvals and draft.kind not in APPROVED_KINDS:
+        raise MalformedStatement(
+            f"This {draft.kind} statement has {len(approvals) + 1} signatures, expected its author's alone: only "
+            f"{', '.join(sorted(APPROVED_KINDS))} are approved by others."
+        )
+    return UnverifiedStatement(
+        envelope=envelope,
+        payload=draft.payload,
+        digest=draft.digest,
+        kind=draft.kind,
+        parent=draft.parent,
+        predicate=draft.predicate,
+        approvals=approvals,
+    )
+
+
+def parse_payload(payload: bytes) -> Draft:
+    """Read what an envelope would hold, before anybody signed it.
+
+    Raises:
+        MalformedStatement: size, JSON, form, canonical spelling, kind or any field is wrong.
+    """
     try:
         value = strict_json.loads(payload, max_bytes=MAX_ENVELOPE_BYTES)
-        content = strict_json.validate(_Content, value)
+        content = strict_json.validate(Content, value)
     except StrictJsonError as err:
         raise MalformedStatement(f"The payload of a statement is not an in-toto Statement: {err}.") from err
     if strict_json.dumps(value) != payload:
@@ -99,8 +154,7 @@ def parse(envelope: bytes) -> UnverifiedStatement:
     kind = _KIND_OF_TYPE.get(content.predicate_type)
     if kind is None:
         raise MalformedStatement(f"predicateType is not one of {PREDICATE_TYPE.format(kind='KIND')} with a known KIND.")
-    return UnverifiedStatement(
-        envelope=envelope,
+    return Draft(
         payload=payload,
         digest=hashlib.sha256(payload).hexdigest(),
         kind=kind,
@@ -110,12 +164,12 @@ def parse(envelope: bytes) -> UnverifiedStatement:
 
 
 def verify(statement: UnverifiedStatement, key: PublicKey) -> Statement:
-    """The statement as a fact: `key` signed exactly these bytes.
+    """The statement as a fact: `key` signed exactly these bytes, as their author. Approvals are not looked at.
 
     Raises:
         BadSignature: it did not; the message tells a foreign key from a wrong signature.
     """
-    envelope = _open(statement.envelope)
+    envelope = open_envelope(statement.envelope)
     expected, found = key_id(key), next(iter(envelope.signatures))
     if found != expected:
         raise BadSignature(
@@ -135,6 +189,7 @@ def verify(statement: UnverifiedStatement, key: PublicKey) -> Statement:
         parent=statement.parent,
         predicate=statement.predicate,
         signer_key=key,
+        approvals=statement.approvals,
     )
 
 
@@ -162,19 +217,25 @@ def sign(predicate: Predicate, *, parent: Parent, key: SigningKey) -> Statement:
 
 
 def signed_under(envelope: bytes, key: SigningKey) -> bytes:
-    """The same statement under this key: the envelope as it is where the key signed it, else a new one around its payload.
+    """The same statement under this author's key: the envelope as it is where the key signed it, else a new one around its
+    payload, without what others had signed.
 
-    The digest stays, since the signature is no part of it: whoever's key changed says nothing new by this.
+    The digest stays, since signatures are no part of it: whoever's key changed says nothing new by this.
 
     Raises:
         MalformedStatement: the envelope is none.
     """
-    opened = _open(envelope)
-    if key_id(key.public) in opened.signatures:
+    opened = open_envelope(envelope)
+    if next(iter(opened.signatures)) == key_id(key.public):
         return envelope
-    again = dsse.Envelope(opened.payload, PAYLOAD_TYPE, {})
-    again.sign(key.signer())
-    return strict_json.dumps(again.to_dict())
+    return signed_payload(opened.payload, key)
+
+
+def signed_payload(payload: bytes, key: SigningKey) -> bytes:
+    """An envelope around a payload with one signature, this key's."""
+    envelope = dsse.Envelope(payload, PAYLOAD_TYPE, {})
+    envelope.sign(key.signer())
+    return strict_json.dumps(envelope.to_dict())
 
 
 def kind_of(predicate: Predicate) -> Kind:
@@ -189,54 +250,11 @@ def kind_of(predicate: Predicate) -> Kind:
     return kind
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+def _approval(signature: Signature) -> Approval:
+    return Approval(signature.keyid, bytes.fromhex(signature.signature))
 
 
-class _Signature(_Form):
-    keyid: Sha256Hex
-    sig: Annotated[str, Field(min_length=88, max_length=88, description="Ed25519: 64 bytes in base64.")]
-
-
-class _Envelope(_Form):
-    payload: str
-    payload_type: Annotated[Literal["application/vnd.in-toto+json"], Field(alias="payloadType")]
-    signatures: Annotated[tuple[_Signature, ...], Field(min_length=1, max_length=1)]
-
-
-class _Digest(_Form):
-    sha256: Sha256Hex
-
-
-class _Subject(_Form):
-    name: Annotated[str, Field(max_length=64)]
-    digest: _Digest
-
-
-class _Content(_Form):
-    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    subject: Annotated[tuple[_Subject, ...], Field(min_length=1, max_length=1)]
-    predicate_type: Annotated[str, Field(alias="predicateType")]
-    predicate: dict[str, Any]
-
-
-def _open(envelope: bytes) -> dsse.Envelope:
-    """The library's envelope, once its bytes are bounded, of the right form and canonical."""
-    try:
-        value = strict_json.loads(envelope, max_bytes=MAX_ENVELOPE_BYTES, max_depth=4)
-        strict_json.validate(_Envelope, value)
-        opened = dsse.Envelope.from_dict(value)  # type: ignore[arg-type]  # an object, as _Envelope says
-        canonical = strict_json.dumps(opened.to_dict())
-    except StrictJsonError as err:
-        raise MalformedStatement(f"An envelope is not a DSSE envelope with one Ed25519 signature: {err}.") from err
-    except ValueError as err:
-        raise MalformedStatement("An envelope's payload or signature is not base64.") from err
-    if canonical != envelope:
-        raise MalformedStatement("An envelope differs from its canonical re-encoding.")
-    return opened
-
-
-def _parent(kind: Kind, subject: _Subject) -> Parent:
+def _parent(kind: Kind, subject: Subject) -> Parent:
     known = subject.name == CA_CERTIFICATE if kind is Kind.GENESIS else subject.name in list(Kind)
     if not known:
         expected = CA_CERTIFICATE if kind is Kind.GENESIS else "a kind of statement"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.errors import RefusalError
 from common.identity.keys import key_id
-from common.ledger.rules import admit, start
+from common.ledger.rules import admit, pass_over, start
 from common.ledger.state import LedgerState
 from common.statements.envelope import parse
 from common.statements.kinds import signing_institution
+from common.verify.changes import COORDINATOR, Changes, is_key
 from common.verify.report import Check, Finding, Outcome
 
 OnEntry = Callable[[int], None]
@@ -22,16 +23,17 @@ class History:
 
     state: LedgerState | None
     check: Check
+    changes: Changes = field(default_factory=Changes)
 
 
-def check_genesis(envelopes: Sequence[bytes], fingerprint: str | None) -> tuple[str, str, Check]:
+def check_genesis(envelopes: Sequence[bytes | None], fingerprint: str | None) -> tuple[str, str, Check]:
     """Consortium, fingerprint, and whether the genesis is the one that the reader knows."""
     question = "Is this the ledger of the consortium that is meant?"
     if not envelopes:
         missing = Finding(Outcome.FAILED, "There is no ledger: not even a genesis.", expected="1 entry", got="0")
         return "", "", Check("genesis", question, "nothing", (missing,))
     try:
-        admission = start(envelopes[0])
+        admission = start(envelopes[0] or b"")
     except RefusalError as err:
         broken = Finding(Outcome.FAILED, f"Entry 0 is no genesis: {err.message}", leaf=0)
         return "", "", Check("genesis", question, "entry 0", (broken,))
@@ -46,16 +48,22 @@ def check_genesis(envelopes: Sequence[bytes], fingerprint: str | None) -> tuple[
     return genesis.consortium, found, Check("genesis", question, f"{genesis.consortium}, {found[:16]}…", findings)
 
 
-def replay(envelopes: Sequence[bytes], on_entry: OnEntry) -> History:
-    """Admit every entry in its order; the first that does not follow ends the history."""
+def replay(envelopes: Sequence[bytes | None], on_entry: OnEntry) -> History:
+    """Admit every entry in its order; the first that does not follow ends the history. Withheld entries are passed over."""
     question = "Is every statement signed by a key that the roster of its leaf allowed, and does it follow?"
+    changes = Changes()
     try:
-        state = start(envelopes[0]).state
+        admission = start(envelopes[0] or b"")
     except (IndexError, RefusalError):
         return History(None, Check("history", question, "nothing", (Finding(Outcome.FAILED, "It has no beginning."),)))
+    changes.record(admission)
+    state = admission.state
     for index, envelope in enumerate(envelopes[1:], start=1):
+        if envelope is None:
+            state = pass_over(state)
+            continue
         try:
-            state = admit(state, envelope).state
+            admission = admit(state, envelope)
         except RefusalError as err:
             finding = Finding(
                 Outcome.FAILED,
@@ -65,24 +73,34 @@ def replay(envelopes: Sequence[bytes], on_entry: OnEntry) -> History:
                 _what(envelope),
                 _signer(envelope),
             )
-            return History(state, Check("history", question, f"entries 0 to {index} of {len(envelopes)}", (finding,)))
+            examined = f"entries 0 to {index} of {len(envelopes)}"
+            return History(state, Check("history", question, examined, (finding,)), changes)
+        state = admission.state
+        changes.record(admission)
         on_entry(index)
-    return History(state, Check("history", question, f"{len(envelopes)} entries"))
+    withheld = sum(envelope is None for envelope in envelopes)
+    if not withheld:
+        return History(state, Check("history", question, f"{len(envelopes)} entries"), changes)
+    text = f"{withheld:,} entries are withheld: only their hashes are shown."
+    examined = f"{len(envelopes) - withheld:,} of {len(envelopes):,} entries"
+    return History(state, Check("history", question, examined, (Finding(Outcome.GAPS, text),)), changes)
 
 
-def check_pins(state: LedgerState, pins: Mapping[str, str]) -> Check:
-    """Whether the roster's keys are those that the reader knows of institutions."""
+def check_pins(state: LedgerState, changes: Changes, pins: Mapping[str, str]) -> Check:
+    """Whether the roster's keys are those that the reader knows of institutions: raw, or by their ids, hexadecimal."""
     question = "Are the institutions' keys the ones that are known from elsewhere?"
     findings = []
-    for name, public in sorted(pins.items()):
+    for name, known in sorted(pins.items()):
         member = state.member(name)
-        found = member.signing_key.public if member else "no such member"
-        if found != public:
-            findings.append(Finding(Outcome.FAILED, f"{name} has another key here.", expected=public, got=found))
+        if member is None or not is_key(member.signing_key, known):
+            leaf = changes.replaced_at(name, known)
+            text = f"{name} has another key here." if leaf is None else f"{name} had this key until here, then another."
+            found = member.signing_key.public if member else "no such member"
+            findings.append(Finding(Outcome.FAILED, text, leaf, known, found, COORDINATOR))
     members = [member for member in (state.roster.members if state.roster else ()) if member.roles != ("operator",)]
     for member in members:
         if member.name not in pins:
-            text = f"{member.name} is whom the operator calls so: its key was not compared."
+            text = f"Keys that the operator calls {member.name}: they were not compared with one that is known."
             findings.append(Finding(Outcome.GAPS, text, got=key_id(member.signing_key)[:16]))
     return Check("keys", question, f"{len(pins)} of {len(members)} institutions", tuple(findings))
 
@@ -97,6 +115,6 @@ def _what(envelope: bytes) -> str:
 def _signer(envelope: bytes) -> str:
     """Who should have signed it, as far as it can be read."""
     try:
-        return signing_institution(parse(envelope).predicate) or "coordinator"
+        return signing_institution(parse(envelope).predicate) or COORDINATOR
     except RefusalError:
         return ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from common.errors import InvalidName, UsageError
 from common.homes import atomic_write
+from common.names import check_name
 from common.terminal import OutputFormat, Terminal
 from common.verify.material import Watching
 from common.verify.report import Report
@@ -18,7 +22,41 @@ FingerprintOption = Annotated[
     str | None,
     typer.Option(help="The consortium's fingerprint, as you know it from elsewhere, hexadecimal.", show_default=False),
 ]
+PinOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pin",
+        metavar="NAME=KEY",
+        help="An institution's signing key, as it showed you: 64 hexadecimal digits of its `identity show`. May be repeated.",
+        show_default=False,
+    ),
+]
 EVERY_ENTRIES = 1000
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_pins(given: Sequence[str] | None) -> dict[str, str]:
+    """Signing keys by institution, from NAME=KEY; a key's id will do as well.
+
+    Raises:
+        UsageError: one is not of that form, or names an institution that another names.
+    """
+    pins: dict[str, str] = {}
+    for each in given or ():
+        name, equals, key = each.partition("=")
+        try:
+            check_name(name)
+        except InvalidName as err:
+            raise UsageError(f"--pin {each!r}: {err.message}", "Write --pin NAME=KEY.") from err
+        if not equals or not _KEY.fullmatch(key.lower()):
+            raise UsageError(
+                f"--pin {name}: the key has {len(key)} characters, expected 64 hexadecimal digits.",
+                "Ask the institution for its signing key: llmasos-participant identity show.",
+            )
+        if name in pins:
+            raise UsageError(f"--pin names {name} twice.", "Give each institution's key once.")
+        pins[name] = key.lower()
+    return pins
 
 
 def put_out(report: Report, output: OutputFormat, html: Path | None) -> None:

@@ -47,8 +47,11 @@ class Check:
 
 
 NOT_PROVEN = (
-    "Not proven by any of this: that an institution trained honestly or on true data, that num_tokens is what it says, that "
-    "the coordinator kept what it saw to itself, or that nobody was shown another history where no witnesses compared."
+    "Not proven by any of this: that an institution trained honestly or on true data; that num_tokens or a reported loss is "
+    "what it says; that the coordinator, or an auditor, kept the deltas that it may read to itself; that a time is right, "
+    "beyond what the signed times around it allow; or that everybody was shown this history. Two groups that never compare "
+    "checkpoints can each be shown one of two, and each verifies its own, where nobody is a witness, or where more than half "
+    "of the witnesses cosign both. It shows as soon as a checkpoint of one group meets the other."
 )
 
 

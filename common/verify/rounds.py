@@ -1,63 +1,141 @@
-"""Rounds recomputed: from the sealed deltas to the new model with the very reducer that the coordinator runs, bit for bit."""
+"""Rounds recomputed: from the sealed deltas to the new model with the very reducer that the coordinator runs, bit for bit.
+
+inputs are here, or can be brought  ─▶ recomputed: the ledger's model, or another one
+they are not, an auditor attests    ─▶ its word, under its name
+neither                             ─▶ a gap, and why
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from common.blobs.reference import BlobRef
 from common.blobs.writer import LeafCounter
-from common.errors import BlobError, DeltaError
+from common.errors import BlobError, DeltaError, MissingBlob
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce import ReduceJob, WeightedDelta, reduce_round
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
 
 OnRound = Callable[[str, int], None]
+NOT_HELD = "not held here"
+
+
+@runtime_checkable
+class Fetching(Blobs, Protocol):
+    """Blobs of which more can be brought for a round."""
+
+    def bring(self, refs: Sequence[BlobRef]) -> Mapping[BlobRef, str]:
+        """Fetch what is lacking of these, all or nothing; for those that do not come, why, as in "X is not visible"."""
+        ...
+
+    def let_go(self) -> None:
+        """What was brought for a round is needed no more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What a round's inputs give: a model, or a fault of theirs, or nothing, since some are lacking."""
+
+    model: BlobRef | None = None
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of inputs by why they are lacking."""
+    fault: BlobError | DeltaError | None = None
 
 
 def check_rounds(run: RunRecord, blobs: Blobs | None, on_round: OnRound) -> Check:
-    """Every committed training round of a run: equal, different, or not recomputed here and why."""
+    """Every committed training round of a run: equal, different, attested by an auditor, or neither and why."""
     findings: list[Finding] = []
-    equal = 0
+    equal = attested = neither = 0
+    auditors: set[str] = set()
     committed = run.committed("train")
     for record in committed:
-        found = _recompute(run, record, blobs)
-        equal += found is None
-        findings += [found] if found else []
+        found = recompute_round(run, record, blobs)
+        findings += [*_judged(run, record, found), *_contradicted(run, record, found.model)]
+        words = {name for name, entry in record.attestations.items() if entry.attestation.result == "equal"}
+        if found.lacking:
+            attested, neither, auditors = attested + bool(words), neither + (not words), auditors | words
+        elif found.fault is None and record.closed is not None:
+            equal += found.model == record.closed.outputs.model
         on_round(run.run, record.number)
     question = f"Does each round of {run.run} follow from its sealed contributions?"
-    return Check(
-        "rounds", question, f"{equal} of {len(committed)} recomputed here, equal in every bit", tuple(findings)
-    )
+    examined = f"{equal} of {len(committed)} recomputed here, equal in every bit"
+    if attested:
+        examined += f"; {attested} attested by {', '.join(sorted(auditors))}; {neither} neither"
+    return Check("rounds", question, examined, tuple(findings))
 
 
-def _recompute(run: RunRecord, record: RoundRecord, blobs: Blobs | None) -> Finding | None:
-    """None when the recomputed model is the ledger's."""
+def _judged(run: RunRecord, record: RoundRecord, found: Recomputed) -> list[Finding]:
+    """What is wrong with a round, or lacks, as far as it was recomputed here."""
     closed, place = record.closed, record.closed_place
     if closed is None or place is None:
         raise ValueError(f"round {record.number} is not closed")
-    where = f"Round {record.number} of {run.run}"
-    missing = missing_inputs(record, blobs)
-    if blobs is None or missing:
-        text = f"{where} was not recomputed: {', '.join(missing)} not held here."
-        return Finding(Outcome.GAPS, text, place.index, str(closed.outputs.model))
-    try:
-        model = recompute(run, record, blobs)
-    except (BlobError, DeltaError) as err:
-        text = f"{where} cannot be recomputed: {err.message} ({err.code})"
-        return Finding(Outcome.FAILED, text, place.index, str(closed.outputs.model), err.code, "coordinator")
-    if model == closed.outputs.model:
-        return None
+    where, committed = f"Round {record.number} of {run.run}", str(closed.outputs.model)
+    if found.lacking:
+        if any(entry.attestation.result == "equal" for entry in record.attestations.values()):
+            return []
+        return [
+            Finding(Outcome.GAPS, f"{where} was not recomputed: {in_words(found.lacking)}.", place.index, committed)
+        ]
+    if found.fault is not None:
+        text = f"{where} cannot be recomputed: {found.fault.message} ({found.fault.code})"
+        return [Finding(Outcome.FAILED, text, place.index, committed, found.fault.code, "coordinator")]
+    if found.model == closed.outputs.model:
+        return []
     text = f"{where} was committed with another model than its contributions give."
-    return Finding(Outcome.FAILED, text, place.index, str(model), str(closed.outputs.model), "coordinator")
+    return [Finding(Outcome.FAILED, text, place.index, str(found.model), committed, "coordinator")]
 
 
-def missing_inputs(record: RoundRecord, blobs: Blobs | None) -> list[str]:
-    """What a recomputation would need and this reader does not hold, in words."""
-    wanted = [("the base model", record.opened.inputs.model)]
-    wanted += [(f"the delta of {name}", ref) for name, ref in _deltas(record)]
-    return [name for name, ref in wanted if blobs is None or not blobs.contains(ref)]
+def _contradicted(run: RunRecord, record: RoundRecord, model: BlobRef | None) -> list[Finding]:
+    """Attestations that the ledger, or what was recomputed here, contradicts; each is its auditor's word."""
+    findings = []
+    committed = record.closed.outputs.model if record.closed else None
+    for name, entry in sorted(record.attestations.items()):
+        said, where = entry.attestation, f"round {record.number} of {run.run}"
+        if said.result == "different":
+            text = f"{name} recomputed {where} and found another model than was committed."
+            text += " Recomputed here it is the one that was committed." if model == committed else ""
+            wanted, got = said.model, committed
+        elif model is not None and model != committed:
+            text = f"{name} attests {where} as equal, which it is not."
+            wanted, got = model, said.model
+        else:
+            continue
+        findings.append(Finding(Outcome.FAILED, text, entry.place.index, str(wanted), str(got), name))
+    return findings
+
+
+def recompute_round(run: RunRecord, record: RoundRecord, blobs: Blobs | None) -> Recomputed:
+    """What the sealed contributions of a committed round give, once what can be brought of them is here."""
+    named = _inputs(record)
+    why: Mapping[BlobRef, str] = {}
+    try:
+        if isinstance(blobs, Fetching):
+            why = blobs.bring([ref for _, ref in named])
+        lacking: dict[str, tuple[str, ...]] = {}
+        for name, ref in named:
+            if blobs is None or not blobs.contains(ref):
+                reason = why.get(ref, NOT_HELD)
+                lacking[reason] = (*lacking.get(reason, ()), name)
+        if blobs is None or lacking:
+            return Recomputed(lacking=lacking)
+        return Recomputed(recompute(run, record, blobs))
+    except MissingBlob as err:
+        return Recomputed(lacking={f"given up while they were read: {err.message}": ("inputs",)})
+    except (BlobError, DeltaError) as err:
+        return Recomputed(fault=err)
+    finally:
+        if isinstance(blobs, Fetching):
+            blobs.let_go()
+
+
+def in_words(lacking: Mapping[str, tuple[str, ...]]) -> str:
+    """As "the base model, the delta of east not held here; the delta of north not visible to south"."""
+    return "; ".join(f"{', '.join(names)} {why}" for why, names in lacking.items())
 
 
 def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
@@ -77,6 +155,12 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
         job = ReduceJob(plan=run.statement.plan, manifest=run.statement.manifest, base=base, deltas=deltas)
         reduce_round(job, counter.update)
     return counter.result()[0]
+
+
+def _inputs(record: RoundRecord) -> list[tuple[str, BlobRef]]:
+    """What a recomputation needs, in words."""
+    deltas = [(f"the delta of {name}", ref) for name, ref in _deltas(record)]
+    return [("the base model", record.opened.inputs.model), *deltas]
 
 
 def _deltas(record: RoundRecord) -> list[tuple[str, BlobRef]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 from common.errors import UnknownObject
-from common.ledger.merkle import leaf_hash, root
 from common.ledger.state import LedgerState, RunRecord
+from common.verify.blobs import check_blobs
+from common.verify.checkpoints import check_witnesses
 from common.verify.history import check_genesis, check_pins, replay
 from common.verify.lineage import check_lineage
-from common.verify.material import Material, Watching
+from common.verify.material import Material, Watching, tree_in
 from common.verify.own import check_own
 from common.verify.report import Check, Report
 from common.verify.rounds import check_rounds
+from common.verify.times import check_times
 
 
 def verify(
@@ -35,23 +36,26 @@ def verify(
     watching = watching or Watching()
     consortium, fingerprint, genesis = check_genesis(material.envelopes, material.fingerprint)  # #verify-genesis
     history = replay(material.envelopes, watching.entry)  # #verify-history
+    tree = tree_in(material)
     checks: list[Check] = [genesis, history.check]
     if history.state is not None:
-        if material.pins is not None:
-            checks.append(check_pins(history.state, material.pins))  # #verify-keys
         runs = _runs(history.state, run)
+        if material.pins is not None:
+            checks.append(check_pins(history.state, history.changes, material.pins))  # #verify-keys
+        witnessed = check_witnesses(
+            (history.state, history.changes), tree, material.checkpoints, runs, sealed=material.sealed
+        )
+        checks.append(witnessed.check)  # #verify-witnesses
+        checks.append(check_times(history.changes, witnessed.cosigned))  # #verify-times
         if material.own is not None:
             checks.append(check_own(material.own, runs))  # #verify-own
         checks += [check(history.state) for check in also]
+        if material.blobs is not None:
+            checks.append(check_blobs(runs, material.blobs))  # #verify-blobs
         for record in runs:
             checks.append(check_rounds(record, material.blobs, watching.round))  # #verify-rounds
             checks.append(check_lineage(record))  # #verify-lineage
-    return Report(consortium, fingerprint, len(material.envelopes), _root(material.envelopes), tuple(checks))
-
-
-def _root(envelopes: Sequence[bytes]) -> str:
-    leaves = (leaf_hash(hashlib.sha256, envelope) for envelope in envelopes)
-    return root(hashlib.sha256, leaves).hex()
+    return Report(consortium, fingerprint, len(material.envelopes), tree.head().root.hex(), tuple(checks))
 
 
 def _runs(state: LedgerState, run: str | None) -> list[RunRecord]:

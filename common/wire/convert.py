@@ -1,4 +1,4 @@
-"""Between wire messages and checked values: the one module of `common` where generated messages are read or made.
+"""Between wire messages and checked values: with convert_log.py, where `common` reads and makes generated messages.
 
 `*_to_wire` trusts its argument; `*_from_wire` treats the message as hostile: presence, range and size are checked, and the
 error names the field. What only the coordinator reads or writes stands in coordinator/api/convert.py.
@@ -11,10 +11,12 @@ from typing import Any, get_args
 
 from common.blobs.reference import MAX_BLOB_BYTES, BlobRef, DigestName
 from common.errors import BadBlobReference, MalformedMessage
+from common.ledger.notes import MAX_NOTE_BYTES
 from common.statements.envelope import MAX_ENVELOPE_BYTES
 from common.wire import check
 from common.wire.messages import (
     ActivityReport,
+    Cosignature,
     Diagnosis,
     Enrolment,
     EnrolmentRequest,
@@ -35,6 +37,8 @@ MAX_PLAN_BYTES = 1024 * 1024
 MAX_INQUIRIES = 4
 INQUIRY_ID_BYTES = 16
 MAX_FOLLOW_BYTES = 2 * 1024 * 1024
+MAX_COSIGNED = 64
+COSIGNATURE_BYTES = 72
 DIGEST_BYTES = 32
 ALGORITHMS: tuple[str, ...] = get_args(DigestName)
 _MAX_FOLLOW_ENTRIES = 65_536
@@ -160,9 +164,25 @@ def envelope_from_wire(message: common_pb2.Envelope) -> bytes:
     return check.at_most(message, "json", MAX_ENVELOPE_BYTES, least=1)
 
 
-def follow_request_to_wire(from_index: int, *, wait_seconds: float) -> work_pb2.FollowRequest:
+def follow_request_to_wire(
+    from_index: int, *, wait_seconds: float, cosignature: Cosignature | None = None, cosigned_size: int = 0
+) -> work_pb2.FollowRequest:
     milliseconds = min(MAX_FOLLOW_MILLISECONDS, max(0, round(wait_seconds * 1000)))
-    return work_pb2.FollowRequest(from_index=from_index, wait_milliseconds=milliseconds)
+    request = work_pb2.FollowRequest(from_index=from_index, wait_milliseconds=milliseconds, cosigned_size=cosigned_size)
+    if cosignature is not None:
+        request.cosignature.size, request.cosignature.signature = cosignature.size, cosignature.signature
+    return request
+
+
+def cosignature_from_wire(message: work_pb2.FollowRequest) -> Cosignature | None:
+    """
+    Raises:
+        MalformedMessage: there is one, and it is not of COSIGNATURE_BYTES.
+    """
+    if not message.HasField("cosignature"):
+        return None
+    size = check.integer(message.cosignature, "size")
+    return Cosignature(size, check.exactly(message.cosignature, "signature", COSIGNATURE_BYTES))
 
 
 def entries_to_wire(entries: LedgerEntries) -> work_pb2.FollowResponse:
@@ -173,6 +193,9 @@ def entries_to_wire(entries: LedgerEntries) -> work_pb2.FollowResponse:
         ],
         ledger_size=entries.ledger_size,
         inquiries=[work_pb2.Inquiry(id=each.id, plan_json=each.plan_json) for each in entries.inquiries],
+        checkpoint=entries.checkpoint,
+        cosigned=entries.cosigned,
+        open_proposals=entries.open_proposals,
     )
 
 
@@ -187,8 +210,18 @@ def entries_from_wire(message: work_pb2.FollowResponse, *, from_index: int) -> L
         raise MalformedMessage(
             f"FollowResponse.ledger_size: expected at least {from_index + len(envelopes):,}, got {size:,}."
         )
-    inquiries = tuple(_inquiry_from_wire(each) for each in check.repeated(message, "inquiries", MAX_INQUIRIES))
-    return LedgerEntries(first_index=from_index, envelopes=envelopes, ledger_size=size, inquiries=inquiries)
+    cosigned = tuple(bytes(note) for note in check.repeated(message, "cosigned", MAX_COSIGNED))
+    if sum(map(len, cosigned)) > MAX_NOTE_BYTES:
+        raise MalformedMessage(f"FollowResponse.cosigned: expected at most {MAX_NOTE_BYTES:,} bytes together.")
+    return LedgerEntries(
+        first_index=from_index,
+        envelopes=envelopes,
+        ledger_size=size,
+        inquiries=tuple(_inquiry_from_wire(each) for each in check.repeated(message, "inquiries", MAX_INQUIRIES)),
+        checkpoint=check.at_most(message, "checkpoint", MAX_NOTE_BYTES),
+        cosigned=cosigned,
+        open_proposals=check.integer(message, "open_proposals"),
+    )
 
 
 def _inquiry_from_wire(message: work_pb2.Inquiry) -> Inquiry:

@@ -31,6 +31,46 @@ class LedgerEntries:
     envelopes: tuple[bytes, ...]
     ledger_size: int
     inquiries: tuple[Inquiry, ...] = ()
+    checkpoint: bytes = b""
+    """A note: the newest checkpoint, signed by the log alone; empty where the coordinator sent none."""
+    cosigned: tuple[bytes, ...] = ()
+    """Notes that show which entries a majority of the witnesses cosigned."""
+    open_proposals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cosignature:
+    """A witness's word on the checkpoint of `size` entries: 8 bytes of time, 64 of signature (C2SP tlog-cosignature)."""
+
+    size: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """A note and what shows that an older tree is its beginning."""
+
+    checkpoint: bytes
+    consistency: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A draft of a statement that awaits approvals: the payload that is to be signed, and who has signed it."""
+
+    payload: bytes
+    proposed_at: str
+    approvals_needed: int
+    approved_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What an approval came to; `index` is where the statement stands, once enough approved it."""
+
+    index: int | None
+    approvals_needed: int
+    approvals_given: int
 
 
 @dataclass(frozen=True, slots=True)

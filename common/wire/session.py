@@ -24,22 +24,42 @@ from common.identity.tls_pair import TlsPair
 from common.statements.kinds import Genesis
 from common.wire import convert
 from common.wire.channel import enrolment_channel, work_channel
+from common.wire.convert_log import (
+    approve_request_to_wire,
+    approved_from_wire,
+    head_from_wire,
+    proposals_from_wire,
+    receipt_from_wire,
+)
 from common.wire.errors import rpc_errors
 from common.wire.handshake import Expected
 from common.wire.messages import (
     ActivityReport,
+    Approved,
+    Cosignature,
     Diagnosis,
     Enrolment,
     EnrolmentRequest,
     Estimate,
     LedgerEntries,
+    LogHead,
     MetricsRecord,
+    Proposal,
     Purpose,
     RenewalRequest,
 )
 from common.wire.reach import fault_on_the_way
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
-from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
+from common.wire.v1 import (
+    blobs_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    log_pb2,
+    log_pb2_grpc,
+    operations_pb2_grpc,
+    work_pb2,
+    work_pb2_grpc,
+)
 
 CALL_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
@@ -66,6 +86,7 @@ class Stubs:
     work: Any
     blobs: Any
     operations: Any
+    log: Any
 
 
 class Session:
@@ -81,9 +102,23 @@ class Session:
 
     # --- control plane ------------------------------------------------------------------------------------------------
 
-    def follow(self, *, from_index: int, wait_seconds: float) -> LedgerEntries:
-        """Ledger entries from `from_index` on; waits up to `wait_seconds` (30 at most) for the first."""
-        request = convert.follow_request_to_wire(from_index, wait_seconds=wait_seconds)
+    def follow(
+        self,
+        *,
+        from_index: int,
+        wait_seconds: float,
+        cosignature: Cosignature | None = None,
+        cosigned_size: int = 0,
+    ) -> LedgerEntries:
+        """Ledger entries from `from_index` on; waits up to `wait_seconds` (30 at most) for the first.
+
+        Args:
+            cosignature: a witness's, on a checkpoint that came before.
+            cosigned_size: entries that a majority of the witnesses cosigned, as is known here.
+        """
+        request = convert.follow_request_to_wire(
+            from_index, wait_seconds=wait_seconds, cosignature=cosignature, cosigned_size=cosigned_size
+        )
         reply = self.call(lambda stubs: stubs.work.Follow(request, timeout=CALL_SECONDS + wait_seconds))
         return convert.entries_from_wire(reply, from_index=from_index)
 
@@ -102,6 +137,26 @@ class Session:
         request = convert.estimate_to_wire(estimate)
         self.call(lambda stubs: stubs.work.Estimate(request, timeout=CALL_SECONDS))
 
+    def head(self, old_size: int = 0) -> LogHead:
+        """The newest checkpoint, and the proof that the tree of `old_size` entries is its beginning."""
+        request = log_pb2.HeadRequest(old_size=old_size)
+        return head_from_wire(self.call(lambda stubs: stubs.log.Head(request, timeout=CALL_SECONDS)))
+
+    def receipt(self, index: int) -> bytes:
+        """The proof that entry `index` is in the newest checkpoint's tree, as a C2SP tlog-proof."""
+        request = log_pb2.ProveRequest(index=index)
+        return receipt_from_wire(self.call(lambda stubs: stubs.log.Prove(request, timeout=CALL_SECONDS)))
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Drafts of statements that await approvals, oldest first."""
+        reply = self.call(lambda stubs: stubs.work.Proposals(work_pb2.ProposalsRequest(), timeout=COMMAND_SECONDS))
+        return proposals_from_wire(reply)
+
+    def approve(self, payload_sha256: str, signature: bytes) -> Approved:
+        """Put this institution's signature under a draft."""
+        request = approve_request_to_wire(payload_sha256, signature)
+        return approved_from_wire(self.call(lambda stubs: stubs.work.Approve(request, timeout=COMMAND_SECONDS)))
+
     # --- data plane ---------------------------------------------------------------------------------------------------
 
     def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
@@ -113,6 +168,16 @@ class Session:
     ) -> bool:
         """As common.wire.transfer.download, over the channel of the moment."""
         return download(_Blobs(self), ref, store, owner, options)
+
+    def expect_readable(self, ref: BlobRef) -> None:
+        """That a download of this blob can begin; only its leaf list is fetched.
+
+        Raises:
+            NotAuthorised, MissingBlob: no statement gives it to this member; it is not there any more.
+            BadBlobReference: what is there is not what the reference names.
+        """
+        request = convert.leaves_request_to_wire(ref)
+        convert.leaves_from_wire(self.call(lambda stubs: stubs.blobs.Leaves(request, timeout=CALL_SECONDS)), ref)
 
     # --- the channel --------------------------------------------------------------------------------------------------
 
@@ -172,6 +237,7 @@ class Session:
             work=work_pb2_grpc.WorkStub(channel),
             blobs=blobs_pb2_grpc.BlobsStub(channel),
             operations=operations_pb2_grpc.OperationsStub(channel),
+            log=log_pb2_grpc.LogStub(channel),
         )
 
     def __enter__(self) -> Self:
@@ -232,3 +298,15 @@ def diagnose(address: str, *, consortium: str, ca_pem: bytes, certificate_pem: b
     with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
         reply = enrolment_pb2_grpc.EnrolmentStub(channel).Diagnose(message, timeout=CALL_SECONDS)
     return convert.diagnosis_from_wire(reply)
+
+
+def log_head(address: str, *, consortium: str, ca_pem: bytes, old_size: int = 0) -> LogHead:
+    """The newest checkpoint from the enrolment listener: for a witness that is no member.
+
+    Raises:
+        LLMasOSError: as `enrol`.
+    """
+    request = log_pb2.HeadRequest(old_size=old_size)
+    with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
+        reply = log_pb2_grpc.LogStub(channel).Head(request, timeout=CALL_SECONDS)
+    return head_from_wire(reply)

@@ -72,6 +72,16 @@ class OperatorSession(Session):
         request = operations_pb2.RevokeRequest(institution=institution, reason=reason)
         return int(self.call(lambda stubs: stubs.operations.Revoke(request, timeout=COMMAND_SECONDS)).index)
 
+    def delete_metrics(self, run: str, institution: str = "") -> int:
+        """Deletes metrics of a run that has ended, one institution's or all; how many records there were."""
+        request = operations_pb2.DeleteMetricsRequest(run=run, institution=institution)
+        return int(self.call(lambda stubs: stubs.operations.DeleteMetrics(request, timeout=COMMAND_SECONDS)).deleted)
+
+    def withdraw_proposal(self, payload_sha256: str) -> None:
+        """Takes back a draft that awaits approvals."""
+        request = operations_pb2.WithdrawProposalRequest(payload_sha256=bytes.fromhex(payload_sha256))
+        self.call(lambda stubs: stubs.operations.WithdrawProposal(request, timeout=COMMAND_SECONDS))
+
     def inquire(self, plan_json: bytes, *, wait_seconds: float) -> tuple[EstimateView, ...]:
         """What every active trainer's policy would say to a draft."""
         request = operations_pb2.InquireRequest(plan_json=plan_json, wait_milliseconds=round(wait_seconds * 1000))

@@ -23,13 +23,14 @@ from common.wire.convert import (
     MAX_METRICS_BYTES,
     MAX_PLAN_BYTES,
     blob_ref_from_wire,
+    cosignature_from_wire,
     envelope_from_wire,
     leaves_from_wire,
     piece_from_wire,
     purpose_from_wire,
 )
-from common.wire.messages import ActivityName, Estimate, Piece, Verdict
-from common.wire.v1 import blobs_pb2, enrolment_pb2, operations_pb2, work_pb2
+from common.wire.messages import ActivityName, Cosignature, Estimate, Piece, Verdict
+from common.wire.v1 import blobs_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
 from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, UploadPurpose
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -100,10 +101,33 @@ def get_from_wire(message: blobs_pb2.GetRequest) -> ChunkRange:
     return ChunkRange(ref, message.first_chunk, end)
 
 
-def follow_from_wire(message: work_pb2.FollowRequest) -> tuple[int, float]:
-    """From which index, and how many seconds to wait at most."""
-    wait = check.integer(message, "wait_milliseconds", most=MAX_FOLLOW_MILLISECONDS)
-    return check.integer(message, "from_index"), wait / 1000
+@dataclass(frozen=True, slots=True)
+class FollowAsked:
+    """From which index, how many seconds to wait at most, and what the caller says of witnesses."""
+
+    from_index: int
+    wait_seconds: float
+    cosignature: Cosignature | None = None
+    cosigned_size: int = 0
+
+
+def follow_from_wire(message: work_pb2.FollowRequest) -> FollowAsked:
+    return FollowAsked(
+        from_index=check.integer(message, "from_index"),
+        wait_seconds=check.integer(message, "wait_milliseconds", most=MAX_FOLLOW_MILLISECONDS) / 1000,
+        cosignature=cosignature_from_wire(message),
+        cosigned_size=check.integer(message, "cosigned_size"),
+    )
+
+
+def head_request_from_wire(message: log_pb2.HeadRequest) -> int:
+    """Entries in the tree that the caller knows."""
+    return check.integer(message, "old_size")
+
+
+def prove_from_wire(message: log_pb2.ProveRequest) -> int:
+    """The entry's index."""
+    return check.integer(message, "index")
 
 
 def submit_from_wire(message: work_pb2.SubmitRequest) -> tuple[bytes, Metrics | None]:
@@ -232,6 +256,17 @@ def logs_from_wire(message: operations_pb2.RunLogsRequest) -> tuple[str, str, bo
     """A prefix of the run's id, an institution or nothing, and whether to go on with new lines."""
     institution = check.name(message, "institution") if message.institution else ""
     return check.text(message, "run", limit=63, least=1), institution, message.follow
+
+
+def withdraw_from_wire(message: operations_pb2.WithdrawProposalRequest) -> str:
+    """The draft's SHA-256, hexadecimal."""
+    return check.exactly(message, "payload_sha256", DIGEST_BYTES).hex()
+
+
+def delete_metrics_from_wire(message: operations_pb2.DeleteMetricsRequest) -> tuple[str, str]:
+    """A prefix of the run's id, and an institution or nothing."""
+    institution = check.name(message, "institution") if message.institution else ""
+    return check.text(message, "run", limit=63, least=1), institution
 
 
 def plan_json_from_wire(message: operations_pb2.StartRunRequest) -> bytes:

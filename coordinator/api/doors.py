@@ -19,7 +19,8 @@ FOLLOW = "/llmasos.v1.Work/Follow"
 OPERATIONS = "/llmasos.v1.Operations/"
 READING = frozenset({"ListInstitutions", "ListRuns", "WatchRun", "RunLogs", "Status"})
 OPERATIONS_OF_ROLES: Mapping[Role, frozenset[str]] = {
-    "operator": READING | {"Invite", "Revoke", "StartRun", "ControlRun", "Inquire"},
+    "operator": READING
+    | {"Invite", "Revoke", "StartRun", "ControlRun", "Inquire", "WithdrawProposal", "DeleteMetrics"},
     "auditor": READING,
     "viewer": READING,
 }

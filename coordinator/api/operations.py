@@ -8,12 +8,14 @@ from common.wire.v1 import operations_pb2
 from coordinator.api.calls import Call
 from coordinator.api.convert import (
     control_from_wire,
+    delete_metrics_from_wire,
     inquire_from_wire,
     invite_from_wire,
     logs_from_wire,
     plan_json_from_wire,
     revoke_from_wire,
     run_prefix_from_wire,
+    withdraw_from_wire,
 )
 from coordinator.api.convert_views import (
     estimate_view_to_wire,
@@ -61,6 +63,18 @@ class OperationsServicer:
     def Revoke(self, request: operations_pb2.RevokeRequest, call: Call) -> operations_pb2.RevokeResponse:  # noqa: N802
         institution, reason = revoke_from_wire(request)
         return operations_pb2.RevokeResponse(index=self._desk.revoke(institution, reason))
+
+    def WithdrawProposal(  # noqa: N802
+        self, request: operations_pb2.WithdrawProposalRequest, call: Call
+    ) -> operations_pb2.WithdrawProposalResponse:
+        self._desk.withdraw_proposal(withdraw_from_wire(request))
+        return operations_pb2.WithdrawProposalResponse()
+
+    def DeleteMetrics(  # noqa: N802
+        self, request: operations_pb2.DeleteMetricsRequest, call: Call
+    ) -> operations_pb2.DeleteMetricsResponse:
+        run, institution = delete_metrics_from_wire(request)
+        return operations_pb2.DeleteMetricsResponse(deleted=self._desk.delete_metrics(run, institution))
 
     def Inquire(self, request: operations_pb2.InquireRequest, call: Call) -> operations_pb2.InquireResponse:  # noqa: N802
         plan_json, wait_seconds = inquire_from_wire(request)

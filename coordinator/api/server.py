@@ -1,9 +1,9 @@
 """The coordinator's two listeners, because gRPC has no optional client certificate: mutual TLS, and server TLS only.
 
-work        ┬ Work, Operations          pool `control`
+work        ┬ Work, Operations, Log     pool `control`
             ├ Follow, WatchRun, …       pool `waiting`: long polls sleep in threads of their own
             └ Blobs                     pool `blobs`: idle uploads never keep a control call from its thread
-enrolment   ─ Enrolment                 pool `enrolment`
+enrolment   ─ Enrolment, Log            pool `enrolment`
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.wire.channel import (
     split_address,
     work_server_credentials,
 )
-from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
+from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, log_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
 from coordinator.api.blobs import BlobsServicer
 from coordinator.api.call_log import CallLog
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
@@ -34,9 +34,22 @@ from coordinator.api.enrolment import EnrolmentServicer
 from coordinator.api.intake import MAX_UNFINISHED_BYTES, Intake
 from coordinator.api.interceptor import Interceptor
 from coordinator.api.limits import AddressLimiter, CallLimiter, EnrolmentLimits, WorkLimits
+from coordinator.api.log import LogServicer
 from coordinator.api.operations import OperationsServicer
-from coordinator.api.work import WorkServicer
-from coordinator.ports import Access, Board, BytesMoved, Desk, Inquiries, LedgerReader, Members, Refusals, Views
+from coordinator.api.work import WorkPorts, WorkServicer
+from coordinator.ports import (
+    Access,
+    Board,
+    BytesMoved,
+    Desk,
+    Inquiries,
+    LedgerReader,
+    LogHeads,
+    Members,
+    Refusals,
+    Views,
+    WitnessDesk,
+)
 
 CONTROL_THREADS = 64
 WAITING_THREADS = 256
@@ -54,6 +67,8 @@ class Ports:
     """All that the servicers ask."""
 
     ledger: LedgerReader
+    log: LogHeads
+    witnesses: WitnessDesk
     members: Members
     desk: Desk
     board: Board
@@ -160,9 +175,9 @@ class Listeners:
         interceptor = Interceptor(door, self._open_calls, pools, ports.refusals, self._call_log)
         server = self._server(interceptor, self._pool("api-control", CONTROL_THREADS))
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
-        work_pb2_grpc.add_WorkServicer_to_server(
-            WorkServicer(ports.ledger, ports.desk, ports.board, ports.inquiries), server
-        )
+        asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
+        work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
+        log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log), server)
         blobs_pb2_grpc.add_BlobsServicer_to_server(
             BlobsServicer(ports.store, ports.access, ports.moved, intake), server
         )
@@ -177,6 +192,7 @@ class Listeners:
         server = self._server(interceptor, self._pool("api-enrolment", ENROLMENT_THREADS))
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
+        log_pb2_grpc.add_LogServicer_to_server(LogServicer(self._ports.log), server)
         return server
 
     def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor) -> Any:

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from common.wire.convert import MAX_FOLLOW_BYTES, entries_to_wire
+from common.wire.convert_log import approve_from_wire, approved_to_wire, proposals_to_wire
 from common.wire.messages import LedgerEntries
 from common.wire.v1 import work_pb2
 from coordinator.api.calls import Call
-from coordinator.api.convert import activity_from_wire, estimate_from_wire, follow_from_wire, submit_from_wire
-from coordinator.ports import Board, Desk, Inquiries, LedgerReader, LedgerSlice
+from coordinator.api.convert import (
+    FollowAsked,
+    activity_from_wire,
+    estimate_from_wire,
+    follow_from_wire,
+    submit_from_wire,
+)
+from coordinator.ports import Board, Desk, Inquiries, LedgerReader, LedgerSlice, LogHeads, WitnessDesk
 
 _WAIT_SLICE_SECONDS = 1.0
 _NEVER = 2**62
 """An index that no ledger reaches."""
 
 
+@dataclass(frozen=True, slots=True)
+class WorkPorts:
+    """What the service asks."""
+
+    ledger: LedgerReader
+    log: LogHeads
+    witnesses: WitnessDesk
+    desk: Desk
+    board: Board
+    inquiries: Inquiries
+
+
 class WorkServicer:
     """The Work service, docs/protocol.md#transport."""
 
-    def __init__(self, ledger: LedgerReader, desk: Desk, board: Board, inquiries: Inquiries) -> None:
-        self._ledger, self._desk, self._board, self._inquiries = ledger, desk, board, inquiries
+    def __init__(self, ports: WorkPorts) -> None:
+        self._ledger, self._desk, self._board, self._inquiries = ports.ledger, ports.desk, ports.board, ports.inquiries
+        self._log, self._witnesses = ports.log, ports.witnesses
 
     def Follow(self, request: work_pb2.FollowRequest, call: Call) -> work_pb2.FollowResponse:  # noqa: N802  gRPC's name
-        from_index, wait_seconds = follow_from_wire(request)
+        asked = follow_from_wire(request)
         self._board.heard(call.member)
-        found = self._wait(from_index, wait_seconds, call)
-        inquiries = self._inquiries.open_for(call.member)
-        return entries_to_wire(LedgerEntries(from_index, found.envelopes, found.ledger_size, inquiries))
+        if asked.cosignature is not None:
+            self._witnesses.take(call.member, asked.cosignature)
+        found = self._wait(asked, call)
+        return entries_to_wire(
+            LedgerEntries(
+                first_index=asked.from_index,
+                envelopes=found.envelopes,
+                ledger_size=found.ledger_size,
+                inquiries=self._inquiries.open_for(call.member),
+                checkpoint=self._log.newest().encode(),
+                cosigned=self._witnesses.notes_beyond(asked.cosigned_size),
+                open_proposals=self._desk.open_proposals,
+            )
+        )
 
     def Submit(self, request: work_pb2.SubmitRequest, call: Call) -> work_pb2.SubmitResponse:  # noqa: N802
         envelope, metrics = submit_from_wire(request)
@@ -41,21 +73,37 @@ class WorkServicer:
         self._inquiries.answer(call.member, estimate_from_wire(request))
         return work_pb2.EstimateResponse()
 
-    def _wait(self, from_index: int, wait_seconds: float, call: Call) -> LedgerSlice:
+    def Proposals(self, request: work_pb2.ProposalsRequest, call: Call) -> work_pb2.ProposalsResponse:  # noqa: N802
+        return proposals_to_wire(self._desk.proposals())
+
+    def Approve(self, request: work_pb2.ApproveRequest, call: Call) -> work_pb2.ApproveResponse:  # noqa: N802
+        return approved_to_wire(self._desk.approve(call.member, *approve_from_wire(request)))
+
+    def _wait(self, asked: FollowAsked, call: Call) -> LedgerSlice:
         """Waits a second at a time, so that a caller who went away or was revoked does not keep the thread."""
-        slices = max(1, math.ceil(wait_seconds / _WAIT_SLICE_SECONDS))
+        slices = max(1, math.ceil(asked.wait_seconds / _WAIT_SLICE_SECONDS))
         for _ in range(slices):
-            found = self._slice(from_index, wait_seconds / slices, call.member.name)
+            found = self._slice(asked, asked.wait_seconds / slices, call.member.name)
             if found.envelopes or self._inquiries.open_for(call.member) or not call.is_active():
+                break
+            if self._witnesses.newly_covers(asked.cosigned_size):
                 break
             call.check()
         return found
 
-    def _slice(self, from_index: int, wait_seconds: float, reader: str) -> LedgerSlice:
-        """Entries that this member may read; beyond the last one it waits in vain."""
+    def _slice(self, asked: FollowAsked, wait_seconds: float, reader: str) -> LedgerSlice:
+        """Entries that this member may read; beyond the last one it waits in vain.
+
+        Checkpoints it gets like everybody: they hold hashes alone, and show it that what it read was not cut off elsewhere.
+        """
         last = self._ledger.readable_until(reader)
-        asked = from_index if last is None or from_index <= last else _NEVER
-        found = self._ledger.slice(asked, max_bytes=MAX_FOLLOW_BYTES, wait_seconds=wait_seconds)
+        from_index = asked.from_index
+        found = self._ledger.slice(
+            from_index if last is None or from_index <= last else _NEVER,
+            max_bytes=MAX_FOLLOW_BYTES,
+            wait_seconds=wait_seconds,
+            or_when=lambda: self._witnesses.newly_covers(asked.cosigned_size),
+        )
         last = self._ledger.readable_until(reader)  # it may have left, and been let go, while it waited
         if last is None:
             return found

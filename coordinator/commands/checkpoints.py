@@ -2,36 +2,81 @@
 
 from __future__ import annotations
 
-from common.errors import NotInitialised
+from pathlib import Path
+
+from common.errors import HomeLocked
+from common.homes import HomeLock
 from common.identity.invitation import open_genesis
 from common.identity.keys import SigningKey
 from common.identity.passphrase import read_passphrase
-from common.ledger.heads import signed_checkpoint, tree_of
+from common.ledger.heads import log_key, signed_checkpoint
+from common.ledger.notes import Note, NoteKey, parse_note, read_checkpoint
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
-from coordinator.commands.verifying import stored_envelopes
+from coordinator.commands.connection import consortium_genesis, operator_session
 from coordinator.config import HomeLayout
+from coordinator.log import HeadFile, expect_log_key
 from coordinator.store.database import Database, file_url
+from coordinator.store.tiles import Tiles, rebuilt
 
 
 def checkpoint(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
-    """Print a signed checkpoint of the ledger (C2SP tlog-checkpoint), on the coordinator's machine.
+    """Print the newest checkpoint of the ledger (C2SP tlog-checkpoint), with the cosignatures on it that are known.
 
-    Send it to institutions by mail or read it out; each compares it with its own copy: llmasos-participant checkpoint compare.
+    Asks the running coordinator; where none runs on this home, signs what its database holds. Send it to institutions by mail
+    or read it out; each compares it with its own copy: llmasos-participant checkpoint compare.
+    """
+    layout = HomeLayout(resolve_home(home, "coordinator"))
+    if not layout.state.exists():
+        note, log = _asked(layout.home)
+    else:
+        try:
+            with HomeLock(layout.home):
+                note, log = _signed_here(layout)
+        except HomeLocked:
+            note, log = _asked(layout.home)  # a coordinator runs here, and it alone may sign for its database
+    head = read_checkpoint(note, log)
+    text = note.encode().decode()
+    data = {
+        "origin": log.name,
+        "size": head.size,
+        "root": head.root.hex(),
+        "checkpoint": text,
+        "cosigned_by": [each.name for each in note.signatures if (each.name, each.key_id) != (log.name, log.id)],
+    }
+    Terminal(output).result(text.rstrip("\n"), data=data, quiet=text.rstrip("\n"))
+
+
+def _asked(home: Path) -> tuple[Note, NoteKey]:
+    """The running coordinator's, under the operator's certificate."""
+    with operator_session(home) as session:
+        return parse_note(session.head().checkpoint), log_key(consortium_genesis(home))
+
+
+def _signed_here(layout: HomeLayout) -> tuple[Note, NoteKey]:
+    """Signed with the home's key, once the database is found to continue what was signed before.
+
+    Raises:
+        TwoHistories: it does not.
     """
     from coordinator.app import load_config
 
-    layout = HomeLayout(resolve_home(home, "coordinator"))
     passphrase = read_passphrase(load_config(layout.home).identity.passphrase_file)
-    if not layout.state.exists():
-        raise NotInitialised(f"{layout.home} holds no coordinator's ledger.", "Name its home folder with --home.")
     genesis = open_genesis(layout.genesis.read_bytes())[1]
+    key, file = SigningKey.load(layout.log_key, passphrase), HeadFile(layout.log_head)
+    log = expect_log_key(genesis, key)
     database = Database(file_url(layout.state))
     try:
-        tree = tree_of(stored_envelopes(database))
+        tree = Tiles(database).of(rebuilt(database))  # by the envelopes: what is signed here, no replay has checked
+        signed = file.check(tree, log)
+        note = signed_checkpoint(tree, genesis, key)
+        known = database.checkpoint(tree.size)
     finally:
         database.close()
-    note = signed_checkpoint(tree, genesis, SigningKey.load(layout.log_key, passphrase))
-    text = note.encode().decode()
-    head = tree.head()
-    data = {"origin": genesis.log.origin, "size": head.size, "root": head.root.hex(), "checkpoint": text}
-    Terminal(output).result(text.rstrip("\n"), data=data, quiet=text.rstrip("\n"))
+    if tree.size > signed:
+        file.write(note)
+    return _with_cosignatures(note, known), log
+
+
+def _with_cosignatures(note: Note, kept: bytes | None) -> Note:
+    stored = parse_note(kept) if kept is not None else note
+    return stored if stored.text == note.text else note

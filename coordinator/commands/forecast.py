@@ -171,12 +171,18 @@ def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
 
 def disk_of(draft: PlanStatement, cohort: int) -> int:
     """The most that the run's blobs take at the coordinator: initial and newest model, and of the rounds that retention
-    keeps, and of the one that is open, base model and deltas."""
+    keeps, and of the one that is open, base model and deltas.
+
+    A bound in bytes keeps the most base models where rounds are small: then each has only as many deltas as a commit needs.
+    """
     model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
-    rounds, kept = draft.plan.rounds, draft.plan.retention.delta_rounds
-    with_deltas = rounds if kept is None else min(rounds, kept + 1)
+    rounds, retention = draft.plan.rounds, draft.plan.retention
+    with_deltas = min(rounds, retention.rounds_kept(rounds, min(draft.plan.quorum, cohort) * delta) + 1)
+    deltas = with_deltas * cohort * delta
+    if retention.delta_bytes is not None:
+        deltas = min(deltas, max(retention.delta_bytes, cohort * delta) + cohort * delta)
     models = min(rounds + 1, with_deltas + 2)
-    return models * model + with_deltas * cohort * delta + draft.initial.tokenizer.size
+    return models * model + deltas + draft.initial.tokenizer.size
 
 
 def _worker_memory(draft: PlanStatement) -> int:

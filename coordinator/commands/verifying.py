@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,16 +13,19 @@ from common.blobs.store import FolderBlobStore
 from common.errors import NotInitialised
 from common.identity.invitation import open_genesis
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
-from common.verify.material import Material
-from common.verify.output import FingerprintOption, HtmlOption, put_out, watching
+from common.verify.material import Material, Watching
+from common.verify.output import FingerprintOption, HtmlOption, PinOption, parse_pins, put_out, watching
+from common.verify.report import Report
 from coordinator.config import HomeLayout
+from coordinator.rows.reading import raw
 from coordinator.store.database import Database, file_url
-from coordinator.tables import check_tables
+from coordinator.tables import check_kept_blobs, check_tables
 
 
 def verify(
     run: Annotated[str | None, typer.Argument(help="A run's id, or a unique beginning of it; none: every run.")] = None,
     fingerprint: FingerprintOption = None,
+    pin: PinOption = None,
     html: HtmlOption = None,
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
@@ -30,22 +34,38 @@ def verify(
 
     Works on the home folder, also beside the running coordinator. Exit 0: verified; 4: verified with gaps; 1: failed.
     """
-    from common.verify.verify import verify as verify_material  # lazily: the reducer imports numpy
-
     layout = HomeLayout(resolve_home(home, "coordinator"))
     if not layout.state.exists():
         raise NotInitialised(f"{layout.home} holds no coordinator's ledger.", "Name its home folder with --home.")
-    terminal = Terminal(output)
+    pins, progress = parse_pins(pin) or None, watching(Terminal(output))
+    put_out(verified(layout, run=run, fingerprint=fingerprint, pins=pins, progress=progress), output, html)
+
+
+def verified(
+    layout: HomeLayout,
+    *,
+    run: str | None = None,
+    fingerprint: str | None = None,
+    pins: Mapping[str, str] | None = None,
+    progress: Watching | None = None,
+) -> Report:
+    """What a stranger who may read the home folder finds there.
+
+    Raises:
+        StorageFailure: the database cannot be read, or a later release made it.
+    """
+    from common.verify.verify import verify as verify_material  # lazily: the reducer imports numpy
+
     database, blobs = Database(file_url(layout.state)), FolderBlobStore(layout.blobs)
     try:
-        material = Material(stored_envelopes(database), blobs, fingerprint or _own_fingerprint(layout))
-        report = verify_material(
-            material, run=run, also=(partial(check_tables, database),), watching=watching(terminal)
-        )
+        known = fingerprint or _own_fingerprint(layout)
+        notes = [raw(note) for note in database.checkpoints()]
+        material = Material(stored_envelopes(database), blobs, known, pins, checkpoints=notes)
+        also = (partial(check_tables, database, home=layout), partial(check_kept_blobs, blobs))
+        return verify_material(material, run=run, also=also, watching=progress)
     finally:
         blobs.close()
         database.close()
-    put_out(report, output, html)
 
 
 def _own_fingerprint(layout: HomeLayout) -> str | None:

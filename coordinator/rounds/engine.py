@@ -113,6 +113,10 @@ class Engine:
                 raise OperationError("The coordinator is stopping.", "Ask again when it runs.")
         return answer.result()
 
+    def post(self, action: Callable[[], None]) -> None:
+        """Run `action` on the engine's thread, without waiting for it; a failure is logged there. Any thread."""
+        self._commands.put((lambda: _logged(action), Future()))
+
     def advance_all(self) -> None:
         """One pass over all active runs; a run that fails by our fault is logged and tried again at the next tick."""
         self._let_go()
@@ -306,6 +310,13 @@ def _open_round(state: RunState) -> RoundRecord:
     if current is None:
         raise RuntimeError(f"run {state.record.run} has no open round in phase {state.phase}")
     return current
+
+
+def _logged(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except LLMasOSError as err:
+        log.error("work for the engine failed", extra={"code": err.code, "error": err.message})
 
 
 def _settle(action: Callable[[], Any], answer: Future[Any]) -> None:

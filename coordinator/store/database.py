@@ -6,21 +6,25 @@ for its dialects and pooling; there is no object mapping, rows are small frozen 
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from common.errors import StorageFailure
-from common.identity.certificates import certificate_id
 from coordinator.store import tables
+from coordinator.store.inserting import insert_rows, keep_tiles
+from coordinator.store.migrations import bring_up_to_date
+from coordinator.store.proposals import ProposalReads, ProposalWrites
+from coordinator.store.tree import Tile
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Envelopes in memory at once: a thousand of the largest would be a gigabyte."""
@@ -78,7 +82,7 @@ def file_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-class Database:
+class Database(ProposalReads):
     """All reads and writes of the coordinator's state. Reads from any thread; writes from the engine's thread only.
 
     Args:
@@ -96,8 +100,10 @@ class Database:
         # In memory all threads share one connection, and one connection holds one transaction.
         self._turn: AbstractContextManager[object] = threading.Lock() if memory else nullcontext()
         self._engine = create_engine(url, **arguments)
+        self.deletions = 0  # grows when metrics were deleted: what was composed from them is composed anew
         if self._engine.dialect.name == "sqlite":
             _sqlite_pragmas(self._engine, wal=not memory)
+        self._writing = self._engine.execution_options(writes=True)
         with self.transaction() as tx:
             tx.check_schema()
 
@@ -112,7 +118,7 @@ class Database:
             StorageFailure: the database refused; nothing was written.
         """
         try:
-            with self._turn, self._engine.execution_options(writes=True).begin() as connection:
+            with self._turn, self._writing.begin() as connection:
                 yield Transaction(connection)
         except SQLAlchemyError as err:
             raise StorageFailure(f"The state database refused a change: {err.__class__.__name__}.") from err
@@ -135,6 +141,32 @@ class Database:
         query = select(tables.ledger).where(column >= from_index, column <= last).order_by(column)
         return [LedgerRow(*row) for row in self._rows(query)]
 
+    def tile(self, level: int, position: int) -> Tile | None:
+        """A completed tile of the ledger's tree."""
+        where = (tables.tiles.c.level == level, tables.tiles.c.position == position)
+        rows = self._rows(select(tables.tiles).where(*where))
+        return Tile(*rows[0]) if rows else None
+
+    def tile_roots(self, level: int, first: int, end: int) -> list[bytes]:
+        """Roots of the completed tiles `first` to `end` - 1 of a level, in order, as far as they are there."""
+        position = tables.tiles.c.position
+        where = (tables.tiles.c.level == level, position >= first, position < end)
+        return [row.root for row in self._rows(select(tables.tiles.c.root).where(*where).order_by(position))]
+
+    def checkpoints(self, *, newest: int | None = None) -> list[bytes]:
+        """Notes that were kept for their cosignatures, smallest tree first; the `newest` of them, if that is given."""
+        query = select(tables.checkpoints.c.note).order_by(tables.checkpoints.c.size.desc()).limit(newest)
+        return [row.note for row in reversed(self._rows(query))]
+
+    def checkpoint(self, size: int) -> bytes | None:
+        """The note that was kept of that tree."""
+        rows = self._rows(select(tables.checkpoints.c.note).where(tables.checkpoints.c.size == size))
+        return bytes(rows[0].note) if rows else None
+
+    def all_rows(self, table: Table) -> list[Any]:
+        """Every row of a table as it stands there, whatever a hand wrote into it. The ledger is read in pages instead."""
+        return self._rows(select(table))
+
     def ledger_size(self) -> int:
         return int(self._rows(select(func.count()).select_from(tables.ledger))[0][0])
 
@@ -155,6 +187,21 @@ class Database:
             found |= {row.contribution: MetricsRow(*row) for row in rows}
         return found
 
+    def let_go_of_deleted(self) -> None:
+        """Make the bytes of deleted rows leave the files: their pages are overwritten, and the write-ahead log is emptied.
+
+        Raises:
+            StorageFailure: the database refused; the rows stay deleted.
+        """
+        self.deletions += 1
+        if self._engine.dialect.name != "sqlite":
+            return
+        try:
+            with self._turn, closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        except (SQLAlchemyError, sqlite3.Error) as err:
+            raise StorageFailure(f"The state database's log cannot be emptied: {err.__class__.__name__}.") from err
+
     def invitation(self, invitation_id: str) -> InvitationRow | None:
         rows = self._rows(select(tables.invitations).where(tables.invitations.c.id == invitation_id))
         return InvitationRow(*rows[0]) if rows else None
@@ -172,7 +219,7 @@ class Database:
         return {row.serial: CertificateRow(*row) for row in self._rows(select(tables.certificates))}
 
 
-class Transaction:
+class Transaction(ProposalWrites):
     """The writes that belong together."""
 
     def __init__(self, connection: Connection) -> None:
@@ -184,35 +231,32 @@ class Transaction:
         Raises:
             StorageFailure: a later release made it.
         """
-        tables.metadata.create_all(self._connection)
+        tables.schema.create(self._connection, checkfirst=True)
         found = self._connection.execute(select(tables.schema.c.version)).scalar_one_or_none()
         if found is None:
+            tables.metadata.create_all(self._connection)
             self._connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
             return
-        if found > tables.SCHEMA_VERSION:
+        if not isinstance(found, int) or found > tables.SCHEMA_VERSION:
             raise StorageFailure(
-                f"The state database has schema version {found}, expected at most {tables.SCHEMA_VERSION}.",
+                f"The state database has schema version {found!r}, expected at most {tables.SCHEMA_VERSION}.",
                 "Start the release that made it, or restore a backup.",
             )
-        if found < 2:
-            self._certificates_of_invitations()
-        if found < tables.SCHEMA_VERSION:
-            self._connection.execute(update(tables.schema).values(version=tables.SCHEMA_VERSION))
+        bring_up_to_date(self._connection, found)
 
-    def _certificates_of_invitations(self) -> None:
-        """From version 1: what was issued stood only in the invitation that was redeemed for it."""
-        redeemed = select(tables.invitations).where(tables.invitations.c.certificate_pem.is_not(None))
-        for row in self._connection.execute(redeemed).all():
-            serial = certificate_id(row.certificate_pem).serial
-            self.keep_certificate(CertificateRow(serial, row.institution, row.certificate_pem, row.roster_index))
+    def append(self, *rows: LedgerRow) -> None:
+        """More ledger rows, which go on where the ledger ends (the primary key refuses a second one of an index)."""
+        values = [(row.index, row.digest, row.kind, row.appended_at, row.envelope) for row in rows]
+        insert_rows(self._connection, tables.ledger, values)
 
-    def append(self, row: LedgerRow) -> None:
-        """One more ledger row; its index must be the ledger's size (the primary key refuses a second one)."""
-        self._connection.execute(
-            insert(tables.ledger).values(
-                index=row.index, digest=row.digest, kind=row.kind, appended_at=row.appended_at, envelope=row.envelope
-            )
-        )
+    def keep_tiles(self, tiles: Sequence[Tile]) -> None:
+        """Tiles that the rows of this transaction completed."""
+        keep_tiles(self._connection, tiles)
+
+    def keep_checkpoint(self, size: int, note: bytes) -> None:
+        """A note of the tree of that size, in place of the one that was kept before."""
+        self._connection.execute(delete(tables.checkpoints).where(tables.checkpoints.c.size == size))
+        self._connection.execute(insert(tables.checkpoints).values(size=size, note=note))
 
     def seal(self, seal: Seal) -> None:
         self._connection.execute(
@@ -225,6 +269,15 @@ class Transaction:
                 contribution=row.contribution, run=row.run, content=row.content, salt=row.salt
             )
         )
+
+    def delete_metrics(self, contributions: Sequence[str]) -> int:
+        """Delete the metrics of these contributions; how many there were. `Database.let_go_of_deleted` comes after."""
+        deleted = 0
+        for first in range(0, len(contributions), MAX_PARAMETERS):
+            some = contributions[first : first + MAX_PARAMETERS]
+            command = delete(tables.metrics).where(tables.metrics.c.contribution.in_(some))
+            deleted += self._connection.execute(command).rowcount
+        return deleted
 
     def invite(self, row: InvitationRow) -> None:
         """A new invitation; open ones of the same institution are withdrawn."""
@@ -273,6 +326,7 @@ def _sqlite_pragmas(engine: Engine, *, wal: bool) -> None:
             cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten: metrics are deleted to be gone
         cursor.close()
 
     def on_begin(connection: Connection) -> None:

@@ -1,11 +1,13 @@
-"""The tables. The ledger is the truth; every other row is deletable (metrics) or guards a promise (invitations, seals)."""
+"""The tables. The ledger is the truth; every other row is deletable (metrics), guards a promise (invitations, seals), or is
+computed from the ledger (tiles).
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, UniqueConstraint
 
-SCHEMA_VERSION = 2
-"""2: certificates. `Transaction.check_schema` brings an older database up to date, in place."""
+SCHEMA_VERSION = 3
+"""2: certificates. 3: tiles, checkpoints, no index over digests. Older databases: coordinator.store.migrations."""
 
 metadata = MetaData()
 
@@ -15,12 +17,59 @@ ledger = Table(
     "ledger",
     metadata,
     Column("index", Integer, primary_key=True, autoincrement=False),
-    Column("digest", String(64), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("appended_at", String(24), nullable=False),
     Column("envelope", LargeBinary, nullable=False),
 )
-"""Dense from 0. `envelope` is the very bytes that were signed."""
+"""Dense from 0. `envelope` is the very bytes that were signed. That no statement stands twice is a rule of the protocol,
+checked before each append and at each start; an index over digests, which are random, would triple what an append costs."""
+
+tiles = Table(
+    "tiles",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+"""The ledger's tree, 256 hashes a row (coordinator.store.tree), each written in the transaction that completes it."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("note", LargeBinary, nullable=False),
+)
+"""Checkpoints with witnesses' cosignatures, by tree size: what shows that a majority saw a round's opening."""
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("payload_sha256", String(64), primary_key=True),
+    Column("purpose", String(16), nullable=False),
+    Column("subject", String(63), nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("proposed_at", String(24), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("certificate_pem", LargeBinary, nullable=True),
+    Column("replaces", String(40), nullable=True),
+    Column("invitation", String(64), nullable=True),
+    Column("redeemed_by", String(64), nullable=True),
+    UniqueConstraint("purpose", "subject"),
+)
+"""Drafts that await approvals, signed by the coordinator, and what is written beside their statement once it is appended."""
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("payload_sha256", String(64), primary_key=True),
+    Column("institution", String(63), primary_key=True),
+    Column("keyid", String(64), nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("approved_at", String(24), nullable=False),
+)
+"""Signatures under drafts, by the institutions' keys as of the roster that the draft follows."""
 
 seals = Table(
     "seals",

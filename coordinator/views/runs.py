@@ -1,7 +1,7 @@
 """One run as an operator sees it. Composed four times a second for each watcher, so what cannot change is kept.
 
 A closed round, and what was measured in it, stay as they are: their views are made once. Only the departure of an institution
-drops them, since what it measured may be deleted with its deltas.
+drops them, since what it measured may be deleted with its deltas, and an operator's deletion of metrics.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class _Kept:
     """What was composed already of one run."""
 
     departures: Mapping[str, Departure]
+    deletions: int
     rounds: dict[int, RoundView] = field(default_factory=dict)
     refused: tuple[tuple[Place, Refusal], ...] | None = None
     refusals: tuple[RefusalView, ...] = ()
@@ -79,10 +80,11 @@ class RunViews:
 
     def _of(self, state: LedgerState, run: RunRecord) -> _Kept:
         kept = self._kept.get(run.run)
-        if kept is None or kept.departures is not state.departures:
+        deletions = self._measurements.deletions
+        if kept is None or kept.departures is not state.departures or kept.deletions != deletions:
             while len(self._kept) >= RUNS_KEPT:
                 del self._kept[next(iter(self._kept))]
-            kept = self._kept[run.run] = _Kept(state.departures)
+            kept = self._kept[run.run] = _Kept(state.departures, deletions)
         return kept
 
     # --- participants ------------------------------------------------------------------------------------------------
@@ -160,11 +162,14 @@ class RunViews:
         )
 
     def _shown(self, run: RunRecord, record: RoundRecord) -> tuple[EvaluationView, ...]:
-        """A pool is shown once the round is closed: of two that differ by one institution, the difference is that one's."""
+        """A pool is shown once the round is closed, and while all of it is there: of two that differ by one institution, the
+        difference is that one's."""
         visibility = run.statement.plan.metrics_visibility
         if record.closed is None and visibility != "institution":
             return ()
-        return visible(self._measurements.of_round(record), visibility)
+        sums = self._measurements.of_round(record)
+        whole = len(sums) == len(record.contributions)
+        return visible(sums, visibility) if whole or visibility == "institution" else ()
 
     # --- how long ----------------------------------------------------------------------------------------------------
 

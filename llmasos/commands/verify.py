@@ -1,99 +1,95 @@
-"""`llmasos verify FOLDER`: everything that a simulation left, verified from every party's side, by their own commands."""
+"""`llmasos verify FILE_OR_FOLDER`: an evidence bundle by itself, or what a simulation left, from every party's side."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from common.errors import NotInitialised, OperationError
+from common.errors import MalformedStatement, NotInitialised, UsageError
 from common.terminal import WIDTH, FormatOption, OutputFormat, Terminal, table
-from common.verify.report import NOT_PROVEN, Outcome, worst
-from llmasos.simulation.deployment import module_command
+from common.verify.output import FingerprintOption, HtmlOption, PinOption, parse_pins, put_out, watching
+from common.verify.report import NOT_PROVEN
 from llmasos.simulation.layout import MARKER, Layout
-
-_CODES = {outcome.exit_code for outcome in Outcome}
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One party's verification: its report as JSON."""
-
-    who: str
-    report: dict[str, Any]
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome(self.report["result"])
-
-    @property
-    def row(self) -> list[str]:
-        rounds = "; ".join(check["examined"] for check in self.report["checks"] if check["name"] == "rounds")
-        return [self.who, self.outcome, str(self.report["entries"]), rounds]
+from llmasos.simulation.verification import verify_sides
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="What `llmasos demo` or `llmasos simulate` wrote.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="What `evidence export` wrote, or the folder that `llmasos demo` or `llmasos simulate` wrote.",
+            metavar="FILE_OR_FOLDER",
+        ),
+    ],
+    fingerprint: FingerprintOption = None,
+    pin: PinOption = None,
+    html: HtmlOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
-    """Verify a simulation's folder: ledger, contributions, and every round recomputed, from every party's side.
+    """Verify an evidence bundle, on a machine that knows nothing else; or a simulation's folder, from every party's side.
+
+    A bundle: its one form, every signature, the tree's head against each checkpoint, cosignatures, the whole history, and each
+    round whose deltas are in it, recomputed. --fingerprint, --pin and --html are for bundles.
 
     Exit 0: verified; 4: verified with gaps; 1: failed.
     """
+    if not path.is_dir():
+        _verify_bundle(path, fingerprint.lower() if fingerprint else None, parse_pins(pin), html, output)
+        return
+    if fingerprint or pin or html:
+        raise UsageError(
+            f"{path} is a folder; --fingerprint, --pin and --html are for evidence bundles.", "Leave them out."
+        )
+    _verify_folder(path, output)
+
+
+def _verify_bundle(
+    path: Path, fingerprint: str | None, pins: dict[str, str], html: Path | None, output: OutputFormat
+) -> None:
+    """Says the result and exits."""
+    from common.evidence.checks import bundle_checks, refused_report  # lazily: the reducer imports numpy
+    from common.evidence.read import read_bundle
+    from common.verify.material import Material
+    from common.verify.verify import verify as verify_material
+
+    if not path.exists():
+        raise UsageError(f"There is no {path}.", "Name a file that `evidence export` wrote, or a simulation's folder.")
+    try:
+        bundle = read_bundle(path)
+    except MalformedStatement as err:
+        put_out(refused_report(err), output, html)
+        return
+    with bundle:
+        material = Material(
+            bundle.envelopes,
+            bundle.blobs,
+            fingerprint,
+            pins,
+            tree=bundle.tree,
+            checkpoints=bundle.checkpoints,
+            sealed=True,
+        )
+        report = verify_material(material, also=bundle_checks(bundle), watching=watching(Terminal(output)))
+    put_out(report, output, html)
+
+
+def _verify_folder(folder: Path, output: OutputFormat) -> None:
+    """Each party verifies its own part, by its own command; says the result and exits."""
     layout = Layout(folder.absolute())
     if not (layout.root / MARKER).exists():
         raise NotInitialised(f"{folder} is not a simulation's folder.", "Make one: llmasos demo --quick --out FOLDER.")
-    sides = [_side("coordinator", (*module_command("coordinator"), "verify"), layout.coordinator)]
-    blobs = ("--blobs", str(layout.coordinator / "blobs"))
-    for home in sorted(layout.participant("any").parent.iterdir()):
-        sides.append(_side(home.name, (*module_command("participant"), "verify", *blobs), home))
-    forks = _forks(sides)
-    outcome = worst([*(side.outcome for side in sides), *[Outcome.FAILED for _ in forks]])
-    data = {"result": outcome, "forks": forks, "sides": {side.who: side.report for side in sides}}
+    found = verify_sides(layout)
+    data = {
+        "result": found.outcome,
+        "forks": found.forks,
+        "sides": {side.who: side.report for side in found.sides},
+    }
+    rows = [[side.who, side.outcome, str(side.report["entries"]), side.rounds] for side in found.sides]
     terminal = Terminal(output)
-    terminal.result(
-        table(["SIDE", "RESULT", "ENTRIES", "ROUNDS"], [side.row for side in sides]), data=data, quiet=outcome
-    )
+    terminal.result(table(["SIDE", "RESULT", "ENTRIES", "ROUNDS"], rows), data=data, quiet=found.outcome)
     if output is OutputFormat.HUMAN:
-        terminal.result("\n".join([*_failures(sides), *forks, "", *textwrap.wrap(NOT_PROVEN, WIDTH)]), data=None)
-    raise typer.Exit(outcome.exit_code)
-
-
-def _side(who: str, command: tuple[str, ...], home: Path) -> Side:
-    """
-    Raises:
-        OperationError: the command ended without a report.
-    """
-    done = subprocess.run(
-        [*command, "--home", str(home), "--format", "json"], capture_output=True, text=True, check=False
-    )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode not in _CODES or not lines:
-        raise OperationError(f"The verification of {who} gave no report: {done.stderr.strip()[-400:]}")
-    return Side(who, json.loads(lines[-1]))
-
-
-def _forks(sides: list[Side]) -> list[str]:
-    """Parties that hold as many entries as another, and other ones."""
-    roots: dict[int, dict[str, str]] = {}
-    for side in sides:
-        roots.setdefault(side.report["entries"], {})[side.report["root"]] = side.who
-    return [
-        f"FAILED  {' and '.join(found.values())} hold two histories of {size} entries."
-        for size, found in roots.items()
-        if len(found) > 1
-    ]
-
-
-def _failures(sides: list[Side]) -> list[str]:
-    return [
-        f"{finding['outcome']}  {side.who}, leaf {finding['leaf']}: {finding['text']}"
-        for side in sides
-        for check in side.report["checks"]
-        for finding in check["findings"]
-    ]
+        terminal.result("\n".join([*found.findings, "", *textwrap.wrap(NOT_PROVEN, WIDTH)]), data=None)
+    raise typer.Exit(found.outcome.exit_code)

@@ -26,7 +26,8 @@ from common.plan.model import Plan
 from common.resources import config_path
 from llmasos.preparation import Prepared, prepare
 from llmasos.simulation import final_model
-from llmasos.simulation.baselines import BaselineSet, run_baselines, usable_cores
+from llmasos.simulation.baselines import BaselineSet, run_baselines
+from llmasos.simulation.cores import usable_cores
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder
 from llmasos.simulation.layout import Layout, claim
 from llmasos.simulation.live import open_progress
@@ -39,6 +40,7 @@ from llmasos.simulation.report_json import write_report_json
 from llmasos.simulation.results import Results, Scores, Timing, final_scores
 from llmasos.simulation.stdlib_corpus import GROUPS, copy_institution, copy_public_text
 from llmasos.simulation.table import print_results
+from llmasos.simulation.verification import verify_sides
 from llmasos.simulation.versions import versions
 
 DEMO_PLAN, QUICK_PLAN = "plans/demo.yaml", "plans/tiny.yaml"
@@ -166,7 +168,7 @@ class Simulation:
         return self._monotonic() - self._start
 
     def run(self) -> int:
-        """Prepare, federate, compare, tell."""
+        """Prepare, federate, compare, verify, tell."""
         with (
             interruptible(),
             Processes() as processes,
@@ -181,11 +183,15 @@ class Simulation:
             )
             if followed.succeeded:
                 results = self.compare(results, prepared, processes, show)
-            timing = Timing(prepared_at, federated_at - prepared_at, self.elapsed() - federated_at, self.elapsed())
-            results = replace(results, timing=timing)
+            compared_at = self.elapsed()
+            show.stage("verifying: every statement, and every round again, from every side")
+            results = replace(results, verification=verify_sides(self.layout, self.options.commands))
+            parts = (prepared_at, federated_at - prepared_at, compared_at - federated_at, self.elapsed() - compared_at)
+            results = replace(results, timing=Timing(*parts, self.elapsed()))
+            show.stage("done")
             self.write(results)
         self.tell(results)
-        return 0 if results.succeeded else 1
+        return 0 if results.succeeded and results.trustworthy else 1
 
     def prepare(self, show: Progress) -> Prepared:
         """Initial weights, tokenizer and tensor manifest.
@@ -239,7 +245,6 @@ class Simulation:
             show.stage("the same training without a federation")
             comparison = run_baselines(self.baseline_set(results), self.layout, processes, show)
             results = replace(results, comparison=comparison)
-        show.stage("done")
         return results
 
     def federated_scores(self, results: Results, prepared: Prepared) -> Scores:

@@ -7,7 +7,6 @@ which is as much work as all the others together; these take turns on the other 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +23,6 @@ from llmasos.simulation.watch import LOSS_SCALE, View
 
 POOLED_DATA = "pooled data"
 COMMAND = module_command("llmasos.training.baseline")
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 IDLE_SECONDS = 0.5
 
 
@@ -82,16 +80,6 @@ class BaselineSet:
         threads = max(1, self.cores // 2)
         pooled = BaselineJob(POOLED_DATA, self.institutions, self.batch_multiplier, threads)
         return [pooled, *(BaselineJob(f"alone: {one.name}", (one,)) for one in self.institutions)]
-
-
-def usable_cores(*, quota_file: Path = CGROUP_QUOTA) -> int:
-    """Cores that this process may use, a container's quota included."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = quota_file.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def run_baselines(work: BaselineSet, layout: Layout, processes: Processes, show: Progress) -> Comparison:

@@ -69,6 +69,7 @@ def page(results: Results) -> str:
         ),
         _section("Rounds", _rounds_table(results.view.rounds)),
         _section("Refusals", _refusals(results)),
+        _section("Verified", _verification(results)),
         _section("A sample", _sample(results)),
         _section("Facts", _facts(results)),
     ]
@@ -205,6 +206,14 @@ def _refusals(results: Results) -> str:
     return table(("ledger index", "institution", "round", "code", "attribution"), rows) if rows else ""
 
 
+def _verification(results: Results) -> str:
+    found = results.verification
+    if found is None:
+        return ""
+    rows = [(side.who, side.outcome, str(side.report["entries"]), side.rounds) for side in found.sides]
+    return table(("side", "result", "entries", "rounds"), rows) + _paragraphs(found.findings, "soft")
+
+
 def _sample(results: Results) -> str:
     if not results.sample_text:
         return ""
@@ -216,8 +225,8 @@ def _facts(results: Results) -> str:
     rows = [
         ("final model", results.digest or "-"),
         (
-            "preparing, federation, baselines",
-            f"{timing.prepare:.1f} s, {timing.federation:.1f} s, {timing.baselines:.1f} s",
+            "preparing, federation, baselines, verification",
+            f"{timing.prepare:.1f} s, {timing.federation:.1f} s, {timing.baselines:.1f} s, {timing.verification:.1f} s",
         ),
         *((name, version) for name, version in results.versions.items()),
     ]

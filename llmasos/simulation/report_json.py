@@ -7,6 +7,7 @@ final         perplexity {pooled, institutions}, digest, path
 alone         pooled perplexity by institution, each model trained on that institution's text only
 alone_own     the same models, each on its own institution's held-out text
 pooled_data   perplexity {pooled, institutions} of the upper bound
+verification  result, findings, sides: what each party's own verification says
 seconds       wall time of the whole; `timing` has its parts
 """
 
@@ -45,7 +46,9 @@ def report(results: Results, *, model: Path) -> dict[str, Any]:
             "prepare": round(results.timing.prepare, 3),
             "federation": round(results.timing.federation, 3),
             "baselines": round(results.timing.baselines, 3),
+            "verification": round(results.timing.verification, 3),
         },
+        "verification": _verification(results),
         "plan": results.statement.plan.model_dump(mode="json"),
         "sample": {"prompt": results.sample_prompt, "text": results.sample_text},
         "versions": dict(results.versions),
@@ -70,6 +73,14 @@ def _round(entry: Round) -> dict[str, Any]:
         "bytes_up": entry.bytes_up,
         "bytes_down": entry.bytes_down,
     }
+
+
+def _verification(results: Results) -> dict[str, Any] | None:
+    found = results.verification
+    if found is None:
+        return None
+    sides = {side.who: {"result": side.outcome, "rounds": side.rounds} for side in found.sides}
+    return {"result": found.outcome, "findings": list(found.findings), "sides": sides}
 
 
 def _scores(scores: Scores | None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from common.statements.kinds import PlanStatement
+from common.verify.report import Outcome
+from llmasos.simulation.verification import Verification
 from llmasos.simulation.watch import Evaluation, Round, RunView, perplexity
 
 
@@ -36,6 +38,7 @@ class Timing:
     prepare: float = 0.0
     federation: float = 0.0
     baselines: float = 0.0
+    verification: float = 0.0
     total: float = 0.0
 
 
@@ -52,6 +55,7 @@ class Results:
     federated: Scores | None = None
     sample_prompt: str = ""
     sample_text: str = ""
+    verification: Verification | None = None
     timing: Timing = field(default_factory=Timing)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,6 +64,11 @@ class Results:
         """The final model's name, `blake3:ROOT`; empty if there is none."""
         model = self.view.model
         return "" if model is None else f"{model.algorithm}:{model.root}"
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether no party's verification failed."""
+        return self.verification is None or self.verification.outcome is not Outcome.FAILED
 
     @property
     def steps(self) -> int:

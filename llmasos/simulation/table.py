@@ -91,6 +91,16 @@ def verdict(results: Results) -> str:
     return f"{text} Better off alone on their own text: {', '.join(losers)}."
 
 
+def verified(results: Results) -> Iterator[str]:
+    """What every party's own verification says of what is left in the folder."""
+    found = results.verification
+    if found is None:
+        return
+    who = f"{len(found.sides)} sides, each by its own command"
+    yield f"{found.outcome.replace('-', ' ').capitalize()} from {who}: every statement, every round computed again."
+    yield from found.findings
+
+
 def explanations(results: Results) -> Iterator[str]:
     """What the columns mean, precisely."""
     plan = results.statement.plan
@@ -122,7 +132,7 @@ def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
         (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours"),
         (
             f"llmasos verify {shlex.quote(str(out))}",
-            "every statement checked, every round computed again, from every side",
+            "the same verification again, in full",
         ),
         ("llmasos simulate --institution NAME=FOLDER … --out out/mine", "the same with your own folders of text"),
         (f"llmasos plan explain {plan}", "what was trained, every default visible"),
@@ -157,6 +167,8 @@ def print_results(results: Results, out: Path, console: Console) -> None:
     console.print(Text(verdict(results), style="bold"))
     for line in explanations(results):
         console.print(Text(line, style="dim"))
+    for line in verified(results):
+        console.print(Text(line, style="bold"))
     if results.sample_text:
         console.print()
         console.print(Text.assemble("The model goes on with ", (repr(results.sample_prompt), "bold"), ":"))

@@ -1,125 +1,245 @@
-"""llmasos-participant checkpoint: compare signed heads of the ledger by other ways, and keep receipts."""
+"""llmasos-participant checkpoint: hold signed heads of the ledger against the own copy, hand them on, and keep receipts."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from common.errors import LedgerConflict, MalformedStatement, UsageError
+from common.clock import SystemClock, rfc3339
+from common.errors import MalformedStatement, NotInitialised, UsageError
 from common.homes import atomic_write, private_folder
-from common.identity.invitation import open_genesis
 from common.ledger.heads import log_key, receipt_of, tree_of
-from common.ledger.merkle import TreeHead
-from common.ledger.notes import Note, NoteKey, parse_note, read_checkpoint
+from common.ledger.merkle import verify_consistency
+from common.ledger.notes import Note, NoteKey
 from common.ledger.receipts import verify_receipt
-from common.ledger.tree import StoredTree
+from common.ledger.witnesses import cosigners, majority, strangers, witnesses_of
 from common.statements.envelope import parse
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home
-from participant.config import HomeLayout, load_config
+from common.wire.messages import LogHead
+from participant.commands.connection import member_session
+from participant.config import HomeLayout, ParticipantConfig, load_config
+from participant.memory.checkpoints import Checkpoint, Checkpoints, by_size
 from participant.memory.journal import Journal
+from participant.memory.mirror import Mirror
 
-app = new_app("checkpoint", "Signed heads of the ledger: compare them, keep receipts.")
+app = new_app("checkpoint", "Signed heads of the ledger: compare them, hand them on, keep receipts.")
 
-FileArgument = Annotated[
-    Path, typer.Argument(help="A checkpoint, as `llmasos-coordinator checkpoint` prints it; - is stdin.")
-]
+COMPARED = "A checkpoint, from wherever it came; - is stdin. None: the coordinator's newest."
+RECEIPTED = "A checkpoint; - is stdin. None: the newest here, if possible one that most witnesses cosigned."
 AHEAD_EXIT_CODE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """A checkpoint whose signature holds, beside the own copy of the ledger."""
+class _Own:
+    """This institution's side: its verified copy of the ledger, and what it keeps."""
 
-    note: Note
-    head: TreeHead
-    envelopes: list[bytes]
-    tree: StoredTree
     layout: HomeLayout
-    log: NoteKey
+    config: ParticipantConfig
+    journal: Journal
+    mirror: Mirror
+    checkpoints: Checkpoints
+
+    @property
+    def log(self) -> NoteKey:
+        return log_key(self.mirror.state.genesis)
+
+    @property
+    def witnesses(self) -> dict[str, NoteKey]:
+        return witnesses_of(self.mirror.state)
+
+    def signers(self, note: Note) -> dict[str, Any]:
+        """Who cosigned a note, as JSON values: witnesses of the roster, with their times; names of others, unverified."""
+        found = cosigners(note, self.witnesses)
+        times = {name: rfc3339(datetime.fromtimestamp(seconds, UTC)) for name, seconds in found.items()}
+        return {
+            "cosigned_by": times,
+            "witnesses": len(self.witnesses),
+            "others": strangers(note, self.witnesses, self.log),
+        }
 
 
 @app.command()
-def compare(checkpoint: FileArgument, home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
-    """Whether a checkpoint is of the very history that this institution saw.
+def compare(
+    checkpoint: Annotated[Path | None, typer.Argument(help=COMPARED, show_default=False)] = None,
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Whether a checkpoint is of the very history that this institution saw, and who cosigned it.
 
-    Exit 0: it is; 4: it is of a longer ledger than the copy here, so nothing is known yet; 1: two histories were shown.
+    Exit 0: it is; 4: it is of a longer ledger than the copy here, so nothing is known yet; 3: two histories were shown.
     """
-    found = _compared(checkpoint, home)
-    ours = min(found.head.size, found.tree.size)
-    data = {"size": found.head.size, "root": found.head.root.hex(), "own_entries": found.tree.size}
-    if ours < found.head.size:
-        text = (
-            f"The checkpoint has {found.head.size} entries, the copy here {ours}: compare again when it has caught up."
-        )
-        Terminal(output).result(text, data={**data, "result": "ahead"}, quiet="ahead")
-        raise typer.Exit(AHEAD_EXIT_CODE)
-    own = found.tree.head(found.head.size)
-    if own != found.head:
-        raise LedgerConflict(
-            f"Two histories of {found.head.size} entries: the checkpoint's root is {found.head.root.hex()}, "
-            f"the copy here gives {own.root.hex()}.",
-            "Keep the checkpoint, and export yours: llmasos-participant evidence export. See docs/operations.md#two-histories.",
-        )
-    text = f"The same history: {found.head.size} entries, signed by {found.log.name}."
-    Terminal(output).result(text, data={**data, "result": "same"}, quiet="same")
+    with _own(home) as own:
+        asked = _newest_of_the_coordinator(own) if checkpoint is None else LogHead(_read(checkpoint))
+        found = own.checkpoints.read(asked.checkpoint)
+        data = {"size": found.head.size, "root": found.head.root.hex(), "own_entries": own.mirror.state.size}
+        data |= own.signers(found.note)
+        ahead = found.head.size > own.mirror.state.size
+        if ahead and checkpoint is None:
+            verify_consistency(hashlib.sha256, own.mirror.head(), found.head, asked.consistency)
+        elif not own.checkpoints.is_own_history(found):
+            text = (
+                f"The checkpoint has {found.head.size} entries, the copy here {own.mirror.state.size}: compare again when "
+                "it has caught up."
+            )
+            Terminal(output).result(text, data={**data, "result": "ahead"}, quiet="ahead")
+            raise typer.Exit(AHEAD_EXIT_CODE)
+        longer = f", the first {own.mirror.state.size} of them the copy here" if ahead else ""
+        lines = [f"The same history: {found.head.size} entries{longer}, signed by {own.log.name}.", *_cosigned(data)]
+        Terminal(output).result("\n".join(lines), data={**data, "result": "same"}, quiet="same")
+
+
+@app.command()
+def show(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
+    """Print the newest checkpoint that the own copy bears out, with the cosignatures on it that are known here.
+
+    Mail it, or read it out: others hold it against their copies with `checkpoint compare`, whatever the coordinator shows them.
+    """
+    with _own(home) as own:
+        newest = _held(own)[-1]
+        text = newest.note.encode().decode().rstrip("\n")
+        data = {
+            "size": newest.head.size,
+            "root": newest.head.root.hex(),
+            **own.signers(newest.note),
+            "checkpoint": text + "\n",
+        }
+        Terminal(output).result(text, data=data, quiet=text)
 
 
 @app.command()
 def receipts(
-    checkpoint: FileArgument,
     folder: Annotated[Path, typer.Option("--out", help="New folder; one file a statement.")],
+    checkpoint: Annotated[Path | None, typer.Argument(help=RECEIPTED, show_default=False)] = None,
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Keep the proof that own statements are in the ledger of a checkpoint (C2SP tlog-proof), beside each statement."""
-    found = _compared(checkpoint, home)
-    if folder.exists():
-        raise UsageError(f"{folder} exists already.", "Name a folder that does not exist yet.")
-    if found.head.size > found.tree.size or found.tree.head(found.head.size) != found.head:
-        raise LedgerConflict("The checkpoint is not of the copy here.", "See: llmasos-participant checkpoint compare.")
+    with _own(home) as own:
+        found = _most_cosigned(own) if checkpoint is None else own.checkpoints.read(_read(checkpoint))
+        if folder.exists():
+            raise UsageError(f"{folder} exists already.", "Name a folder that does not exist yet.")
+        if not own.checkpoints.is_own_history(found):
+            raise UsageError(
+                f"The checkpoint has {found.head.size} entries, the copy here {own.mirror.state.size}.",
+                "Wait until the copy has caught up, or name an older checkpoint.",
+            )
+        written = _write_receipts(own, found, folder)
+        cosigned = own.signers(found.note)["cosigned_by"]
+    text = f"{written} receipts in {folder}, for statements up to entry {found.head.size - 1}."
+    if cosigned:
+        text += f"\nTheir checkpoint is cosigned by {', '.join(cosigned)}."
+    data = {"receipts": written, "folder": str(folder), "size": found.head.size, "cosigned_by": cosigned}
+    Terminal(output).result(text, data=data, quiet=str(written))
+
+
+@app.command()
+def acknowledge(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Let the daemon go on although two histories were shown to this institution. The evidence stays in the journal.
+
+    For an accident that is explained, such as a coordinator that was restored from an old backup and is well again.
+    """
+    with _own(home) as own:
+        shown = own.journal.checkpoints_of("conflicting")
+        if not shown:
+            Terminal(output).result("Nothing to acknowledge.", data={"acknowledged": 0}, quiet="0")
+            return
+        if not yes:
+            for each in shown:
+                typer.echo(f"{each.size:,} entries, root {each.root}, seen at {each.seen_at}", err=True)
+            if not typer.confirm("Go on in spite of it?", default=False, err=True):
+                raise typer.Exit(1)
+        count = own.journal.acknowledge()
+        text = f"{count} checkpoints acknowledged and kept. Start the daemon again: llmasos-participant start"
+        Terminal(output).result(text, data={"acknowledged": count}, quiet=str(count))
+
+
+# --- what stands behind ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _own(home: Path | None) -> Iterator[_Own]:
+    layout = HomeLayout(resolve_home(home, "participant"))
+    config = load_config(layout.home)
+    journal = Journal(layout.journal)
+    try:
+        mirror = Mirror(journal, layout.genesis.read_bytes())
+        yield _Own(layout, config, journal, mirror, Checkpoints(mirror, journal, SystemClock()))
+    finally:
+        journal.close()
+
+
+def _newest_of_the_coordinator(own: _Own) -> LogHead:
+    with member_session(own.layout, own.config, own.mirror.state.genesis) as session:
+        return session.head(own.mirror.state.size)
+
+
+def _held(own: _Own) -> list[Checkpoint]:
+    """What is kept of the own history, one for each size, ascending.
+
+    Raises:
+        NotInitialised: none came yet.
+    """
+    found: dict[int, Checkpoint] = {}
+    for each in map(own.checkpoints.read, own.journal.checkpoints()):
+        known = found.setdefault(each.head.size, each)
+        found[each.head.size] = known if len(known.note.signatures) >= len(each.note.signatures) else each
+    if not found:
+        raise NotInitialised(
+            "No checkpoint has come to this institution yet.",
+            "Start the daemon, or name a file: llmasos-participant start.",
+        )
+    return sorted(found.values(), key=by_size)
+
+
+def _most_cosigned(own: _Own) -> Checkpoint:
+    """The newest that a majority of the witnesses cosigned; where there is none, the newest."""
+    held, needed = _held(own), majority(len(own.witnesses))
+    full = [each for each in held if needed and len(cosigners(each.note, own.witnesses)) >= needed]
+    return (full or held)[-1]
+
+
+def _write_receipts(own: _Own, found: Checkpoint, folder: Path) -> int:
+    """One receipt for each own statement that the checkpoint's tree holds; how many."""
+    envelopes = own.journal.ledger()[: found.head.size]
+    tree = tree_of(envelopes)
     written = 0
-    for index, envelope in _own(found):
-        receipt = receipt_of(found.tree, index, found.note, found.head.size)
-        verify_receipt(receipt, envelope, found.log)
+    for index, envelope in _signed(own, envelopes):
+        receipt = receipt_of(tree, index, found.note, found.head.size)
+        verify_receipt(receipt, envelope, own.log)
         name = f"{index:06d}-{parse(envelope).kind}"
         atomic_write(private_folder(folder) / f"{name}.json", envelope)
         atomic_write(folder / f"{name}.tlog-proof", receipt.encode())
         written += 1
-    text = f"{written} receipts in {folder}, for statements up to entry {found.head.size - 1}."
-    Terminal(output).result(text, data={"receipts": written, "folder": str(folder)}, quiet=str(written))
+    return written
 
 
-def _own(found: _Compared) -> list[tuple[int, bytes]]:
-    """Index and envelope of what this institution signed, as far as the checkpoint goes."""
-    journal = Journal(found.layout.journal)
-    try:
-        signed = {each.digest for each in journal.all_signed()}
-    finally:
-        journal.close()
-    entries = enumerate(found.envelopes[: found.head.size])
-    return [(index, envelope) for index, envelope in entries if parse(envelope).digest in signed]
+def _signed(own: _Own, envelopes: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    """Index and envelope of what this institution signed."""
+    signed = {each.digest for each in own.journal.all_signed()}
+    return [(index, envelope) for index, envelope in enumerate(envelopes) if parse(envelope).digest in signed]
 
 
-def _compared(checkpoint: Path, home: Path | None) -> _Compared:
-    """
-    Raises:
-        MalformedStatement, BadSignature: it is no checkpoint that this consortium's log signed.
-    """
-    layout = HomeLayout(resolve_home(home, "participant"))
-    load_config(layout.home)
-    note = parse_note(_read(checkpoint))
-    log = log_key(open_genesis(layout.genesis.read_bytes())[1])
-    head = read_checkpoint(note, log)
-    journal = Journal(layout.journal)
-    try:
-        envelopes = journal.ledger()
-    finally:
-        journal.close()
-    return _Compared(note, head, envelopes, tree_of(envelopes), layout, log)
+def _cosigned(data: dict[str, Any]) -> list[str]:
+    """Who cosigned, in words."""
+    lines = []
+    if data["witnesses"]:
+        lines.append(f"Cosigned by {len(data['cosigned_by'])} of {data['witnesses']} witnesses.")
+        lines += [f"  {name}, at {time}" for name, time in data["cosigned_by"].items()]
+    if data["others"]:
+        lines.append(f"Also signed by others, whose keys are not known here: {', '.join(data['others'])}.")
+    return lines
 
 
 def _read(path: Path) -> bytes:

@@ -109,11 +109,12 @@ def leave(
     if after_round == now:
         raise UsageError("Expected one of --after-round and --now.", "Write: llmasos-participant leave --after-round.")
     layout, terminal = _layout(home), Terminal(output)
-    terminal.progress(LEAVING.format(institution=load_config(layout.home).institution))
+    institution = load_config(layout.home).institution
+    terminal.progress(LEAVING.format(institution=institution))
     if not yes and not typer.confirm("Leave?", default=False, err=True):
         raise typer.Abort
     folder = evidence or layout.home / "evidence"
-    export_evidence(layout, folder, replace=evidence is None)
+    export_evidence(layout, institution, folder, replace=evidence is None)
     _give(layout, "leave", {"after_round": after_round})
     when = "after the round in progress" if after_round else "at once"
     running = read_status(layout.status)["running"]

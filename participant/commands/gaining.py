@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from common.clock import SystemClock
 from common.errors import UsageError
-from common.identity.passphrase import read_passphrase
-from common.identity.tls_pair import TlsPair
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
-from participant.config import HomeLayout, ParticipantConfig
+from participant.commands.connection import member_session
 from participant.overview import perplexity
 from participant.status import read_status
-
-if TYPE_CHECKING:
-    from common.statements.kinds import Genesis
-    from common.wire.session import Session
 
 
 def gain(
@@ -56,7 +50,7 @@ def gain(
     records = Records(layout.journal)
     workbench = Workbench(layout, config, jobs=folder / "jobs")
     try:
-        with _session(layout, config, genesis) as session:
+        with member_session(layout, config, genesis) as session:
             ports = AlonePorts(config.institution, session, workbench, records, SystemClock(), genesis.blob_digest)
             result = TrainingAlone(ports, folder, found).train(steps, terminal.progress)
     finally:
@@ -86,14 +80,6 @@ def _verdict(alone: float, together: float) -> str:
     if together < alone:
         return f"Taking part gained {100 * (1 - together / alone):.1f} % on this text so far."
     return "Taking part has gained nothing on this text so far."
-
-
-def _session(layout: HomeLayout, config: ParticipantConfig, genesis: Genesis) -> Session:
-    from common.wire.session import Session, TlsFiles  # lazily: it imports grpc, which takes a third of a second
-
-    passphrase = read_passphrase(config.identity.passphrase_file)
-    pair = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
-    return Session(config.coordinator.work, genesis, TlsFiles(pair.key, pair.certificate, passphrase))
 
 
 def _check_device_is_free(status: dict[str, Any], *, beside: bool) -> None:

@@ -1,12 +1,10 @@
-"""llmasos-participant identity, evidence: who this institution is to the others, and what it can prove."""
+"""llmasos-participant identity: who this institution is to the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from common.clock import SystemClock, rfc3339
 from common.errors import HomeLocked, NotInitialised
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from common.ledger.state import LedgerState
 
 app = new_app("identity", "Keys and certificate: show, renew, rotate.")
-evidence_app = new_app("evidence", "What this institution can prove later.")
 
 
 @app.command()
@@ -76,28 +73,6 @@ def rotate(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -
         "Follow it with: llmasos-participant identity show",
         data={"ordered": True},
         quiet="ordered",
-    )
-
-
-@evidence_app.command()
-def export(
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
-    home: HomeOption = None,
-    output: FormatOption = OutputFormat.HUMAN,
-) -> None:
-    """Write what this institution can prove later: genesis, its copy of the ledger, what it signed, what left.
-
-    The files need neither this program nor this home: genesis.json, ledger.jsonl, signed.jsonl, egress.csv, SHA256SUMS.
-    They hold no key and no text of the data.
-    """
-    from participant.memory.evidence import export_evidence
-
-    files = export_evidence(_place(home).layout, folder)
-    listed = "\n".join(f"{path.stat().st_size:>12,} bytes  {path.name}" for path in files)
-    Terminal(output).result(
-        f"{listed}\nEvidence: {folder}",
-        data={"folder": str(folder), "files": [path.name for path in files]},
-        quiet=str(folder),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FINGERPRINT_DIGITS = 64
 _STDIN = Path("-")
+_WAITING = "Waiting; Ctrl-C is fine, the same command goes on later."
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _INDENT = 21
 
 
@@ -44,6 +47,9 @@ def join(
         Path | None, typer.Option(help="Encrypt the private keys under this file's first line; `start` needs it too.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the worker.")] = 1,
+    wait: Annotated[
+        str, typer.Option(help="How long to wait where institutions have to approve a new member: 90s, 30m, 2h, 7d.")
+    ] = "1h",
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -53,13 +59,15 @@ def join(
     right yet, the same command goes on. It needs outgoing TCP to the coordinator, and nothing else;
     https_proxy=http://USER:PASSWORD@HOST:PORT is honoured.
     """
-    from participant.joining import Joining
+    from participant.joining import Joining, Patience
     from participant.joining import join as redeem
 
+    seconds = _seconds(wait)
     folder, terminal = resolve_home(home, "participant"), Terminal(output)
     found = parse_invitation(_read(_source(invitation, invitation_file)))
     joining = Joining(data, text_column, threads, answer, _digits(fingerprint), passphrase_file)
-    joined = redeem(folder, found, joining, SystemClock())
+    patience = Patience(seconds, lambda said: terminal.progress(f"{said} {_WAITING}"))
+    joined = redeem(folder, found, joining, SystemClock(), patience)
     policy = load_policy(HomeLayout(folder).policy).policy
     terminal.result(
         _welcome(joined, folder, policy, named=home is not None, has_data=data is not None),
@@ -149,6 +157,13 @@ def _source(argument: Path | None, option: Path | None) -> Path:
             "Name its file: llmasos-participant join FILE; or - for standard input.",
         )
     return named[0]
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise UsageError(f"--wait is {text!r}, expected a number and s, m, h or d, such as 2h; 0s does not wait.")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _read(path: Path) -> str:

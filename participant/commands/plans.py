@@ -16,6 +16,7 @@ from common.clock import SystemClock
 from common.errors import UsageError
 from common.ledger.state import LedgerState, RunRecord
 from common.plan.explain import explain
+from common.plan.model import Retention
 from common.statements.kinds import PlanStatement
 from common.terminal import (
     WIDTH,
@@ -181,9 +182,7 @@ def plan_rows(statement: PlanStatement, usage: Usage) -> list[tuple[str, str]]:
     """What a plan asks, a line a subject. Purposes of the data stand in its data sets: `data list`."""
     plan, costs = statement.plan, estimate(statement)
     audience = ", ".join(plan.delta_audience)
-    retention = plan.retention.delta_rounds
     losses = {"none": "nobody", "pooled": "only as sums over 3 or more institutions", "institution": "one by one"}
-    kept = "of every round" if retention is None else f"of the newest {retention:,} rounds"
     hours = usage.expected_hours(plan.rounds, gpu=usage.on_gpu)
     where = "a GPU" if usage.on_gpu else "the CPU"
     return [
@@ -193,13 +192,22 @@ def plan_rows(statement: PlanStatement, usage: Usage) -> list[tuple[str, str]]:
                    f"{_duration(plan.deadline_seconds)}"),
         ("quorum", f"{plan.quorum} contributors to each new model"),
         ("losses", f"shown: {losses[plan.metrics_visibility]}"),
-        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; kept {kept}"),
+        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {_kept(plan.retention)}"),
         ("traffic", f"about {_gb(costs.traffic_bytes)} in all; a round {_gb(costs.down_bytes_per_round)} in, "
                     f"{_gb(costs.up_bytes_per_round)} out"),
         ("disk", f"about {_gb(costs.disk_bytes)}, and the token files of the data"),
         ("memory", f"about {_gb(costs.memory_bytes)} in training"),
         ("hours", "not known before the worker has trained here" if hours is None else f"about {hours:.2g} on {where}"),
     ]  # fmt: skip
+
+
+def _kept(retention: Retention) -> str:
+    """How long the coordinator keeps deltas."""
+    if retention.delta_rounds is None and retention.delta_bytes is None:
+        return "kept of every round"
+    rounds = "" if retention.delta_rounds is None else f" {retention.delta_rounds:,}"
+    limit = "" if retention.delta_bytes is None else f", at most {_gb(retention.delta_bytes)} of them"
+    return f"kept of the newest{rounds} rounds{limit}"
 
 
 def _here(standing: Standing, run: RunRecord) -> str:

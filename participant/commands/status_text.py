@@ -32,7 +32,8 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("worker", _worker(data)),
         *(row for run in data["runs"] for row in _run(run)),
         ("certificate", _certificate(data["certificate"])),
-        ("ledger", f"{data['ledger_entries']} entries, each verified here"),
+        ("ledger", _ledger(data)),
+        *(("approvals", text) for text in _proposals(data)),
         *((("policy", f"{data['policy_problem']} The last good one counts."),) if data["policy_problem"] else ()),
         *(("order", _order(each)) for each in data["orders"]),
     ]
@@ -64,6 +65,9 @@ def _activity(data: dict[str, Any]) -> str:
 def _held(data: dict[str, Any]) -> list[str]:
     texts = []
     for held in data.get("rounds_held", []) if data["running"] else []:
+        if held["state"] == "witnesses":
+            texts.append(_unwitnessed(held))
+            continue
         until = f" until {_time(held['until'])}" if held["until"] else ""
         budgets = f" ({'; '.join(held['budgets'])})" if held["budgets"] else ""
         texts.append(
@@ -71,6 +75,14 @@ def _held(data: dict[str, Any]) -> list[str]:
             f"{_time(held['deadline'])}"
         )
     return texts
+
+
+def _unwitnessed(held: dict[str, Any]) -> str:
+    return (
+        f"for witnesses: the opening of round {held['round']} of {held['run']} (entry {held['entry']}) is cosigned by "
+        f"{held['cosigned_by']} of {held['witnesses']}, {held['witnesses_needed']} needed, as far as is known here; its "
+        f"deadline is {_time(held['deadline'])}"
+    )
 
 
 def _plans(data: dict[str, Any]) -> list[str]:
@@ -142,6 +154,20 @@ def _certificate(certificate: dict[str, Any]) -> str:
         return "cannot be read"
     days = certificate["days_left"]
     return f"expires {_time(certificate['expires'])}" + (f", in {days} days" if days >= 0 else ": it HAS EXPIRED")
+
+
+def _ledger(data: dict[str, Any]) -> str:
+    verified = f"{data['ledger_entries']} entries, each verified here"
+    if not data["two_histories"]:
+        return verified
+    return f"{verified}; TWO HISTORIES were shown. Type: llmasos-participant evidence export FILE"
+
+
+def _proposals(data: dict[str, Any]) -> list[str]:
+    count = data.get("open_proposals", 0) if data["running"] else 0
+    if not count:
+        return []
+    return [f"{count} proposal{'s await' if count > 1 else ' awaits'} approval: llmasos-participant proposal list"]
 
 
 def _order(order: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Rounds that wait for this institution while it rests: a state, not a failure. The coordinator hears of it every second."""
+"""Rounds that wait: for this institution while it rests, or for the witnesses. A state, not a failure, which the coordinator
+hears of every second."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from participant.reporter import REPORT_SECONDS, report_size
 from participant.rounds import stops_now
 from participant.sending import REPORTS
 from participant.tasks import contribution_slot, waiting_round
+from participant.witnessing import Standing
 
 log = get_logger(__name__)
 
@@ -34,17 +36,28 @@ class Held:
     activity: ActivityName
     until: datetime | None
     spent: tuple[Finding, ...] = ()
+    witnesses: Standing | None = None
+    """How far they are, where it is them that the round waits for."""
 
     def as_json(self) -> dict[str, object]:
         """For `status`."""
         return {
             "run": self.run.run,
             "round": self.record.number,
-            "state": "budget-spent" if self.spent else self.activity,
+            "state": "witnesses" if self.witnesses else "budget-spent" if self.spent else self.activity,
             "until": rfc3339(self.until) if self.until else "",
             "deadline": self.record.opened.stages[-1].deadline,
             "budgets": [f"{finding.rule}: {finding.got} used, {finding.wanted} allowed" for finding in self.spent],
-        }
+        } | (_as_json(self.witnesses) if self.witnesses else {})
+
+
+def _as_json(standing: Standing) -> dict[str, object]:
+    return {
+        "entry": standing.opening,
+        "cosigned_by": standing.cosigned,
+        "witnesses": standing.witnesses,
+        "witnesses_needed": standing.needed,
+    }
 
 
 class Holding:
@@ -81,7 +94,10 @@ class Holding:
         if closed is not None and (stops_now(self._gatekeeper, signed=signed) or not (signed or begun)):
             return Held(run, record, closed.reason, closed.until)
         spent = () if signed else self._spent(run, record)
-        return Held(run, record, "paused", None, spent) if spent else None
+        if spent:
+            return Held(run, record, "paused", None, spent)
+        standing = self._ports.witnesses.standing(record)
+        return None if standing.may_act else Held(run, record, "waiting", None, witnesses=standing)
 
     def _spent(self, run: RunRecord, record: RoundRecord) -> tuple[Finding, ...]:
         """Budgets that the run has used up, looked at once before a round, and again under another policy."""

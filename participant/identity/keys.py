@@ -4,7 +4,8 @@
     next.signing.key.pem    made, kept, and then offered to the coordinator; takes the other's place once the own copy of the
                             ledger names it
 
-Between the offer and the roster nobody here knows which of the two counts, so nothing is signed.
+Between the offer and the roster nobody here knows which of the two counts, so nothing is signed. While the coordinator says
+that institutions have to approve the new key first, the one in use counts: that may take days.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def next_key_path(path: Path) -> Path:
 
 
 class SigningKeys:
-    """The two files, by what the ledger says. One thread at a time.
+    """The two files, by what the ledger says. `to_sign` from any thread, the rest one thread at a time.
 
     Args:
         state: this institution's own copy of the ledger.
@@ -40,11 +41,18 @@ class SigningKeys:
         self._institution, self._state = institution, state
         self._current = SigningKey.load(path, passphrase)
         self._pending = SigningKey.load(self._next, passphrase) if self._next.exists() else None
+        self.approval_awaited = False
+        """The coordinator said that the new key waits for approvals; known anew after each start."""
 
     @property
     def pending(self) -> SigningKey | None:
         """A new key that may have been offered already."""
         return self._pending
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether there is a new key, and the ledger names it."""
+        return self._pending is not None and self._named(self._pending)
 
     @property
     def present(self) -> SigningKey:
@@ -57,14 +65,25 @@ class SigningKeys:
         Raises:
             CoordinatorUnreachable: a new key was offered, and the ledger does not say yet whether it counts.
         """
-        if self._pending is None:
+        pending = self._pending  # once: another thread may be putting it in the old one's place
+        if pending is None:
             return self._current
-        if self._named(self._pending):
-            return self._pending
+        if self._named(pending):
+            return pending
+        if self.approval_awaited:
+            return self._current
         raise CoordinatorUnreachable(
             "A new signing key was offered, and the coordinator did not confirm it yet: nothing is signed until then.",
             "Nothing is to be done: it is asked again.",
         )
+
+    def named(self) -> SigningKey | None:
+        """The key that the newest roster of the own copy names: it signs what follows from that very roster, whatever is
+        offered meanwhile. None where the roster names neither."""
+        for key in (self._current, self._pending):
+            if key is not None and self._named(key):
+                return key
+        return None
 
     def stage(self) -> SigningKey:
         """The key that takes over, durably kept: made at the first call, the same one until `take_over`."""
@@ -87,7 +106,7 @@ class SigningKeys:
             sync_folder(self._path.parent)
         except OSError as err:
             raise storage_failure(self._path, err) from err
-        self._current, self._pending = self._pending, None
+        self._current, self._pending, self.approval_awaited = self._pending, None, False
         return True
 
     def _named(self, key: SigningKey) -> bool:

@@ -72,13 +72,13 @@ class Membership:
         """
         ports = self._ports
         if self._departure(ports.mirror.state) is None:
-            export_evidence(ports.layout, ports.layout.evidence, replace=True)
+            export_evidence(ports.layout, ports.institution, ports.layout.evidence, replace=True)
             self._send()
         while not stopping.is_set() and ports.follower.failure is None:
             state = ports.mirror.state
             departure = self._departure(state)
             if departure is not None and departure.erased is not None:
-                export_evidence(ports.layout, ports.layout.evidence, replace=True)
+                export_evidence(ports.layout, ports.institution, ports.layout.evidence, replace=True)
                 log.info("deltas deleted", extra={"ledger_index": departure.erased.index})
                 return True
             ports.mirror.wait_beyond(state.size, WAIT_SECONDS)

@@ -3,8 +3,9 @@
     tick ─▶ less than a third of the certificate's life is left, or `identity renew`    new TLS pair, new channel
         ─▶ a new signing key is kept in next.signing.key.pem                             the same, and the key takes over
 
-What passes (an unreachable coordinator) is logged and tried again, later each time. At start an expired certificate is renewed
-before anything connects.
+What passes (an unreachable coordinator) is logged and tried again, later each time. Where institutions have to approve a new
+signing key, the offer is made again until they did; the present key signs meanwhile, and its certificate is renewed when it is
+time. At start an expired certificate is renewed before anything connects.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from common.clock import Clock, rfc3339
-from common.errors import CertificateExpired, LLMasOSError
+from common.errors import ApprovalPending, CertificateExpired, LLMasOSError
 from common.identity.certificates import check_validity, validity
+from common.identity.keys import SigningKey
 from common.logs import get_logger
 from common.statements.kinds import CertificateId
 from common.wire.renewal import Renewer
@@ -33,6 +35,8 @@ RENEW_SHARE = 1 / 3
 FIRST_PAUSE_SECONDS = 15.0
 MOST_PAUSE_SECONDS = 3600.0
 SEEN_SECONDS = 10.0
+APPROVAL_PAUSE_SECONDS = 60.0
+"""Between offers of a new key that waits for approvals. Once the own copy of the ledger names it, the next tick goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Renewal:
             return
         log.warning("certificate expired", extra={"at": rfc3339(self._valid()[1])})
         try:
-            self._renew()
+            self._renew_expired()
         except LLMasOSError as err:
             raise CertificateExpired(
                 f"{what} expired at {rfc3339(self._valid()[1])} and could not be renewed: {err.message} ({err.code})",
@@ -83,11 +87,15 @@ class Renewal:
 
     def tick(self) -> None:
         """Do what is due; what fails is logged and due again after a pause."""
-        if self._ports.clock.monotonic() >= self._not_before:
-            if self._ports.keys.pending is not None:
-                self._attempt(self._rotate)
-            elif self._is_due():
-                self._attempt(self._renew)
+        keys = self._ports.keys
+        if keys.approval_awaited and keys.takes_over:
+            keys.approval_awaited, self._not_before = False, float("-inf")
+        if self._ports.clock.monotonic() < self._not_before:
+            return
+        if keys.pending is not None:
+            self._attempt(self._rotate)
+        if self._is_due() and (keys.pending is None or keys.approval_awaited):
+            self._attempt(self._renew)
 
     def rotate(self) -> None:
         """A new signing key, made now, and the coordinator asked for it; `tick` goes on with what does not succeed at once."""
@@ -113,6 +121,12 @@ class Renewal:
     def _attempt(self, action: Callable[[], object]) -> None:
         try:
             action()
+        except ApprovalPending as err:
+            if not self._ports.keys.approval_awaited:
+                log.info("rotation awaits approval", extra={"error": err.message})
+                self._note("signing key awaits approval", said=err.message)
+            self._ports.keys.approval_awaited = True
+            self._failures, self._not_before = 0, self._ports.clock.monotonic() + APPROVAL_PAUSE_SECONDS
         except LLMasOSError as err:
             pause = min(MOST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 20))
             self._failures += 1
@@ -122,10 +136,10 @@ class Renewal:
         else:
             self._failures, self._not_before = 0, float("-inf")
 
-    def _renew(self) -> int:
-        """Ledger index of the roster that names the new certificate."""
+    def _renew(self, new_key: SigningKey | None = None) -> int:
+        """Ledger index of the roster that names the new certificate, and the new key if one is to take over."""
         ports = self._ports
-        enrolment = ports.renewer.renew(ports.keys.present, listed=self._listed(), new_key=ports.keys.pending)
+        enrolment = ports.renewer.renew(ports.keys.present, listed=self._listed(), new_key=new_key)
         self._validity = None
         self._demanded.clear()
         ports.orders.clear("renew")
@@ -135,12 +149,19 @@ class Renewal:
         self._note("certificate renewed", serial=serial, until=until)
         return enrolment.roster_index
 
+    def _renew_expired(self) -> None:
+        """A new key that was offered may count already: then only it is asked under. If it waits, the present one is."""
+        try:
+            self._renew(self._ports.keys.pending)
+        except ApprovalPending:
+            self._renew()
+
     def _rotate(self) -> None:
         """Offer the pending key until the ledger names it, then let it take over."""
         ports = self._ports
-        if not ports.keys.take_over():
+        if not (self._is_certified() and ports.keys.take_over()):
             if self._awaited is None:
-                self._awaited = self._renew()
+                self._awaited = self._renew(ports.keys.pending)
             seen = ports.mirror.wait_beyond(self._awaited, SEEN_SECONDS).size > self._awaited
             if not ports.keys.take_over():
                 self._awaited = None if seen else self._awaited
@@ -160,6 +181,11 @@ class Renewal:
     def _listed(self) -> tuple[CertificateId, ...]:
         member = self._ports.mirror.state.member(self._ports.renewer.institution)
         return member.certificates if member else ()
+
+    def _is_certified(self) -> bool:
+        """Whether the certificate in use is the newest that the roster names: approved by others, a new key's came unasked."""
+        listed = self._listed()
+        return bool(listed) and listed[-1] == self._ports.renewer.tls.certificate_id()
 
     def _note(self, event: str, **fields: str) -> None:
         self._ports.records.note(Event(rfc3339(self._ports.clock.now()), event, fields))

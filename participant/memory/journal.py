@@ -7,8 +7,10 @@ other tables of the same file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from common.errors import SlotTaken
 from participant.memory.database import JournalFile
@@ -23,7 +25,19 @@ CREATE TABLE IF NOT EXISTS egress (
     id INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL,
     receiver TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS checkpoints (
+    size INTEGER NOT NULL, root TEXT NOT NULL, note BLOB NOT NULL, kind TEXT NOT NULL, seen_at TEXT NOT NULL,
+    PRIMARY KEY (kind, note)
+);
 """
+
+CheckpointKind = Literal["newest", "ahead", "covering", "cosigned", "conflicting", "acknowledged"]
+"""newest        the largest one that this copy bears out; one, replaced by the next
+ahead         of more entries than this copy has: to be compared
+covering      those that show which entries a majority of the witnesses cosigned; replaced together
+cosigned      those that this institution acted upon; for ever
+conflicting   what shows two histories: while there is any, the daemon does nothing
+acknowledged  the same, once a person has seen it; for ever"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,16 @@ class Egress:
     receiver: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeptCheckpoint:
+    """A note that the log signed, and when it was first seen; `root` in hexadecimal digits."""
+
+    size: int
+    root: str
+    note: bytes
+    seen_at: str
+
+
 class Journal:
     """Thread-safe; each write is durable when it returns.
 
@@ -68,10 +92,50 @@ class Journal:
         """Every envelope seen, in order."""
         return [row[0] for row in self._file.read("SELECT envelope FROM ledger ORDER BY position")]
 
+    def rows(self, table: Literal["ledger", "signed", "checkpoints"]) -> list[tuple[Any, ...]]:
+        """Every row as it stands there, whatever a hand wrote into it: for whoever checks them."""
+        return self._file.read(f"SELECT * FROM {table} ORDER BY rowid")
+
     def keep(self, entries: list[tuple[int, str, bytes]]) -> None:
         """Index, digest and envelope of entries that were verified, together."""
         with self._file.transaction() as connection:
             connection.executemany("INSERT INTO ledger VALUES (?, ?, ?)", entries)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[bytes]:
+        """Notes of this copy's own history, ascending by size: the newest, and those with witnesses' cosignatures."""
+        query = (
+            "SELECT note FROM checkpoints WHERE kind IN ('newest', 'covering', 'cosigned') "
+            "GROUP BY note ORDER BY size, root, note"
+        )
+        return [row[0] for row in self._file.read(query)]
+
+    def conflicting(self) -> list[bytes]:
+        """Notes that show two histories, acknowledged or not, in the order in which they were seen."""
+        kept = [*self.checkpoints_of("acknowledged"), *self.checkpoints_of("conflicting")]
+        return list(dict.fromkeys(each.note for each in kept))
+
+    def acknowledge(self) -> int:
+        """A person has seen what shows two histories: it no longer holds the daemon. How many notes that were."""
+        with self._file.transaction() as connection:
+            connection.execute("UPDATE OR REPLACE checkpoints SET kind = 'acknowledged' WHERE kind = 'conflicting'")
+            return int(connection.execute("SELECT changes()").fetchone()[0])
+
+    def checkpoints_of(self, kind: CheckpointKind) -> list[KeptCheckpoint]:
+        """Those of one kind, in the order in which they were kept."""
+        query = "SELECT size, root, note, seen_at FROM checkpoints WHERE kind = ? ORDER BY rowid"
+        return [KeptCheckpoint(*row) for row in self._file.read(query, (kind,))]
+
+    def keep_checkpoints(self, kind: CheckpointKind, entries: Sequence[KeptCheckpoint]) -> None:
+        """Keep notes. Those of `newest`, `ahead` and `covering` take the place of all that were kept as such."""
+        with self._file.transaction() as connection:
+            if kind in ("newest", "ahead", "covering"):
+                connection.execute("DELETE FROM checkpoints WHERE kind = ?", (kind,))
+            connection.executemany(
+                "INSERT OR IGNORE INTO checkpoints (size, root, note, kind, seen_at) VALUES (?, ?, ?, ?, ?)",
+                [(each.size, each.root, each.note, kind, each.seen_at) for each in entries],
+            )
 
     # --- what was signed ---------------------------------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from common.errors import LedgerConflict, RefusalError
+from common.ledger.heads import tree_of
+from common.ledger.merkle import TreeHead, leaf_hash
 from common.ledger.rules import admit, start
 from common.ledger.state import LedgerState
 from participant.memory.journal import Journal
@@ -22,11 +25,20 @@ class Mirror:
         self._journal = journal
         self._grown = threading.Condition()
         self._wakes = 0
+        self._tree = tree_of(())
         self._state = self._replay(genesis_envelope)
 
     @property
     def state(self) -> LedgerState:
         return self._state
+
+    def head(self, size: int | None = None) -> TreeHead:
+        """Size and root of this copy as it was at `size` entries, by default now: what a checkpoint is held against.
+
+        Raises:
+            IndexError: this copy never had so many.
+        """
+        return self._tree.head(self._state.size if size is None else size)
 
     def admit(self, first_index: int, envelopes: Sequence[bytes]) -> None:
         """Verify, keep and believe consecutive entries.
@@ -47,6 +59,7 @@ class Mirror:
             state = admission.state
         if kept:
             self._journal.keep(kept)
+            self._grow(envelope for _, _, envelope in kept)
             with self._grown:
                 self._state = state
                 self._grown.notify_all()
@@ -66,6 +79,11 @@ class Mirror:
             self._wakes += 1
             self._grown.notify_all()
 
+    def _grow(self, envelopes: Iterable[bytes]) -> None:
+        """Let the tree have what is durable; before the state, so that each published size has its head."""
+        for envelope in envelopes:
+            self._tree.append(leaf_hash(hashlib.sha256, envelope))
+
     def _replay(self, genesis_envelope: bytes) -> LedgerState:
         admission = start(genesis_envelope)
         stored = self._journal.ledger()
@@ -82,4 +100,5 @@ class Mirror:
                 raise LedgerConflict(
                     f"Entry {state.size} of the journal breaks a rule: {err.message} ({err.code})"
                 ) from err
+        self._grow(stored)
         return state

@@ -110,9 +110,13 @@ def _rounds(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
 
 
 def _retention(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
-    kept_rounds, bound = statement.plan.retention.delta_rounds, policy.max_retention_rounds
-    got = statement.plan.rounds if kept_rounds is None else kept_rounds
-    shown = f"all {got:,}" if kept_rounds is None else f"{got:,}"
+    """A bound in bytes is worth as many rounds as deltas fit into it: a round may have this institution's alone."""
+    retention, bound = statement.plan.retention, policy.max_retention_rounds
+    got = retention.rounds_kept(statement.plan.rounds, estimates.delta_bytes(statement))
+    if retention.delta_rounds is None and retention.delta_bytes is None:
+        shown = f"all {got:,}"
+    else:
+        shown = f"{got:,}" if got == retention.delta_rounds else f"up to {got:,}"
     return Compared(_at_most(bound, ""), shown, bound is None or got <= bound)
 
 

@@ -18,6 +18,7 @@ from common.identity.certificates import certificate_id
 from common.identity.keys import TlsKey
 from coordinator.store import tables
 from coordinator.store.database import CertificateRow, Database, InvitationRow, LedgerRow, MetricsRow, Seal, file_url
+from coordinator.store.tree import Tile
 
 NOW = "2026-01-01T00:00:00.000Z"
 INVITATION = InvitationRow("id-1", "north", "trainer,evaluator", "ab" * 32, "2026-01-04T00:00:00.000Z")
@@ -67,15 +68,10 @@ def test_no_more_envelopes_are_in_memory_than_asked_for_but_one_at_least(databas
     assert database.envelopes(5, max_bytes=50) == []
 
 
-@pytest.mark.parametrize(
-    "second",
-    [replace(a_row(1), digest="cd" * 32), replace(a_row(2), digest=a_row(1).digest)],
-    ids=["index", "digest"],
-)
-def test_an_index_or_a_statement_stands_once(database: Database, second: LedgerRow) -> None:
+def test_an_index_stands_once(database: Database) -> None:
     append(database, a_row(0), a_row(1))
     with pytest.raises(StorageFailure, match=r"The state database refused a change: IntegrityError\."):
-        append(database, second)
+        append(database, replace(a_row(1), digest="cd" * 32))
     assert database.envelopes(0) == [a_row(0), a_row(1)]
 
 
@@ -91,6 +87,36 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     assert database.ledger_size() == 0
     assert database.metrics("tiny") == {}
     append(database, a_row(0))
+
+
+# --- the ledger's tree ---------------------------------------------------------------------------------------------------
+
+
+def test_tiles_are_found_again_and_written_once(database: Database) -> None:
+    tiles = [
+        Tile(level, position, bytes([level]) * 32, bytes([position]) * 8192) for level in (0, 1) for position in (0, 1)
+    ]
+    with database.transaction() as tx:
+        tx.keep_tiles(tiles)
+        tx.keep_tiles([])
+    assert database.tile(1, 1) == tiles[3]
+    assert database.tile(1, 2) is None
+    assert database.tile_roots(0, 0, 2) == [bytes(32), bytes(32)]
+    assert database.tile_roots(1, 1, 9) == [bytes([1]) * 32]
+    with pytest.raises(StorageFailure, match="IntegrityError"), database.transaction() as tx:
+        tx.keep_tiles(tiles[:1])
+
+
+def test_a_checkpoint_is_kept_by_its_size_and_gives_way_to_a_later_one(database: Database) -> None:
+    assert (database.checkpoints(), database.checkpoint(3)) == ([], None)
+    with database.transaction() as tx:
+        for size in (30, 3, 12):
+            tx.keep_checkpoint(size, b"note %d" % size)
+    with database.transaction() as tx:
+        tx.keep_checkpoint(12, b"note 12, cosigned")
+    assert database.checkpoints() == [b"note 3", b"note 12, cosigned", b"note 30"]
+    assert database.checkpoints(newest=2) == [b"note 12, cosigned", b"note 30"]
+    assert (database.checkpoint(12), database.checkpoint(13)) == (b"note 12, cosigned", None)
 
 
 # --- beside it -------------------------------------------------------------------------------------------------------
@@ -194,7 +220,7 @@ def test_a_store_of_another_schema_version_is_left_alone(tmp_path: Path) -> None
     connection.execute("UPDATE schema SET version = ?", [tables.SCHEMA_VERSION + 1])
     connection.commit()
     connection.close()
-    with pytest.raises(StorageFailure, match=r"The state database has schema version 3, expected at most 2\."):
+    with pytest.raises(StorageFailure, match=r"The state database has schema version 4, expected at most 3\."):
         Database(url)
 
 

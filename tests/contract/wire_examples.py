@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from common.blobs.reference import BlobRef
-from common.wire import convert
+from common.wire import convert, convert_log
 from common.wire.messages import (
     ActivityReport,
+    Approved,
+    Cosignature,
     Diagnosis,
     EnrolmentRequest,
     Estimate,
     Inquiry,
     LedgerEntries,
+    LogHead,
     MetricsRecord,
     Piece,
+    Proposal,
     Purpose,
     RenewalRequest,
 )
-from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, operations_pb2, work_pb2
+from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
 from coordinator.api.convert import enrolled_to_wire, renewed_to_wire
 from coordinator.api.convert_views import (
     estimate_view_to_wire,
@@ -40,17 +44,21 @@ from coordinator.ports import (
     RunView,
 )
 
-MODULES = (common_pb2, work_pb2, blobs_pb2, enrolment_pb2, operations_pb2)
+MODULES = (common_pb2, work_pb2, blobs_pb2, enrolment_pb2, operations_pb2, log_pb2)
 
+LATER = "2026-11-22T06:00:00.000Z"
 REF = BlobRef(algorithm="blake3", size=4 * 1024 * 1024 + 7, root="a1" * 32)
 LEAVES = bytes(range(64))
 ROUND = Purpose(round_opened="b2" * 32)
 PIECE = Piece(chunk=1, offset=262_144, data=b"piece of a chunk")
 INQUIRY = Inquiry(b"\x06" * 16, b'{"run":"tiny-0a1b2c"}')
-ENTRIES = LedgerEntries(41, (b'{"payload":"YQ=="}',), 43, (INQUIRY,))
+ENTRIES = LedgerEntries(41, (b'{"payload":"YQ=="}',), 43, (INQUIRY,), b"note\n", (b"cosigned\n",), 2)
+COSIGNATURE = Cosignature(43, b"\x0a" * 72)
+HEAD = LogHead(b"note\n", (b"\x0b" * 32,))
+PROPOSAL = Proposal(b'{"predicate":{}}', LATER, 2, ("north",))
+APPROVED = Approved(44, 2, 2)
 ESTIMATE = Estimate(b"\x06" * 16, "refuse", ("quorum-too-small",), 12.5, ("daily 18:00-07:00 UTC",))
 RENEWAL = RenewalRequest("north", "1f", b"\x30\x82csr", b"\x07" * 64, b"\x08" * 32, b"\x09" * 64)
-LATER = "2026-11-22T06:00:00.000Z"
 REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608, LATER)
 ENROLMENT = EnrolmentRequest("inv-1", b"\x01" * 32, b"\x30\x82csr", b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)
 DIAGNOSIS = Diagnosis("certificate-expired", "It has expired.", "Ask for a new one.", "2026-11-21T22:12:00.000Z")
@@ -106,7 +114,7 @@ INSTITUTION = InstitutionView(
 
 def examples() -> dict[str, Any]:
     """By the message's name."""
-    made = [*_common(), *_work(), *_blobs(), *_enrolment(), *_operations()]
+    made = [*_common(), *_work(), *_blobs(), *_enrolment(), *_operations(), *_log()]
     return {message.DESCRIPTOR.name: message for message in made}
 
 
@@ -123,8 +131,11 @@ def _common() -> list[Any]:
 
 
 def _work() -> list[Any]:
+    follow = convert.follow_request_to_wire(41, wait_seconds=30, cosignature=COSIGNATURE, cosigned_size=40)
+    proposals = convert_log.proposals_to_wire([PROPOSAL])
     return [
-        convert.follow_request_to_wire(41, wait_seconds=30),
+        follow,
+        follow.cosignature,
         convert.entries_to_wire(ENTRIES),
         convert.submit_request_to_wire(b'{"payload":"YQ=="}', MetricsRecord(b'{"tokens":1}', b"\x05" * 32)),
         work_pb2.SubmitResponse(index=43),
@@ -133,6 +144,20 @@ def _work() -> list[Any]:
         convert.entries_to_wire(ENTRIES).inquiries[0],
         convert.estimate_to_wire(ESTIMATE),
         work_pb2.EstimateResponse(),
+        work_pb2.ProposalsRequest(),
+        proposals,
+        proposals.proposals[0],
+        convert_log.approve_request_to_wire("c4" * 32, b"\x0c" * 64),
+        convert_log.approved_to_wire(APPROVED),
+    ]
+
+
+def _log() -> list[Any]:
+    return [
+        log_pb2.HeadRequest(old_size=41),
+        convert_log.head_to_wire(HEAD),
+        log_pb2.ProveRequest(index=17),
+        log_pb2.ProveResponse(receipt=b"c2sp.org/tlog-proof@v1\n"),
     ]
 
 
@@ -189,6 +214,10 @@ def _operations() -> list[Any]:
         log_line_to_wire(LogLine("2026-11-21T22:12:00.000Z", 3, "north", "activity", "training")),
         operations_pb2.StatusRequest(),
         status_to_wire(STATUS),
+        operations_pb2.WithdrawProposalRequest(payload_sha256=b"\x0d" * 32),
+        operations_pb2.WithdrawProposalResponse(),
+        operations_pb2.DeleteMetricsRequest(run="tiny", institution="south"),
+        operations_pb2.DeleteMetricsResponse(deleted=3),
         view,
         view.participants[0],
         view.rounds[0],

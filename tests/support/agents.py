@@ -21,7 +21,7 @@ from common.blobs.store import FolderBlobStore
 from common.clock import rfc3339
 from common.errors import InvalidConfiguration, LLMasOSError
 from common.ledger.state import RoundRecord, RunRecord
-from common.wire.messages import ActivityReport, Estimate, LedgerEntries, MetricsRecord, Purpose
+from common.wire.messages import ActivityReport, Cosignature, Estimate, LedgerEntries, MetricsRecord, Purpose
 from common.wire.transfer import TransferOptions, WholeBlob
 from coordinator.ports import Activity, Metrics, UploadPurpose
 from participant.agent import Agent
@@ -36,9 +36,11 @@ from participant.memory.records import Records
 from participant.policy import LoadedPolicy, Policy, Usage
 from participant.ports import AgentPorts
 from participant.sending import REPORTS, Outbox, OutboxPorts
+from participant.witnessing import Witnessing, WitnessingPorts
 from tests.support.blobs import delta_bytes, random_arrays
 from tests.support.coordinators import Coordinator
 from tests.support.participants import MANIFEST, RUN
+from tests.support.signing_log import SigningLog
 
 
 class DirectSession:
@@ -49,8 +51,11 @@ class DirectSession:
 
     address = "memory"
 
-    def __init__(self, coordinator: Coordinator, name: str, mirror: Mirror) -> None:
-        self._coordinator, self._name, self._mirror = coordinator, name, mirror
+    def __init__(
+        self, coordinator: Coordinator, log: SigningLog, name: str, mirror: Mirror, witnessing: Witnessing
+    ) -> None:
+        self._coordinator, self._log, self._name = coordinator, log, name
+        self._mirror, self._witnessing = mirror, witnessing
         self.failures: list[LLMasOSError] = []
         self.submitted: list[bytes] = []
         self.reports: list[ActivityReport] = []
@@ -58,15 +63,33 @@ class DirectSession:
         self.round_open: bool | None = None
         self.before_submit: Callable[[], object] = lambda: None
 
-    def follow(self, *, from_index: int, wait_seconds: float) -> LedgerEntries:
-        found = self._coordinator.ledger.slice(from_index, max_bytes=2**20, wait_seconds=wait_seconds)
-        return LedgerEntries(found.first_index, found.envelopes, found.ledger_size)
+    def follow(
+        self,
+        *,
+        from_index: int,
+        wait_seconds: float,
+        cosignature: Cosignature | None = None,
+        cosigned_size: int = 0,
+    ) -> LedgerEntries:
+        if cosignature is not None:
+            self._log.take(self._name, cosignature)
+        return self._log.reply(from_index, cosigned_size=cosigned_size, wait_seconds=wait_seconds)
 
     def catch_up(self) -> None:
-        """What the follower does."""
-        entries = self.follow(from_index=self._mirror.state.size, wait_seconds=0)
-        if entries.envelopes:
-            self._mirror.admit(entries.first_index, entries.envelopes)
+        """What the follower does, and once more where that made a cosignature."""
+        for _ in range(2):
+            witnessing, cosignature = self._witnessing, self._witnessing.waiting
+            entries = self.follow(
+                from_index=self._mirror.state.size,
+                wait_seconds=0,
+                cosignature=cosignature,
+                cosigned_size=witnessing.covered,
+            )
+            if cosignature is not None:
+                witnessing.sent(cosignature)
+            if entries.envelopes:
+                self._mirror.admit(entries.first_index, entries.envelopes)
+            witnessing.heard(entries)
 
     def submit(self, envelope: bytes, metrics: MetricsRecord | None = None) -> int:
         self.before_submit()
@@ -267,26 +290,31 @@ class Institution:
         self.used = Usage()
         self.load: float | None = None
         self.data = [DataSet(folder=folder / "text")]
+        self.log = SigningLog(coordinator)
         folder.mkdir(exist_ok=True)
         self._open()
 
     def _open(self) -> None:
         self.journal = Journal(self.folder / "journal.sqlite")
         self.mirror = Mirror(self.journal, self.coordinator.genesis)
-        self.blobs = FolderBlobStore(self.folder / "blobs")
-        self.session = DirectSession(self.coordinator, self.name, self.mirror)
-        self.workbench, self.status, self.follower = FakeWorkbench(self.folder / "jobs"), FakeStatus(), FakeFollower()
         clock: Any = self.coordinator.clock
+
+        def key() -> Any:
+            return self.coordinator[self.name].key
+
+        self.witnessing = Witnessing(WitnessingPorts(self.name, self.mirror, self.journal, key, clock))
+        self.blobs = FolderBlobStore(self.folder / "blobs")
+        self.session = DirectSession(self.coordinator, self.log, self.name, self.mirror, self.witnessing)
+        self.workbench, self.status, self.follower = FakeWorkbench(self.folder / "jobs"), FakeStatus(), FakeFollower()
         self.orders = Orders(self.folder / "journal.sqlite")
         self.records = Records(self.folder / "journal.sqlite")
         self.membership = FakeMembership()
         self.membership.on_rotate = lambda: self.orders.clear("rotate")
         session: Any = self.session
-
-        def key() -> Any:
-            return self.coordinator[self.name].key
-
-        self.outbox = Outbox(OutboxPorts(self.name, session, self.journal, self.blobs, key, clock, "blake3"))
+        checkpoint = self.witnessing.checkpoint_for
+        self.outbox = Outbox(
+            OutboxPorts(self.name, session, self.journal, self.blobs, key, clock, "blake3", checkpoint)
+        )
         self.gatekeeper = Gatekeeper(self.source, self.orders, self.records, clock, lambda: self.load)
         stand_ins: dict[str, Any] = {"follower": self.follower, "workbench": self.workbench, "status": self.status}
         self.agent = Agent(
@@ -294,6 +322,7 @@ class Institution:
                 institution=self.name,
                 session=session,
                 mirror=self.mirror,
+                witnesses=self.witnessing,
                 outbox=self.outbox,
                 blobs=self.blobs,
                 policy=self.source,

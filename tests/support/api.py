@@ -85,6 +85,8 @@ class Consortium:
         fake = self.ports
         ports = Ports(
             ledger=fake.ledger,
+            log=fake.log,
+            witnesses=fake.witnesses,
             members=fake.members,
             desk=fake.desk,
             board=fake.board,

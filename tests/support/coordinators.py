@@ -12,16 +12,18 @@ No torch and no threads: commands run on the test's thread, and `coordinator.adv
 from __future__ import annotations
 
 import atexit
+import hashlib
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from common.blobs.store import FolderBlobStore
 from common.clock import ManualClock
+from common.errors import ApprovalPending
 from common.identity.authority import Authority
 from common.identity.invitation import Invitation, parse_invitation
 from common.identity.keys import SigningKey
@@ -32,16 +34,21 @@ from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.board import Board
 from coordinator.config import HomeLayout
+from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
-from coordinator.enrolment import EnrolmentDesk, EnrolmentSettings
+from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
 from coordinator.founding import Founding, found
 from coordinator.ledger import Ledger
+from coordinator.log import HeadFile, Log
 from coordinator.membership import MembershipDesk, MembershipPorts
 from coordinator.metrics import StoredMeasurements
+from coordinator.proposals import ProposalPorts, Proposals
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Step, Steps
+from coordinator.run_desk import InitialBlobs
 from coordinator.store.database import Database, file_url
 from coordinator.views import Host, OperatorViews
+from coordinator.witnesses import Witnesses, WitnessPorts
 from tests.support.blobs import model_bytes, put_blob, random_arrays
 from tests.support.participants import MANIFEST, RUN, FakeParticipant
 from tests.support.plans import a_plan
@@ -78,13 +85,21 @@ class InlineEngine(Engine):
     def call(self, action: Callable[[], T]) -> T:
         return action()
 
+    def post(self, action: Callable[[], None]) -> None:
+        action()
+
+
+Approvals = Mapping[Literal["roster", "plan", "release"], int]
+
 
 @cache
-def _founded() -> tuple[Path, Mapping[str, FakeParticipant]]:
+def _founded(
+    *approvals: tuple[Literal["roster", "plan", "release"], int],
+) -> tuple[Path, Mapping[str, FakeParticipant]]:
     """A home in which NAMES are enrolled, made once a process, and who they are: tests begin with a copy."""
     folder = Path(tempfile.mkdtemp(prefix="llmasos-test-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    made = Coordinator(folder / "home", names=())
+    made = Coordinator(folder / "home", names=(), approvals=dict(approvals))
     for name in NAMES:
         made.enrol(name)
     made.close()
@@ -100,6 +115,7 @@ class Coordinator:
         *,
         names: Sequence[str] = NAMES,
         steps: Steps | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self.layout = HomeLayout(home)
         self.clock = ManualClock()
@@ -107,11 +123,11 @@ class Coordinator:
         self.participants: dict[str, FakeParticipant] = {}
         self._engine_class: type[Engine] = InlineEngine
         if names == NAMES:
-            template, known = _founded()
+            template, known = _founded(*(approvals or {}).items())
             shutil.copytree(template, home)
         else:
             known = {}
-            found(home, Founding(CONSORTIUM), self.clock)
+            found(home, Founding(CONSORTIUM, approvals=approvals or {}), self.clock)
         self._open()
         for name in names:
             self.participants[name] = known[name].moved_to(self) if known else self.enrol(name)
@@ -124,24 +140,44 @@ class Coordinator:
         self.genesis = layout.genesis.read_bytes()
         self.database = Database(file_url(layout.state))
         self.ledger = Ledger(self.database, SigningKey.load(layout.statement_key), clock, self.genesis)
+        cosignatures = Cosignatures()
+        self.log = Log(self.ledger, SigningKey.load(layout.log_key), HeadFile(layout.log_head), cosignatures)
         self.blobs = FolderBlobStore(layout.blobs)
         self.board = Board(self.ledger, clock, LEASE_SECONDS)
         self.measurements = StoredMeasurements(self.ledger, self.database)
-        self.aggregation = Aggregation(self.blobs)
+        self.proposals = Proposals(
+            ProposalPorts(self.ledger, self.database, InitialBlobs(self.ledger, self.blobs), clock)
+        )
+        self.aggregation = Aggregation(self.blobs, self.proposals.awaited_blobs)
         authority = Authority.load(layout.identity)
         self.membership = MembershipDesk(
-            MembershipPorts(self.ledger, self.database, authority, self.aggregation, clock, certificate_days=365)
+            MembershipPorts(
+                self.ledger, self.database, authority, self.aggregation, self.proposals, clock, certificate_days=365
+            )
         )
         self.engine = self._engine_class(
             EnginePorts(
                 self.ledger, self.aggregation, self.board, self.measurements, self.steps, clock, self.membership
             )
         )
+        self.witnesses = Witnesses(
+            WitnessPorts(self.ledger, self.log, cosignatures, self.database, post=self.engine.post)
+        )
         settings = EnrolmentSettings(365, 72, lambda: "127.0.0.1:7444", lambda: "127.0.0.1:7443")
-        self.enrolment = EnrolmentDesk(self.ledger, self.database, authority, clock, settings)
+        self.enrolment = EnrolmentDesk(
+            EnrolmentPorts(self.ledger, self.database, authority, self.proposals, clock), settings
+        )
         self.desk = CommandDesk(
             DeskPorts(
-                self.ledger, self.engine, self.enrolment, self.membership, self.blobs, clock, genesis=self.genesis
+                self.ledger,
+                self.engine,
+                self.enrolment,
+                self.membership,
+                self.blobs,
+                clock,
+                genesis=self.genesis,
+                measurements=self.measurements,
+                proposals=self.proposals,
             )
         )
         self.access = BlobAccess(self.ledger, max_plan_blob_bytes=2**20)
@@ -179,10 +215,23 @@ class Coordinator:
         return parse_invitation(self.desk.invite(name, expires_hours=hours, roles=roles))
 
     def enrol(self, name: str, roles: tuple[Role, ...] = ("trainer", "evaluator")) -> FakeParticipant:
-        participant = FakeParticipant(self, name)
-        participant.join(self.invite(name, roles))
+        """Its invitation redeemed, and approved by as many as have to, in the order of their names."""
+        participant, invitation = FakeParticipant(self, name), self.invite(name, roles)
+        try:
+            participant.join(invitation)
+        except ApprovalPending:
+            self.approve_all()
+            participant.join(invitation)
         self.participants[name] = participant
         return participant
+
+    def approve_all(self) -> None:
+        """Every open draft gets the approvals that it needs, one after the other: each roster makes the others anew."""
+        while proposals := self.desk.proposals():
+            digest = hashlib.sha256(proposals[0].payload).hexdigest()
+            for participant in list(self.participants.values())[: proposals[0].approvals_needed]:
+                participant.approve(digest)
+            assert len(self.desk.proposals()) < len(proposals)
 
     def draft(self, *, base: bytes = BASE, **plan: Any) -> PlanStatement:
         """A plan with its blobs here, as after the operator's upload; arguments change the plan's fields."""

@@ -1,15 +1,16 @@
-"""Simple in-memory implementations of coordinator/ports.py: what a servicer asked for is recorded, what it answers is set."""
+"""Simple in-memory implementations of coordinator.ports: what a servicer asked for is recorded, what it answers is set."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from common.blobs.reference import BlobRef
 from common.errors import LLMasOSError, NotAuthorised, RefusalError, UnknownCertificate, UnknownObject
+from common.ledger.notes import Note, NoteSignature
 from common.statements.kinds import Member, Role
-from common.wire.messages import Estimate, Inquiry
+from common.wire.messages import Approved, Cosignature, Estimate, Inquiry, LogHead, Proposal
 from coordinator.ports import (
     Activity,
     CoordinatorStatus,
@@ -39,9 +40,15 @@ class FakeLedger:
             self.envelopes.append(envelope)
             self._changed.notify_all()
 
-    def slice(self, from_index: int, *, max_bytes: int, wait_seconds: float) -> LedgerSlice:
+    def wake(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self.envelopes) > from_index, wait_seconds)
+            self._changed.notify_all()
+
+    def slice(
+        self, from_index: int, *, max_bytes: int, wait_seconds: float, or_when: Callable[[], bool] = lambda: False
+    ) -> LedgerSlice:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.envelopes) > from_index or or_when(), wait_seconds)
             found: list[bytes] = []
             for envelope in self.envelopes[from_index:]:
                 if found and sum(map(len, found)) + len(envelope) > max_bytes:
@@ -51,6 +58,48 @@ class FakeLedger:
 
     def readable_until(self, name: str) -> int | None:
         return self.last_for.get(name)
+
+
+class FakeLog:
+    """A log of `size` entries that a test sets; nothing in its notes verifies."""
+
+    def __init__(self) -> None:
+        self.size = 3
+
+    def newest(self) -> Note:
+        return Note(
+            f"hospitals.example/log\n{self.size}\nroot\n", (NoteSignature("hospitals.example/log", b"abcd", b"s"),)
+        )
+
+    def head(self, old_size: int) -> LogHead:
+        if old_size > self.size:
+            raise UnknownObject(f"The log has {self.size} entries, so no tree of {old_size} is its beginning.")
+        return LogHead(self.newest().encode(), (bytes(32),))
+
+    def receipt(self, index: int) -> bytes:
+        if index >= self.size:
+            raise UnknownObject(f"The log has {self.size} entries, so there is no entry {index}.")
+        return b"receipt %d" % index
+
+
+class FakeWitnesses:
+    """Cosignatures that came, and what a test says is covered; the opening of an open round stands at `opening`."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, Cosignature]] = []
+        self.covered, self.opening = 0, 10**9
+        self.refusal: LLMasOSError | None = None
+
+    def take(self, sender: Member, cosignature: Cosignature) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.taken.append((sender.name, cosignature))
+
+    def newly_covers(self, known: int) -> bool:
+        return known <= self.opening < self.covered
+
+    def notes_beyond(self, known: int) -> tuple[bytes, ...]:
+        return (b"note %d" % self.covered,) if self.covered > known else ()
 
 
 class FakeMembers:
@@ -94,6 +143,9 @@ class FakeDesk:
         self.invited: list[tuple[str, int, tuple[Role, ...]]] = []
         self.plans: list[bytes] = []
         self.controlled: list[tuple[str, str, str]] = []
+        self.open: tuple[Proposal, ...] = ()
+        self.approved: list[tuple[str, str, bytes]] = []
+        self.withdrawn: list[str] = []
         self.failure: LLMasOSError | Exception | None = None
         self.gate: threading.Event | None = None
         self.at_gate = threading.Semaphore(0)
@@ -140,6 +192,25 @@ class FakeDesk:
         self._go()
         self.controlled.append((run, action, reason))
         return 9
+
+    # --- approvals ---
+
+    @property
+    def open_proposals(self) -> int:
+        return len(self.open)
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        self._go()
+        return self.open
+
+    def approve(self, sender: Member, payload_sha256: str, signature: bytes) -> Approved:
+        self._go()
+        self.approved.append((sender.name, payload_sha256, signature))
+        return Approved(None, 2, len(self.approved))
+
+    def withdraw_proposal(self, payload_sha256: str) -> None:
+        self._go()
+        self.withdrawn.append(payload_sha256)
 
 
 class FakeBoard:
@@ -264,6 +335,8 @@ class FakePorts:
     """One of each."""
 
     ledger: FakeLedger = field(default_factory=FakeLedger)
+    log: FakeLog = field(default_factory=FakeLog)
+    witnesses: FakeWitnesses = field(default_factory=FakeWitnesses)
     members: FakeMembers = field(default_factory=FakeMembers)
     desk: FakeDesk = field(default_factory=FakeDesk)
     board: FakeBoard = field(default_factory=FakeBoard)

@@ -172,9 +172,10 @@ class Federation:
         return self.folder / "data" / name
 
     def invite(self, name: str) -> str:
-        """An armoured invitation."""
+        """An armoured invitation. Who has no daemon here, such as a liar, is no witness: nobody would cosign for it."""
+        roles = ("trainer", "evaluator", "witness") if name in NAMES else ("trainer", "evaluator")
         with self.operator() as session:
-            return str(session.invite(name, expires_hours=1, roles=("trainer", "evaluator")))
+            return str(session.invite(name, expires_hours=1, roles=roles))
 
     def join(self, name: str) -> None:
         """What `join` does, with a text that only this institution has."""

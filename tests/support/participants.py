@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from common import strict_json
 from common.blobs.reference import CHUNK_BYTES, BlobRef
-from common.identity.certificates import enrol_proof_message
+from common.identity.certificates import enrol_proof_message, renew_proof_message
 from common.identity.invitation import Invitation
 from common.identity.keys import SigningKey, TlsKey
+from common.ledger.notes import Note, cosign
 from common.ledger.rules import admit, start
 from common.ledger.state import LedgerState, RoundRecord
+from common.statements.approvals import approval_signature
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Answer, Contribution, Member, Predicate
-from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, UploadPurpose
+from common.wire.messages import Approved
+from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, RenewalOffer, UploadPurpose
 from coordinator.rounds.phases import LOSS_SCALE
 from tests.support.blobs import delta_bytes, leaves_and_ref, random_arrays, tensor_manifest
 
@@ -42,6 +45,7 @@ class FakeParticipant:
         self.name = name
         self.key, self.tls = SigningKey.generate(), TlsKey.generate()
         self.perplexity: Callable[[int], float] = lambda number: 100.0 / number
+        self._requests: dict[str, bytes] = {}
         self._coordinator = coordinator
         self._state = start(coordinator.genesis).state
 
@@ -61,7 +65,7 @@ class FakeParticipant:
     def offer(self, invitation: Invitation, **changes: Any) -> EnrolmentOffer:
         """What `join` sends; arguments spoil it."""
         fingerprint = bytes.fromhex(start(invitation.genesis).statement.digest)
-        csr = changes.pop("csr_der", None) or self.tls.csr(self.name)
+        csr = changes.pop("csr_der", None) or self._requests.setdefault(self.tls.spki_sha256, self.tls.csr(self.name))
         proof = self.key.sign(enrol_proof_message(fingerprint, invitation.invitation_id, csr, b""))
         fields: dict[str, Any] = {
             "invitation_id": invitation.invitation_id,
@@ -75,6 +79,20 @@ class FakeParticipant:
 
     def join(self, invitation: Invitation) -> Enrolled:
         return self._coordinator.desk.enrol(self.offer(invitation))
+
+    def rotate(self) -> None:
+        """A new signing key, and a TLS key with it, as `identity rotate` asks for."""
+        key, tls = SigningKey.generate(), TlsKey.generate()
+        fingerprint = bytes.fromhex(start(self._coordinator.genesis).statement.digest)
+        csr, public, replaces = (
+            tls.csr(self.name),
+            bytes.fromhex(key.public.public),
+            self.member.certificates[-1].serial,
+        )
+        message = renew_proof_message(fingerprint, self.name, replaces, csr, public)
+        offer = RenewalOffer(self.name, replaces, csr, self.key.sign(message), public, key.sign(message))
+        self._coordinator.desk.renew(offer)
+        self.key, self.tls = key, tls
 
     def follow(self) -> LedgerState:
         """Its own copy of the ledger's state, every entry checked by the rules."""
@@ -98,6 +116,19 @@ class FakeParticipant:
         """Send on its own connection."""
         envelope = statement if isinstance(statement, bytes) else statement.envelope
         return self._coordinator.desk.submit(self.member, envelope, metrics)
+
+    def approve(self, payload_sha256: str) -> Approved:
+        """Sign a draft as it is listed, whatever it says, and send the signature."""
+        payloads = {
+            hashlib.sha256(each.payload).hexdigest(): each.payload for each in self._coordinator.desk.proposals()
+        }
+        signature = approval_signature(payloads.get(payload_sha256, b"none"), self.key).signature
+        return self._coordinator.desk.approve(self.member, payload_sha256, signature)
+
+    def cosign(self, note: Note, seconds: int = 0) -> Note:
+        """As a witness that believes whatever it is shown; honest ones look at their own copy first."""
+        genesis = self._coordinator.state.genesis
+        return cosign(note, f"{genesis.consortium}.llmasos/{self.name}", self.key, seconds=seconds)
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -136,7 +167,7 @@ class FakeParticipant:
         return Metrics(content, hashlib.sha256(self.name.encode()).digest())
 
     def contribution(self, ref: BlobRef | None = None, metrics: Metrics | None = None, **changes: Any) -> Statement:
-        """Signed for the newest round; sends nothing."""
+        """Signed for the newest round; sends nothing. `checkpoint=` is the text of a note; without it there is none."""
         current, beside = self.round, metrics or self.metrics()
         train = current.opened.task == "train"
         num_tokens = changes.pop("num_tokens", 10 + len(self.name) if train else 0)
@@ -160,6 +191,8 @@ class FakeParticipant:
     def act(self) -> None:
         """What is to do now, if anything."""
         run = self.follow().runs[RUN]
+        if "trainer" not in self.member.roles:
+            return
         if self.name not in run.answers:
             self.answer()
         current = run.open_round

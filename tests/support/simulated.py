@@ -47,7 +47,7 @@ def some_results(**changes: Any) -> Results:
         "federated": final_scores(view),
         "sample_prompt": "import ",
         "sample_text": "os\n<b>bold</b>",
-        "timing": Timing(1.0, 20.0, 10.0, 31.0),
+        "timing": Timing(1.0, 18.0, 10.0, 2.0, 31.0),
         "versions": {"python": "3.11.7"},
     }
     return Results(**(fields | changes))

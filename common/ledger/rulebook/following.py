@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from common.errors import RoundNotOpen, WrongParent
 from common.ledger.state import LedgerState, Place, RunRecord, with_entry
-from common.statements.envelope import Parent, Statement
+from common.statements.envelope import Draft, Parent, Statement
 
 
-def follows(statement: Statement, parent: Place) -> None:
+def follows(statement: Statement | Draft, parent: Place) -> None:
     expected = Parent(parent.kind.value, parent.digest)
     if statement.parent != expected:
         raise WrongParent(

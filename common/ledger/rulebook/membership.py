@@ -6,20 +6,28 @@ from dataclasses import replace
 from typing import cast
 
 from common.errors import LedgerConflict, MalformedStatement, SlotTaken, WrongParent
+from common.ledger.rulebook.approvals import check_approvals
 from common.ledger.rulebook.following import follows
 from common.ledger.state import Departure, LedgerState, Place, with_entry
-from common.statements.envelope import Statement
+from common.statements.envelope import Draft, Statement
 from common.statements.kinds import Control, Roster
 
 
 def roster(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    roster = roster_that_follows(state, statement)
+    check_approvals(state, statement)
+    return replace(state, roster=roster, roster_place=place)
+
+
+def roster_that_follows(state: LedgerState, statement: Statement | Draft) -> Roster:
+    """What a roster must be, whoever approved it."""
     roster = cast(Roster, statement.predicate)
     follows(statement, state.roster_place or state.genesis_place)
     expected = state.roster.version + 1 if state.roster else 1
     if roster.version != expected:
         raise WrongParent(f"Roster version is {roster.version}, expected {expected}.")
     _check_departed(state, roster)
-    return replace(state, roster=roster, roster_place=place)
+    return roster
 
 
 def _check_departed(state: LedgerState, roster: Roster) -> None:

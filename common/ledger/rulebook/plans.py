@@ -6,20 +6,28 @@ from dataclasses import replace
 from typing import cast
 
 from common.errors import NotInCohort, SlotTaken, WrongParent
+from common.ledger.rulebook.approvals import check_approvals
 from common.ledger.rulebook.following import active_run, follows, with_run
 from common.ledger.state import Answered, LedgerState, Place, RunRecord, with_entry
-from common.statements.envelope import Statement
+from common.statements.envelope import Draft, Statement
 from common.statements.kinds import Answer, PlanStatement
 
 
 def plan(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
+    plan = plan_that_follows(state, statement)
+    check_approvals(state, statement)
+    return with_run(state, RunRecord(place, plan))
+
+
+def plan_that_follows(state: LedgerState, statement: Statement | Draft) -> PlanStatement:
+    """What a plan must be, whoever approved it."""
     plan = cast(PlanStatement, statement.predicate)
     if state.roster_place is None:
         raise WrongParent("A plan needs a roster before it.")
     follows(statement, state.roster_place)
     if plan.run in state.runs:
         raise SlotTaken(f"Run {plan.run} exists already.", "Prepare the plan again: each run has an id of its own.")
-    return with_run(state, RunRecord(place, plan))
+    return plan
 
 
 def answer(state: LedgerState, statement: Statement, place: Place) -> LedgerState:

@@ -7,6 +7,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WithdrawProposalRequest(_message.Message):
+    __slots__ = ("payload_sha256",)
+    PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    payload_sha256: bytes
+    def __init__(self, payload_sha256: _Optional[bytes] = ...) -> None: ...
+
+class WithdrawProposalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteMetricsRequest(_message.Message):
+    __slots__ = ("run", "institution")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    institution: str
+    def __init__(self, run: _Optional[str] = ..., institution: _Optional[str] = ...) -> None: ...
+
+class DeleteMetricsResponse(_message.Message):
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: int
+    def __init__(self, deleted: _Optional[int] = ...) -> None: ...
+
 class InviteRequest(_message.Message):
     __slots__ = ("institution", "expires_hours", "roles")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]

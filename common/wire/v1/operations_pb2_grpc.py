@@ -84,6 +84,16 @@ class OperationsStub:
                 request_serializer=llmasos_dot_v1_dot_operations__pb2.StatusRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_operations__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.WithdrawProposal = channel.unary_unary(
+                '/llmasos.v1.Operations/WithdrawProposal',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.WithdrawProposalRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.WithdrawProposalResponse.FromString,
+                _registered_method=True)
+        self.DeleteMetrics = channel.unary_unary(
+                '/llmasos.v1.Operations/DeleteMetrics',
+                request_serializer=llmasos_dot_v1_dot_operations__pb2.DeleteMetricsRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_operations__pb2.DeleteMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -157,6 +167,20 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawProposal(self, request, context):
+        """Takes back a draft that awaits approvals.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMetrics(self, request, context):
+        """Deletes metrics that institutions sent for a run; their commitments stay in the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +233,16 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=llmasos_dot_v1_dot_operations__pb2.StatusRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_operations__pb2.StatusResponse.SerializeToString,
+            ),
+            'WithdrawProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawProposal,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.WithdrawProposalRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.WithdrawProposalResponse.SerializeToString,
+            ),
+            'DeleteMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMetrics,
+                    request_deserializer=llmasos_dot_v1_dot_operations__pb2.DeleteMetricsRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_operations__pb2.DeleteMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -481,6 +515,60 @@ class Operations:
             '/llmasos.v1.Operations/Status',
             llmasos_dot_v1_dot_operations__pb2.StatusRequest.SerializeToString,
             llmasos_dot_v1_dot_operations__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Operations/WithdrawProposal',
+            llmasos_dot_v1_dot_operations__pb2.WithdrawProposalRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.WithdrawProposalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Operations/DeleteMetrics',
+            llmasos_dot_v1_dot_operations__pb2.DeleteMetricsRequest.SerializeToString,
+            llmasos_dot_v1_dot_operations__pb2.DeleteMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,22 +8,40 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FollowRequest(_message.Message):
-    __slots__ = ("from_index", "wait_milliseconds")
+    __slots__ = ("from_index", "wait_milliseconds", "cosignature", "cosigned_size")
     FROM_INDEX_FIELD_NUMBER: _ClassVar[int]
     WAIT_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_SIZE_FIELD_NUMBER: _ClassVar[int]
     from_index: int
     wait_milliseconds: int
-    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ...) -> None: ...
+    cosignature: Cosignature
+    cosigned_size: int
+    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., cosigned_size: _Optional[int] = ...) -> None: ...
+
+class Cosignature(_message.Message):
+    __slots__ = ("size", "signature")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    signature: bytes
+    def __init__(self, size: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class FollowResponse(_message.Message):
-    __slots__ = ("entries", "ledger_size", "inquiries")
+    __slots__ = ("entries", "ledger_size", "inquiries", "checkpoint", "cosigned", "open_proposals")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SIZE_FIELD_NUMBER: _ClassVar[int]
     INQUIRIES_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    OPEN_PROPOSALS_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[_common_pb2.LedgerEntry]
     ledger_size: int
     inquiries: _containers.RepeatedCompositeFieldContainer[Inquiry]
-    def __init__(self, entries: _Optional[_Iterable[_Union[_common_pb2.LedgerEntry, _Mapping]]] = ..., ledger_size: _Optional[int] = ..., inquiries: _Optional[_Iterable[_Union[Inquiry, _Mapping]]] = ...) -> None: ...
+    checkpoint: bytes
+    cosigned: _containers.RepeatedScalarFieldContainer[bytes]
+    open_proposals: int
+    def __init__(self, entries: _Optional[_Iterable[_Union[_common_pb2.LedgerEntry, _Mapping]]] = ..., ledger_size: _Optional[int] = ..., inquiries: _Optional[_Iterable[_Union[Inquiry, _Mapping]]] = ..., checkpoint: _Optional[bytes] = ..., cosigned: _Optional[_Iterable[bytes]] = ..., open_proposals: _Optional[int] = ...) -> None: ...
 
 class Inquiry(_message.Message):
     __slots__ = ("id", "plan_json")
@@ -96,3 +114,43 @@ class ReportResponse(_message.Message):
     ROUND_OPEN_FIELD_NUMBER: _ClassVar[int]
     round_open: bool
     def __init__(self, round_open: _Optional[bool] = ...) -> None: ...
+
+class ProposalsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProposalsResponse(_message.Message):
+    __slots__ = ("proposals",)
+    PROPOSALS_FIELD_NUMBER: _ClassVar[int]
+    proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
+    def __init__(self, proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ...) -> None: ...
+
+class Proposal(_message.Message):
+    __slots__ = ("payload_json", "proposed_at", "approvals_needed", "approved_by")
+    PAYLOAD_JSON_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_AT_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    payload_json: bytes
+    proposed_at: str
+    approvals_needed: int
+    approved_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, payload_json: _Optional[bytes] = ..., proposed_at: _Optional[str] = ..., approvals_needed: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("payload_sha256", "signature")
+    PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    payload_sha256: bytes
+    signature: bytes
+    def __init__(self, payload_sha256: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class ApproveResponse(_message.Message):
+    __slots__ = ("index", "approvals_needed", "approvals_given")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_GIVEN_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    approvals_needed: int
+    approvals_given: int
+    def __init__(self, index: _Optional[int] = ..., approvals_needed: _Optional[int] = ..., approvals_given: _Optional[int] = ...) -> None: ...

@@ -54,6 +54,16 @@ class WorkStub:
                 request_serializer=llmasos_dot_v1_dot_work__pb2.EstimateRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_work__pb2.EstimateResponse.FromString,
                 _registered_method=True)
+        self.Proposals = channel.unary_unary(
+                '/llmasos.v1.Work/Proposals',
+                request_serializer=llmasos_dot_v1_dot_work__pb2.ProposalsRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_work__pb2.ProposalsResponse.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/llmasos.v1.Work/Approve',
+                request_serializer=llmasos_dot_v1_dot_work__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_work__pb2.ApproveResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServicer:
@@ -88,6 +98,20 @@ class WorkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Proposals(self, request, context):
+        """Drafts of statements that need the approval of institutions before they enter the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """An institution's signature under such a draft. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +134,16 @@ def add_WorkServicer_to_server(servicer, server):
                     servicer.Estimate,
                     request_deserializer=llmasos_dot_v1_dot_work__pb2.EstimateRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_work__pb2.EstimateResponse.SerializeToString,
+            ),
+            'Proposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.Proposals,
+                    request_deserializer=llmasos_dot_v1_dot_work__pb2.ProposalsRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_work__pb2.ProposalsResponse.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=llmasos_dot_v1_dot_work__pb2.ApproveRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_work__pb2.ApproveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +254,60 @@ class Work:
             '/llmasos.v1.Work/Estimate',
             llmasos_dot_v1_dot_work__pb2.EstimateRequest.SerializeToString,
             llmasos_dot_v1_dot_work__pb2.EstimateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Proposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Work/Proposals',
+            llmasos_dot_v1_dot_work__pb2.ProposalsRequest.SerializeToString,
+            llmasos_dot_v1_dot_work__pb2.ProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Work/Approve',
+            llmasos_dot_v1_dot_work__pb2.ApproveRequest.SerializeToString,
+            llmasos_dot_v1_dot_work__pb2.ApproveResponse.FromString,
             options,
             channel_credentials,
             insecure,

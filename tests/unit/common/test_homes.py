@@ -53,6 +53,20 @@ def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: 
     assert os.listdir(tmp_path) == ["state.json"]
 
 
+def test_a_write_that_need_not_be_durable_syncs_nothing_and_is_whole_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    atomic_write(tmp_path / "file", b"first")
+    assert len(synced) == 2, "the file and its folder"
+    atomic_write(tmp_path / "file", b"second", durable=False)
+    assert len(synced) == 2
+    assert (tmp_path / "file").read_bytes() == b"second"
+    assert mode(tmp_path / "file") == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_mode_is_kept_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:

@@ -80,6 +80,24 @@ def test_a_delta_is_readable_by_the_plans_audience(coordinator: Coordinator) -> 
     assert can_read(coordinator, "auditor-2", coordinator.run.model)
 
 
+def test_an_auditor_whom_the_plan_names_reads_all_that_a_recomputation_needs(coordinator: Coordinator) -> None:
+    """Also once the run has ended; the files go when retention says so, the right to them does not."""
+    for name in ("auditor-1", "auditor-2"):
+        coordinator.enrol(name, roles=("auditor",))
+    auditors = [coordinator.participants.pop(name) for name in ("auditor-1", "auditor-2")]
+    coordinator.start_run(rounds=3, delta_audience=["auditor-1"], retention={"delta_rounds": 2})
+    run = coordinator.play()
+    assert [auditor.member.roles for auditor in auditors] == [("auditor",)] * 2
+    for record in run.committed():
+        assert record.closed is not None
+        models = [record.opened.inputs.model, record.closed.outputs.model]
+        assert all(can_read(coordinator, name, ref) for ref in models for name in ("auditor-1", "auditor-2"))
+        deltas = [delta_of(coordinator, name, record.number) for name in ("east", "north", "south")]
+        assert [can_read(coordinator, "auditor-1", ref) for ref in deltas] == [True] * 3
+        assert [can_read(coordinator, "auditor-2", ref) for ref in deltas] == [False] * 3
+    assert can_read(coordinator, "auditor-1", run.statement.initial.tokenizer)
+
+
 def test_naming_anothers_delta_as_ones_own_does_not_make_it_readable(coordinator: Coordinator) -> None:
     """Digests stand in the ledger for all to see; south repeats north's in a contribution of its own."""
     coordinator.open_round(rounds=2)

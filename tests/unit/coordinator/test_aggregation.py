@@ -25,6 +25,7 @@ from common.blobs.store import FolderBlobStore
 from common.errors import LLMasOSError, MissingBlob, ModelOverflow, StorageFailure
 from common.ledger.state import RoundRecord, RunRecord
 from common.statements.kinds import SealedInput
+from common.tensors import delta_size
 from coordinator.aggregation import UNREFERENCED_SECONDS, Aggregation, kept_roots
 from coordinator.rounds.phases import Phase
 from tests.support.blobs import delta_bytes, put_blob, random_arrays
@@ -198,6 +199,47 @@ def test_retention_deletes_old_deltas_and_their_base_models_and_nothing_else(coo
     assert there == [True, False, False, True, True], "the first is the plan's own"
     assert coordinator.blobs.contains(run.statement.initial.tokenizer)
     assert coordinator.blobs.contains(run.model)
+
+
+DELTA = delta_size(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("retention", "kept"),
+    [
+        ({"delta_bytes": 6 * DELTA}, [False, False, True, True]),
+        ({"delta_bytes": 9 * DELTA - 1}, [False, False, True, True]),
+        ({"delta_bytes": 9 * DELTA}, [False, True, True, True]),
+        ({"delta_bytes": 10**9}, [True, True, True, True]),
+        ({"delta_bytes": 1}, [False, False, False, True]),
+        ({"delta_bytes": 9 * DELTA, "delta_rounds": 3}, [False, False, True, True]),
+        ({"delta_bytes": 6 * DELTA, "delta_rounds": 4}, [False, False, True, True]),
+        ({"delta_bytes": 10**9, "delta_rounds": 1}, [False, False, False, False]),
+    ],
+    ids=str,
+)
+def test_retention_by_bytes_keeps_what_fits_and_always_one_round_and_the_stricter_bound_wins(
+    coordinator: Coordinator, retention: dict[str, int], kept: list[bool]
+) -> None:
+    coordinator.start_run(rounds=4, retention=retention)
+    coordinator.play()
+    assert deltas_kept(coordinator) == kept
+    there = [coordinator.blobs.contains(record.opened.inputs.model) for record in coordinator.run.rounds[1:4]]
+    assert there == kept[1:], "base models go with the deltas; the first is the plan's own"
+
+
+def test_deltas_of_the_open_round_are_never_given_up_for_bytes(coordinator: Coordinator) -> None:
+    coordinator.open_round(rounds=3, retention={"delta_bytes": 1})
+    for participant in coordinator.participants.values():
+        participant.contribute()
+    coordinator.advance()
+    coordinator["north"].contribute()
+    coordinator.aggregation.expire(coordinator.state)
+    refs = [
+        [entry.contribution.blobs["delta"] for entry in record.contributions.values()]
+        for record in coordinator.run.rounds
+    ]
+    assert [[coordinator.blobs.contains(ref) for ref in of_round] for of_round in refs] == [[True] * 3, [True]]
 
 
 def test_a_delta_that_a_newer_round_names_too_is_kept(coordinator: Coordinator) -> None:

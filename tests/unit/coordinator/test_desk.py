@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import (
+    LedgerConflict,
     MissingBlob,
     NotInCohort,
     RefusalError,
@@ -124,6 +125,21 @@ def test_a_refused_contribution_may_be_mended_and_sent_again(coordinator: Coordi
     with pytest.raises(RefusalError, match="num_tokens is 65"):
         north.contribute(num_tokens=65)
     assert north.contribute(num_tokens=64) == coordinator.state.size - 1
+
+
+def test_a_contribution_says_what_its_institution_has_seen_of_this_very_log(coordinator: Coordinator) -> None:
+    opening, north = coordinator.open_round().place.index, coordinator["north"]
+    for note, reason in (
+        ("nonsense", r"The contribution's checkpoint is none of hospitals\.llmasos/ledger: A note has no text"),
+        (coordinator.log.note(opening).encode().decode(), rf"of {opening} entries does not hold the round's opening"),
+    ):
+        with pytest.raises(LedgerConflict, match=reason):
+            north.contribute(checkpoint=note)
+    assert coordinator.refusals() == [("north", 1, "ledger-conflict", "signed-by")]
+    north.contribute(checkpoint=coordinator.log.newest().encode().decode())
+    coordinator["south"].contribute(checkpoint=coordinator.log.note(opening + 1).encode().decode())
+    coordinator["east"].contribute()
+    assert len(coordinator.run.rounds[0].contributions) == 3
 
 
 def test_an_institution_that_joins_later_takes_part_from_the_next_round_on(coordinator: Coordinator) -> None:

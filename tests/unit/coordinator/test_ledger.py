@@ -10,6 +10,7 @@ import pytest
 from common.clock import rfc3339
 from common.errors import BadSignature, LedgerConflict, StorageFailure, UnknownCertificate, WrongParent
 from common.identity.keys import SigningKey
+from common.ledger.heads import tree_of
 from common.statements.kinds import Control, Roster
 from coordinator.ledger import Ledger
 from coordinator.store.database import Seal, Transaction
@@ -27,6 +28,14 @@ def rewrite(coordinator: Coordinator, sql: str, *values: object) -> None:
     connection.execute(sql, values)
     connection.commit()
     connection.close()
+
+
+def pause_often(coordinator: Coordinator, size: int) -> None:
+    """Append until the ledger has so many statements."""
+    while coordinator.state.size < size:
+        action = "resume" if coordinator.run.paused else "pause"
+        coordinator.desk.control_run(RUN, action, "operator")
+        coordinator.clock.advance(seconds=1)
 
 
 def replay(coordinator: Coordinator) -> Ledger:
@@ -133,6 +142,36 @@ def test_a_key_counts_by_the_roster_right_below_the_statement(coordinator: Coord
     coordinator.restart()
 
 
+def test_the_tree_is_the_envelopes_after_each_append_and_after_a_restart(coordinator: Coordinator) -> None:
+    coordinator.start_run()
+    pause_often(coordinator, 520)
+    expected = tree_of(coordinator.envelopes())
+    assert coordinator.ledger.head == expected.head()
+    assert [coordinator.ledger.tree().head(size) for size in range(521)] == [expected.head(size) for size in range(521)]
+    coordinator.restart()
+    assert coordinator.ledger.head == expected.head()
+    assert coordinator.ledger.tree().inclusion_proof(3) == expected.inclusion_proof(3)
+
+
+def test_an_append_that_fails_leaves_neither_row_nor_tile_nor_head(coordinator: Coordinator) -> None:
+    coordinator.start_run()
+    pause_often(coordinator, 255)
+    head = coordinator.ledger.head
+
+    def die(tx: Transaction) -> None:
+        raise KeyError("the process died here")
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="died here"):
+            coordinator.ledger.append(a_pause(coordinator, "again"), coordinator.run.tip, die)
+        assert (coordinator.database.tile(0, 0), coordinator.ledger.head) == (None, head)
+        coordinator.restart()
+    coordinator.ledger.append(a_pause(coordinator, "again"), coordinator.run.tip)
+    tile = coordinator.database.tile(0, 0)
+    assert tile is not None
+    assert tile.root == coordinator.ledger.head.root
+
+
 def test_statements_remember_when_they_became_durable(coordinator: Coordinator) -> None:
     coordinator.start_run()
     then = coordinator.clock.now()
@@ -174,6 +213,21 @@ def test_a_ledger_without_its_middle_cannot_be_stitched(coordinator: Coordinator
     rewrite(coordinator, 'DELETE FROM ledger WHERE "index" = 2')
     rewrite(coordinator, 'UPDATE ledger SET "index" = 2 WHERE "index" = 3')
     with pytest.raises(WrongParent, match=r"A roster names roster"):
+        replay(coordinator)
+
+
+def test_a_ledger_with_a_changed_tile_does_not_start(coordinator: Coordinator) -> None:
+    """Proofs are made of tiles, and nobody would believe them."""
+    coordinator.start_run()
+    pause_often(coordinator, 256)
+    assert replay(coordinator).head == coordinator.ledger.head
+    tile = coordinator.database.tile(0, 0)
+    assert tile is not None
+    rewrite(coordinator, "UPDATE tiles SET hashes = ?", bytes(32) + tile.hashes[32:])
+    with pytest.raises(LedgerConflict, match=r"Tile 0 of level 0 .* is not made from the envelopes beside it\."):
+        replay(coordinator)
+    rewrite(coordinator, "DELETE FROM tiles")
+    with pytest.raises(LedgerConflict, match=r"Tile 0 of level 0 .* is not made from the envelopes beside it\."):
         replay(coordinator)
 
 

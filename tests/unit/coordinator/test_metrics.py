@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import BadCommitment
+from common.errors import BadCommitment, UnknownObject, UsageError
+from common.verify.report import Outcome
 from coordinator.metrics import parse_metrics, visible
 from coordinator.ports import EvaluationView, Metrics
 from coordinator.rounds.phases import LOSS_SCALE, EvaluationSums
+from coordinator.tables import check_tables
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN, TOKENS
 
@@ -106,3 +108,79 @@ def test_metrics_have_one_spelling() -> None:
 def test_what_is_no_metrics_is_refused(content: bytes) -> None:
     with pytest.raises(BadCommitment, match=r"The metrics are not of the form that docs/protocol\.md#metrics gives\."):
         parse_metrics(content)
+
+
+# --- deleting ---------------------------------------------------------------------------------------------------------
+
+
+def ended(coordinator: Coordinator, **plan: object) -> Coordinator:
+    coordinator.start_run(rounds=1, **plan)
+    coordinator.play()
+    return coordinator
+
+
+def perplexities(coordinator: Coordinator) -> list[list[str]]:
+    """By round: whose measurements an operator sees."""
+    return [[entry.scope for entry in record.evaluations] for record in coordinator.views.runs()[0].rounds]
+
+
+def test_metrics_of_a_run_are_deleted_and_commitments_stay(coordinator: Coordinator) -> None:
+    ended(coordinator)
+    assert perplexities(coordinator) == [["pooled"], ["pooled"]]
+    envelopes = coordinator.envelopes()
+    assert coordinator.desk.delete_metrics(RUN[:5], "") == 6
+    assert coordinator.database.metrics(RUN) == {}
+    assert perplexities(coordinator) == [[], []], "what was composed before is composed anew"
+    assert coordinator.envelopes() == envelopes
+    assert coordinator.run.rounds[0].contributions["north"].contribution.metrics_commitment is not None
+    check = check_tables(coordinator.database, coordinator.state)
+    assert (check.outcome, check.findings) == (Outcome.VERIFIED, ())
+    assert coordinator.desk.delete_metrics(RUN, "") == 0
+    coordinator.restart()
+    assert coordinator.views.runs()[0].end_reason == "rounds-done"
+
+
+def test_a_pool_that_lacks_a_deleted_measurement_is_not_shown(coordinator: Coordinator) -> None:
+    """Four measured: the sum over four less the sum over three would be the fourth's."""
+    coordinator.enrol("west")
+    ended(coordinator)
+    assert perplexities(coordinator) == [["pooled"], ["pooled"]]
+    assert coordinator.desk.delete_metrics(RUN, "north") == 2
+    assert len(coordinator.database.metrics(RUN)) == 6
+    assert perplexities(coordinator) == [[], []]
+
+
+def test_where_single_losses_are_shown_the_others_stay(coordinator: Coordinator) -> None:
+    ended(coordinator, metrics_visibility="institution")
+    assert coordinator.desk.delete_metrics(RUN, "north") == 2
+    assert perplexities(coordinator) == [["pooled", "east", "south"]] * 2
+
+
+def test_the_bytes_of_deleted_metrics_leave_the_disk(coordinator: Coordinator) -> None:
+    ended(coordinator)
+    rows = coordinator.database.metrics(RUN)
+    salt = next(iter(rows.values())).salt
+    files = [coordinator.layout.state.with_name(coordinator.layout.state.name + end) for end in ("", "-wal")]
+
+    def found() -> bool:
+        return any(salt in path.read_bytes() for path in files if path.exists())
+
+    assert found()
+    coordinator.desk.delete_metrics(RUN, "")
+    assert not found()
+
+
+def test_metrics_of_a_run_that_goes_on_are_not_deleted(coordinator: Coordinator) -> None:
+    coordinator.open_round()
+    coordinator["north"].contribute()
+    with pytest.raises(UsageError, match=rf"Run {RUN} goes on: whether it stops depends on what was measured\."):
+        coordinator.desk.delete_metrics(RUN, "")
+    assert len(coordinator.database.metrics(RUN)) == 1
+
+
+def test_who_contributed_nothing_has_nothing_to_delete(coordinator: Coordinator) -> None:
+    ended(coordinator)
+    with pytest.raises(UnknownObject, match=rf"court-auditor contributed nothing to {RUN}\."):
+        coordinator.desk.delete_metrics(RUN, "court-auditor")
+    with pytest.raises(UnknownObject, match="0 runs begin with 'other'"):
+        coordinator.desk.delete_metrics("other", "")

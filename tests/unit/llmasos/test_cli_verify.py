@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.terminal import exit_code_of
+from common.verify.report import Outcome
 from llmasos.cli import app
-from llmasos.commands.verify import Side, _forks
+from llmasos.simulation.verification import Side, Verification
 
 
 def side(who: str, entries: int, root: str) -> Side:
@@ -21,6 +22,25 @@ def test_a_folder_that_no_simulation_wrote_is_named(tmp_path: Path, capsys: pyte
 
 
 def test_equal_lengths_with_other_roots_are_two_histories() -> None:
-    assert _forks([side("a", 5, "11"), side("b", 5, "11"), side("c", 4, "22")]) == []
-    (fork,) = _forks([side("a", 5, "11"), side("b", 5, "22")])
-    assert fork == "FAILED  a and b hold two histories of 5 entries."
+    one = Verification((side("a", 5, "11"), side("b", 5, "11"), side("c", 4, "22")))
+    assert (one.forks, one.outcome) == ((), Outcome.VERIFIED)
+    two = Verification((side("a", 5, "11"), side("b", 5, "22")))
+    assert two.findings == ("FAILED  a and b hold two histories of 5 entries.",)
+    assert two.outcome is Outcome.FAILED
+
+
+def test_what_is_asked_of_a_bundle_is_not_asked_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--fingerprint", "00" * 32], ["--pin", f"north={'00' * 32}"], ["--html", str(tmp_path / "r.html")]):
+        assert exit_code_of(app, ["verify", str(tmp_path), *words]) == 2
+        assert "--fingerprint, --pin and --html are for evidence bundles" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_bundle_fails_and_one_that_is_absent_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letter").write_text("Dear operator, " * 100)
+    assert exit_code_of(app, ["verify", str(tmp_path / "letter")]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "letter is no evidence bundle: at byte 0, it does not begin with llmasos.org/evidence@v1." in shown
+    assert exit_code_of(app, ["verify", str(tmp_path / "absent")]) == 2
+    assert "There is no" in capsys.readouterr().err

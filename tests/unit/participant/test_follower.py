@@ -12,6 +12,7 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import (
+    BadSignature,
     CoordinatorUnreachable,
     IdentityError,
     LedgerConflict,
@@ -19,18 +20,22 @@ from common.errors import (
     MalformedMessage,
     PortBlocked,
     TooManyRequests,
+    TwoHistories,
     UnknownCertificate,
 )
 from common.identity.authority import Authority
 from common.identity.keys import TlsKey
-from common.wire.messages import Inquiry, LedgerEntries
+from common.wire.messages import Cosignature, Inquiry, LedgerEntries
 from participant import follower as module
-from participant.follower import Follower, diagnosis
+from participant.follower import Follower, FollowerPorts, diagnosis
 from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
+from participant.witnessing import Witnessing, WitnessingPorts
 from tests.support.api import Consortium, listening
 from tests.support.coordinators import Coordinator
+from tests.support.federations import until
 from tests.support.networks import TlsServer, unused_port
+from tests.support.signing_log import SigningLog
 
 Answer = LLMasOSError | Callable[[], LedgerEntries]
 
@@ -42,9 +47,15 @@ class Ledger:
         self._coordinator, self._answers = coordinator, list(answers)
         self._closed = threading.Event()
         self.asked: list[int] = []
+        self.cosignatures: list[Cosignature | None] = []
+        self.cosigned_sizes: list[int] = []
 
-    def follow(self, *, from_index: int, wait_seconds: float) -> LedgerEntries:
+    def follow(
+        self, *, from_index: int, wait_seconds: float, cosignature: Cosignature | None, cosigned_size: int
+    ) -> LedgerEntries:
         self.asked.append(from_index)
+        self.cosignatures.append(cosignature)
+        self.cosigned_sizes.append(cosigned_size)
         if self._answers:
             answer = self._answers.pop(0)
             if isinstance(answer, LLMasOSError):
@@ -65,13 +76,15 @@ class Scene:
     def __init__(
         self,
         mirror: Mirror,
+        witnessing: Witnessing,
         session: Ledger,
         explain: Callable[[], LLMasOSError | None],
         inquire: Callable[[Sequence[Inquiry]], bool],
     ) -> None:
-        self.mirror, self.session = mirror, session
+        self.mirror, self.witnessing, self.session = mirror, witnessing, session
         self.told: list[str] = []
-        self.follower = Follower(session, mirror, explain, self.told.append, inquire)  # type: ignore[arg-type]
+        ports = FollowerPorts(session, mirror, witnessing, explain, self.told.append, inquire)  # type: ignore[arg-type]
+        self.follower = Follower(ports)
 
     def start(self) -> None:
         self.follower.start()
@@ -101,13 +114,24 @@ def scene(coordinator: Coordinator, tmp_path: Path) -> Iterator[Callable[..., Sc
             explain: Callable[[], LLMasOSError | None] = lambda: None,
             inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False,
         ) -> Scene:
-            made.append(Scene(Mirror(journal, coordinator.genesis), Ledger(coordinator, *answers), explain, inquire))
+            mirror, key = Mirror(journal, coordinator.genesis), coordinator["north"].key
+            witnessing = Witnessing(WitnessingPorts("north", mirror, journal, lambda: key, coordinator.clock))
+            made.append(Scene(mirror, witnessing, Ledger(coordinator, *answers), explain, inquire))
             return made[-1]
 
         yield make
         for one in made:
             one.session.close()
             one.follower.stop()
+
+
+def test_each_reply_says_how_many_proposals_await_approval(scene: Callable[..., Scene]) -> None:
+    counts: list[int] = []
+    one = scene(lambda: LedgerEntries(1, (), 1, open_proposals=2), lambda: LedgerEntries(1, (), 1))
+    one.follower._proposals = counts.append
+    one.start()
+    until(lambda: len(counts) >= 2, "two replies came")
+    assert counts[:2] == [2, 0]
 
 
 def test_the_ledger_is_followed_from_where_the_copy_ends(coordinator: Coordinator, scene: Callable[..., Scene]) -> None:
@@ -197,6 +221,126 @@ def test_stopping_ends_a_poll_in_progress(coordinator: Coordinator, scene: Calla
     one.session.close()
     one.follower.stop()
     assert not one.follower._thread.is_alive()
+
+
+# --- checkpoints and cosignatures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Iterator[tuple[Coordinator, SigningLog]]:
+    """A coordinator whose `north` is its one witness, and its log."""
+    made = Coordinator(tmp_path / "witnessed", names=())
+    made.enrol("north", ("trainer", "witness"))
+    yield made, SigningLog(made)
+    made.close()
+
+
+def test_a_cosignature_goes_with_the_next_poll_and_what_it_covers_with_the_one_after(
+    witness: tuple[Coordinator, SigningLog], tmp_path: Path
+) -> None:
+    coordinator, signing = witness
+    one = made(coordinator, tmp_path, lambda: signing.reply(1), lambda: signing.reply(coordinator.state.size))
+    one.start()
+    until(lambda: len(one.session.asked) == 3, "the third poll", 30)
+    size = coordinator.state.size
+    assert [each and each.size for each in one.session.cosignatures] == [None, size, None]
+    assert one.session.cosigned_sizes == [0, size, size]
+    end(one)
+
+
+def test_a_cosignature_goes_again_after_the_coordinator_was_away(
+    witness: tuple[Coordinator, SigningLog], tmp_path: Path
+) -> None:
+    coordinator, signing = witness
+    size = coordinator.state.size
+    away = CoordinatorUnreachable("It is restarted.")
+    one = made(coordinator, tmp_path, lambda: signing.reply(1), lambda: signing.reply(size), away)
+    one.start()
+    until(lambda: len(one.session.asked) == 4, "the fourth poll", 30)
+    assert [each and each.size for each in one.session.cosignatures] == [None, size, None, size]
+    end(one)
+
+
+def test_a_cosignature_that_is_refused_does_not_go_again_and_following_goes_on(
+    witness: tuple[Coordinator, SigningLog], tmp_path: Path
+) -> None:
+    coordinator, signing = witness
+    size, refused = coordinator.state.size, BadSignature("The cosignature of north does not verify.")
+    one = made(coordinator, tmp_path, lambda: signing.reply(1), refused, lambda: signing.reply(size))
+    one.start()
+    until(lambda: len(one.session.asked) == 4, "the fourth poll", 30)
+    assert [each and each.size for each in one.session.cosignatures] == [None, size, None, None]
+    assert one.follower.failure is None
+    end(one)
+
+
+def test_cosignatures_that_count_for_nothing_do_not_make_polls_a_race(
+    coordinator: Coordinator, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signing, waits = SigningLog(coordinator), list[float]()
+    size = coordinator.state.size
+    reply = LedgerEntries(size, (), size, checkpoint=signing.checkpoint(), cosigned=(signing.cosigned(None, "south"),))
+    one = scene(lambda: signing.reply(1), *[lambda: reply] * 5)
+    monkeypatch.setattr(one.follower._stopping, "wait", waits.append)
+    one.start()
+    until(lambda: len(one.session.asked) == 7, "the seventh poll", 30)
+    assert waits == [module.UNANSWERED_SECONDS] * 5
+
+
+def test_two_histories_end_it_for_good_with_the_command_that_exports_the_evidence(
+    coordinator: Coordinator, scene: Callable[..., Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    signing, size = SigningLog(coordinator), coordinator.state.size
+    envelopes = tuple(coordinator.envelopes()[1:])
+    one = scene(lambda: LedgerEntries(1, envelopes, size, checkpoint=signing.checkpoint(size, bytes(32))))
+    one.start()
+    failure = one.wait_for_failure()
+    assert isinstance(failure, TwoHistories)
+    assert f"The coordinator signed two histories of {size} entries" in failure.message
+    assert "llmasos-participant evidence export FILE" in failure.fix
+    (record,) = [record for record in caplog.records if record.getMessage() == "following stopped"]
+    assert record.__dict__["fix"] == failure.fix
+
+
+def test_an_entry_that_breaks_a_rule_does_not_hide_the_checkpoint_that_proves_it(
+    coordinator: Coordinator, scene: Callable[..., Scene]
+) -> None:
+    signing, envelopes = SigningLog(coordinator), coordinator.envelopes()
+    fork = signing.checkpoint(2, bytes(32))
+    one = scene(lambda: LedgerEntries(1, (envelopes[1], envelopes[3]), 9, checkpoint=fork))
+    one.start()
+    assert isinstance(one.wait_for_failure(), TwoHistories)
+    other = scene(lambda: LedgerEntries(2, (envelopes[3],), 9, checkpoint=b"damaged"))
+    other.start()
+    failure = other.wait_for_failure()
+    assert (type(failure), "Entry 2 of the ledger breaks a rule" in failure.message) == (LedgerConflict, True)
+
+
+def test_a_damaged_checkpoint_is_named_and_following_goes_on(
+    coordinator: Coordinator, scene: Callable[..., Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    envelopes = tuple(coordinator.envelopes()[1:3])
+    one = scene(lambda: LedgerEntries(1, envelopes, 3, checkpoint=b"damaged"))
+    one.start()
+    one.wait_for_ledger(coordinator.state.size)
+    assert one.follower.failure is None
+    assert one.session.asked[:2] == [1, 3]
+    assert [each.__dict__["code"] for each in caplog.records if each.getMessage() == "following failed"] == [
+        "malformed-statement"
+    ]
+
+
+def made(coordinator: Coordinator, folder: Path, *answers: Answer) -> Scene:
+    """A scene of north's; ended by `end`."""
+    mirror, key = Mirror(Journal(folder / "north.sqlite"), coordinator.genesis), coordinator["north"].key
+    witnessing = Witnessing(WitnessingPorts("north", mirror, mirror._journal, lambda: key, coordinator.clock))
+    return Scene(mirror, witnessing, Ledger(coordinator, *answers), lambda: None, lambda inquiries: False)
+
+
+def end(one: Scene) -> None:
+    one.session.close()
+    one.follower.stop()
+    one.mirror._journal.close()
 
 
 # --- why a certificate is refused -------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import pytest
 from common.errors import LedgerConflict
 from common.ledger.rules import admit
 from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import Attestation, Release
 from tests.support.statements import (
     NAMES,
     RUN,
@@ -62,29 +61,6 @@ IDENTITY = (
         lambda s: s.federation.sign(a_roster(s.federation.institutions, version=2), parent=s.said["genesis"]),
         "wrong-parent",
         r"A roster names genesis [0-9a-f]{16}… as its parent, expected roster",
-    ),
-    Spoiled(
-        "an attestation",
-        "closed",
-        lambda s: s.federation.sign(
-            Attestation(institution="north", run=RUN, round=1, result="equal", model=MODEL_1),
-            parent=s.said["closed"],
-            by="north",
-        ),
-        "malformed-statement",
-        r"Statements of kind attestation are not of this protocol version\.",
-    ),
-    Spoiled(
-        "a release",
-        "closed",
-        lambda s: s.federation.sign(
-            Release.model_validate(
-                {"run": RUN, "round": 1, "model": MODEL_1, "files": [{"path": "m", "size": 1, "sha256": "ab" * 32}]}
-            ),
-            parent=s.said["closed"],
-        ),
-        "malformed-statement",
-        r"Statements of kind release are not of this protocol version\.",
     ),
 )
 

@@ -154,9 +154,9 @@ CONTRIBUTIONS = (
     Spoiled(
         "a contribution with fields of later protocols",
         "opened",
-        lambda s: s.contribution("north", relays=[{"to": "south", "message": MODEL_1}], checkpoint="origin\n7\n"),
+        lambda s: s.contribution("north", relays=[{"to": "south", "message": MODEL_1}]),
         "malformed-statement",
-        r"A contribution holds checkpoint, relays: not of this protocol version\.",
+        r"A contribution holds relays: not of this protocol version\.",
     ),
     Spoiled(
         "an evaluation with a delta",

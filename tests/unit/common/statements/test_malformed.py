@@ -73,7 +73,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "two signatures": (
         lambda: _edited(lambda e: e["signatures"].append(dict(e["signatures"][0]))),
-        "signatures: Tuple should have at most 1 item",
+        "one key signs twice; each signs once",
     ),
     "no signature": (lambda: _edited(lambda e: e["signatures"].clear()), "signatures: Tuple should have at least 1"),
     "an empty signature": (

@@ -63,8 +63,9 @@ def test_an_honest_run_is_verified_in_every_part(finished: Coordinator) -> None:
     report = verify(material(finished, own=own(finished), pins=keys), run=RUN)
     assert failures(report) == []
     assert report.outcome is Outcome.VERIFIED, [check.findings for check in report.checks]
-    assert [check.name for check in report.checks] == ["genesis", "history", "keys", "own", "rounds", "lineage"]
-    assert report.checks[4].examined == "3 of 3 recomputed here, equal in every bit"
+    names = ["genesis", "history", "keys", "witnesses", "times", "own", "blobs", "rounds", "lineage"]
+    assert [check.name for check in report.checks] == names
+    assert report.checks[7].examined == "3 of 3 recomputed here, equal in every bit"
     assert report.as_json()["result"] == "verified"
     assert verify(material(finished), run=RUN[:6]).root == report.root
 
@@ -80,7 +81,7 @@ def test_without_blobs_or_a_fingerprint_there_are_gaps_with_names(finished: Coor
 def test_without_pins_a_key_is_whom_the_operator_calls_so(finished: Coordinator) -> None:
     report = verify(material(finished, pins={}))
     texts = [finding.text for check in report.checks for finding in check.findings]
-    assert "north is whom the operator calls so: its key was not compared." in texts
+    assert "Keys that the operator calls north: they were not compared with one that is known." in texts
     wrong = verify(material(finished, pins={"north": "00" * 32}))
     assert ("keys", None, "north has another key here.") in failures(wrong)
 

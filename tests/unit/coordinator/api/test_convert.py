@@ -7,7 +7,7 @@ import pytest
 from common.blobs.reference import BlobRef
 from common.errors import MalformedMessage
 from common.wire import convert as wire_convert
-from common.wire.messages import ActivityReport, EnrolmentRequest, Purpose
+from common.wire.messages import ActivityReport, Cosignature, EnrolmentRequest, Purpose
 from common.wire.v1 import blobs_pb2, enrolment_pb2, operations_pb2, work_pb2
 from coordinator.api import convert
 from coordinator.api.convert_views import (
@@ -106,7 +106,10 @@ def test_metrics_come_with_their_salt_or_not_at_all() -> None:
 
 
 def test_a_wait_beyond_the_limit_is_refused() -> None:
-    assert convert.follow_from_wire(work_pb2.FollowRequest(from_index=3, wait_milliseconds=250)) == (3, 0.25)
+    asked = convert.follow_from_wire(work_pb2.FollowRequest(from_index=3, wait_milliseconds=250))
+    assert asked == convert.FollowAsked(3, 0.25)
+    cosigned = work_pb2.FollowRequest(cosignature=work_pb2.Cosignature(size=7, signature=bytes(72)), cosigned_size=5)
+    assert convert.follow_from_wire(cosigned) == convert.FollowAsked(0, 0.0, Cosignature(7, bytes(72)), 5)
     with pytest.raises(MalformedMessage, match=r"FollowRequest.wait_milliseconds: expected 0 to 30,000, got 30,001\."):
         convert.follow_from_wire(work_pb2.FollowRequest(wait_milliseconds=30_001))
 

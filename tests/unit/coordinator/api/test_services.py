@@ -15,7 +15,7 @@ from common.errors import (
 )
 from common.wire import convert
 from common.wire.errors import rpc_errors
-from common.wire.messages import MetricsRecord
+from common.wire.messages import Approved, MetricsRecord, Proposal
 from coordinator.ports import Activity, InstitutionView, Metrics, RunView
 from tests.support.api import REPORT, Scene, until
 
@@ -57,6 +57,18 @@ def test_the_ledger_is_followed_from_an_index(scene: Scene) -> None:
         scene.ports.ledger.append(envelope)
     entries = scene.session("north").follow(from_index=1, wait_seconds=30)
     assert (entries.first_index, entries.envelopes, entries.ledger_size) == (1, (b"one", b"two"), 3)
+
+
+def test_drafts_are_counted_with_each_reply_listed_and_approved(scene: Scene) -> None:
+    north, desk = scene.session("north"), scene.ports.desk
+    assert north.follow(from_index=0, wait_seconds=0.01).open_proposals == 0
+    desk.open = (Proposal(b'{"a":1}', "2026-01-01T00:00:00.000Z", 2, ("south",)),)
+    assert north.follow(from_index=0, wait_seconds=0.01).open_proposals == 1
+    assert north.proposals() == desk.open
+    assert north.approve("ab" * 32, b"s" * 64) == Approved(None, 2, 1)
+    assert desk.approved == [("north", "ab" * 32, b"s" * 64)]
+    scene.session("ops").withdraw_proposal("cd" * 32)
+    assert desk.withdrawn == ["cd" * 32]
 
 
 def test_following_ends_without_news_when_its_time_is_over(scene: Scene) -> None:

@@ -54,6 +54,17 @@ def test_disk_follows_retention() -> None:
     assert disk_of(a_draft(rounds=5000, retention={"delta_rounds": 1}), 3) == few
 
 
+def test_disk_follows_retention_by_bytes() -> None:
+    """Five institutions, quorum 3: room for two rounds of three deltas, which have three base models with the open one."""
+    bound = a_draft(rounds=50, retention={"delta_bytes": 6 * DELTA})
+    assert disk_of(bound, 5) == 5 * MODEL + (6 + 5) * DELTA + TOKENS
+    assert disk_of(a_draft(rounds=50, retention={"delta_bytes": 1}), 5) == 4 * MODEL + (5 + 5) * DELTA + TOKENS
+    both = a_draft(rounds=50, retention={"delta_bytes": 10**9, "delta_rounds": 1})
+    assert disk_of(both, 5) == disk_of(a_draft(rounds=50, retention={"delta_rounds": 1}), 5)
+    wide = a_draft(rounds=5, retention={"delta_bytes": 10**9})
+    assert disk_of(wide, 5) == disk_of(a_draft(rounds=5), 5)
+
+
 def test_a_full_disk_is_a_warning() -> None:
     found = foretold(word("east"), word("north"), word("south"), free=100)
     assert any(warning.startswith("The coordinator's disk lacks room:") for warning in found.warnings)

@@ -17,7 +17,7 @@ from llmasos.simulation import app, deployment
 from llmasos.simulation.app import DemoOptions, SimulationOptions, check_options, interruptible, write_plan
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.layout import Layout
-from tests.support.fake_daemons import FAKES, NAMES, a_view
+from tests.support.fake_daemons import FAKES, NAMES, a_report, a_view
 
 PLAN = """
 apiVersion: llmasos/v1
@@ -62,6 +62,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def start_with_script(self: deployment.Deployment) -> None:
         start(self)
         (self.layout.coordinator / "script.json").write_text(json.dumps(script))
+        if "verified" in script:
+            (self.layout.coordinator / "verified.json").write_text(json.dumps(script["verified"]))
 
     monkeypatch.setattr(deployment.Deployment, "start_coordinator", start_with_script)
     return script
@@ -82,7 +84,23 @@ def test_a_simulation_leaves_model_reports_and_explanations(
     assert (out / "participants" / "north" / "participant.yaml").read_text().endswith("threads: 1\n")
     told = capsys.readouterr()
     assert "held-out text of" in told.out
+    assert "Verified from 4 sides, each by its own command" in told.out
+    assert report["verification"]["result"] == "verified"
+    assert report["verification"]["sides"]["north"]["rounds"] == "2 of 2 recomputed here, equal in every bit"
     assert "round 1 committed" in told.err
+
+
+@pytest.mark.torch
+def test_a_simulation_whose_verification_fails_exits_with_1_and_says_what_was_found(
+    tmp_path: Path, scripted: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Round 1 of tiny was committed with another model than its contributions give."
+    scripted["verified"] = a_report("failed", text)
+    assert app.simulate(options(tmp_path)) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Failed from 4 sides" in told
+    assert f"failed coordinator, leaf 7: {text}" in told
+    assert text in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.torch

@@ -11,7 +11,8 @@ import pytest
 
 from common.errors import OperationError
 from llmasos.simulation import baselines
-from llmasos.simulation.baselines import BaselineSet, Measured, configuration, parse_line, run_baselines, usable_cores
+from llmasos.simulation.baselines import BaselineSet, Measured, configuration, parse_line, run_baselines
+from llmasos.simulation.cores import usable_cores
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.layout import Layout
 from llmasos.simulation.processes import Processes

@@ -10,7 +10,7 @@ from common.clock import SystemClock
 from common.errors import WrongPassphrase
 from common.identity.authority import Authority
 from common.identity.keys import TlsKey
-from participant.commands.gaining import _session
+from participant.commands.connection import member_session
 from participant.config import CoordinatorAddresses, HomeLayout, Identity, ParticipantConfig
 from tests.support.coordinators import Coordinator
 
@@ -33,7 +33,7 @@ def test_gain_opens_encrypted_keys_with_the_configured_passphrase(coordinator: C
     key.save(layout.tls_key, b"correct horse battery staple")
     authority = Authority.load(coordinator.layout.identity)
     layout.tls_certificate.write_bytes(authority.issue_institution(key.csr("north"), "north", now=now, days=30))
-    with _session(layout, config(secret), coordinator.state.genesis) as session:
+    with member_session(layout, config(secret), coordinator.state.genesis) as session:
         assert session.stubs().channel is not None
-    with _session(layout, config(None), coordinator.state.genesis) as session, pytest.raises(WrongPassphrase):
+    with member_session(layout, config(None), coordinator.state.genesis) as session, pytest.raises(WrongPassphrase):
         session.stubs()

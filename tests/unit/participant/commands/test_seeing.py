@@ -57,6 +57,17 @@ def keep(home: ParticipantHome) -> None:
     orders.close()
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, None), (1, "1 proposal awaits"), (2, "2 proposals await")])
+def test_status_says_that_proposals_await_approval(
+    home: ParticipantHome, count: int, said: str | None, capsys: Output
+) -> None:
+    home.status().tell(open_proposals=count)
+    assert home.run("status") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("approvals")]
+    expected = [] if said is None else [f"{said} approval: llmasos-participant proposal list"]
+    assert [" ".join(line.split()[1:]) for line in lines] == expected
+
+
 def entries() -> tuple[Egress, ...]:
     return (
         Egress(LONG_AGO, "answer", 700, "aa" * 32, "127.0.0.1:7443"),

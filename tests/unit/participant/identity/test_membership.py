@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import CoordinatorUnreachable, UnknownCertificate, UsageError
+from common.evidence.read import read_bundle
 from common.ledger.rules import admit, start
 from common.statements.envelope import parse
 from common.statements.kinds import Control
@@ -147,8 +148,18 @@ def test_evidence_is_whole_and_can_be_checked_without_this_program(north: Standi
         SignedSlot("answer/ab", "ab" * 32, b'{"payload":"x"}', b"losses", b"salt", "2026-01-01T00:00:00.000Z")
     )
     north.journal.book(Egress("2026-01-01T00:00:00.000Z", "answer", 15, "ab" * 32, "127.0.0.1:7443"))
-    files = export_evidence(north.layout, tmp_path / "evidence")
-    assert [path.name for path in files] == ["genesis.json", "ledger.jsonl", "signed.jsonl", "egress.csv", "SHA256SUMS"]
+    files = export_evidence(north.layout, "north", tmp_path / "evidence")
+    assert [path.name for path in files] == [
+        "evidence.llmasos",
+        "genesis.json",
+        "ledger.jsonl",
+        "signed.jsonl",
+        "egress.csv",
+        "SHA256SUMS",
+    ]
+    assert len((tmp_path / "evidence" / "SHA256SUMS").read_text().splitlines()) == len(files) - 1
+    with read_bundle(tmp_path / "evidence" / "evidence.llmasos") as bundle:
+        assert list(bundle.envelopes) == north.journal.ledger()
     for line in (tmp_path / "evidence" / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((tmp_path / "evidence" / name).read_bytes()).hexdigest() == digest
@@ -171,9 +182,9 @@ def test_no_folder_is_overwritten_that_is_not_an_earlier_export(north: Standing,
     (folder / "thesis.txt").write_text("years of work")
     for replace in (False, True):
         with pytest.raises(UsageError, match=r"mine exists already\."):
-            export_evidence(north.layout, folder, replace=replace)
+            export_evidence(north.layout, "north", folder, replace=replace)
     assert (folder / "thesis.txt").exists()
-    export_evidence(north.layout, tmp_path / "evidence")
+    export_evidence(north.layout, "north", tmp_path / "evidence")
     with pytest.raises(UsageError, match="exists already"):
-        export_evidence(north.layout, tmp_path / "evidence")
-    export_evidence(north.layout, tmp_path / "evidence", replace=True)
+        export_evidence(north.layout, "north", tmp_path / "evidence")
+    export_evidence(north.layout, "north", tmp_path / "evidence", replace=True)

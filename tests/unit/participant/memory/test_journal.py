@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SlotTaken, StorageFailure
-from participant.memory.journal import Egress, Journal, SignedSlot
+from participant.memory.journal import CheckpointKind, Egress, Journal, KeptCheckpoint, SignedSlot
 
 ENTRY = SignedSlot("contribution/ab", "d1", b"envelope", b"metrics", b"salt", "2026-01-01T00:00:00.000Z")
 
@@ -74,3 +74,47 @@ def test_a_journal_of_another_release_is_left_alone(path: Path) -> None:
         StorageFailure, match=r"schema version 7, expected at most 2\. .* Start the release that made it"
     ):
         Journal(path)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def kept(size: int, note: bytes) -> KeptCheckpoint:
+    return KeptCheckpoint(size, "ab" * 32, note, "2026-01-01T00:00:00.000Z")
+
+
+def test_the_newest_checkpoint_takes_the_place_of_the_one_before(journal: Journal, path: Path) -> None:
+    journal.keep_checkpoints("newest", [kept(9, b"nine")])
+    journal.keep_checkpoints("newest", [kept(12, b"twelve")])
+    with closing(Journal(path)) as again:
+        assert again.checkpoints() == [b"twelve"]
+        assert again.checkpoints_of("newest") == [kept(12, b"twelve")]
+
+
+@pytest.mark.parametrize("kind", ["cosigned", "conflicting"])
+def test_checkpoints_that_were_acted_on_or_conflict_are_kept_for_ever(journal: Journal, kind: CheckpointKind) -> None:
+    journal.keep_checkpoints(kind, [kept(12, b"twelve")])
+    journal.keep_checkpoints(kind, [kept(12, b"twelve, more cosigned"), kept(9, b"nine")])
+    journal.keep_checkpoints(kind, [replace(kept(12, b"twelve"), seen_at="2027-01-01T00:00:00.000Z")])
+    assert [each.note for each in journal.checkpoints_of(kind)] == [b"twelve", b"twelve, more cosigned", b"nine"]
+    assert {each.seen_at for each in journal.checkpoints_of(kind)} == {"2026-01-01T00:00:00.000Z"}
+
+
+def test_checkpoints_of_the_own_history_come_ascending_by_size_each_note_once(journal: Journal) -> None:
+    journal.keep_checkpoints("newest", [kept(12, b"twelve")])
+    journal.keep_checkpoints("covering", [kept(11, b"eleven"), kept(10, b"ten")])
+    journal.keep_checkpoints("cosigned", [kept(3, b"three"), kept(11, b"eleven")])
+    journal.keep_checkpoints("ahead", [kept(20, b"twenty")])
+    journal.keep_checkpoints("conflicting", [kept(10, b"another ten")])
+    assert journal.checkpoints() == [b"three", b"ten", b"eleven", b"twelve"]
+    assert journal.conflicting() == [b"another ten"]
+
+
+def test_a_journal_from_before_checkpoints_opens(journal: Journal, path: Path) -> None:
+    journal.keep([(0, "g", b"genesis")])
+    journal.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DROP TABLE checkpoints")
+        other.commit()
+    with closing(Journal(path)) as again:
+        assert (again.ledger(), again.checkpoints(), again.conflicting()) == ([b"genesis"], [], [])

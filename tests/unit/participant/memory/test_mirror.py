@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import LedgerConflict
+from common.ledger.heads import tree_of
 from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
 from tests.support.coordinators import Coordinator
@@ -30,6 +31,20 @@ def test_verified_entries_are_believed_and_kept(coordinator: Coordinator, journa
     assert again.state == mirror.state
 
 
+def test_heads_of_every_size_are_known_also_after_a_restart(coordinator: Coordinator, journal: Journal) -> None:
+    mirror, envelopes = Mirror(journal, coordinator.genesis), coordinator.envelopes()
+    assert mirror.head() == tree_of(envelopes[:1]).head()
+    mirror.admit(1, envelopes[1:3])
+    mirror.admit(3, envelopes[3:])
+    for copy in (mirror, Mirror(journal, coordinator.genesis)):
+        assert [copy.head(size) for size in range(len(envelopes) + 1)] == [
+            tree_of(envelopes[:size]).head() for size in range(len(envelopes) + 1)
+        ]
+        assert copy.head() == copy.head(len(envelopes))
+        with pytest.raises(IndexError):
+            copy.head(len(envelopes) + 1)
+
+
 def test_an_entry_that_breaks_a_rule_is_a_conflict_and_those_before_it_stay(
     coordinator: Coordinator, journal: Journal
 ) -> None:
@@ -38,6 +53,7 @@ def test_an_entry_that_breaks_a_rule_is_a_conflict_and_those_before_it_stay(
     with pytest.raises(LedgerConflict, match=r"Entry 3 of the ledger breaks a rule: .* \(malformed-statement\)"):
         mirror.admit(1, [*envelopes[1:3], spoiled, *envelopes[4:]])
     assert mirror.state.size == 3
+    assert mirror.head() == tree_of(envelopes[:3]).head()
     assert journal.ledger() == envelopes[:3]
 
 

@@ -12,6 +12,7 @@ from common.config import load_yaml
 from common.resources import config_path
 from common.terminal import WIDTH
 from participant.policy import CODES, Finding, Policy, Usage, describe, examine, exhausted, judge, verdict
+from participant.policy.estimates import delta_bytes
 from participant.policy.rules import RULES
 from tests.support.plans import a_plan
 from tests.support.statements import a_plan_statement
@@ -26,6 +27,7 @@ def test_an_ordinary_plan_breaks_no_rule_of_the_default_policy_which_asks() -> N
     assert verdict(Policy(), ()) == "ask"
 
 
+DELTA_BYTES = delta_bytes(a_plan_statement())
 MEASURED_ON_GPU = Usage(gpu_hours=1.0, rounds=1, seconds_per_round=3600.0, device="A GPU")
 MEASURED_ON_CPU = Usage(seconds_per_round=3600.0, device="cpu")
 BREAKS: dict[str, tuple[dict[str, Any], dict[str, Any], Usage | None]] = {
@@ -80,6 +82,31 @@ def test_null_is_no_bound() -> None:
 
 def test_a_plan_that_keeps_few_deltas_keeps_a_bound_on_retention() -> None:
     assert broken({"max_retention_rounds": 1}, retention={"delta_rounds": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("retention", "got", "kept"),
+    [
+        ({}, "all 9", False),
+        ({"delta_rounds": 2}, "2", True),
+        ({"delta_rounds": 3}, "3", False),
+        ({"delta_bytes": 2 * DELTA_BYTES}, "up to 2", True),
+        ({"delta_bytes": 3 * DELTA_BYTES - 1}, "up to 2", True),
+        ({"delta_bytes": 3 * DELTA_BYTES}, "up to 3", False),
+        ({"delta_bytes": 1}, "up to 1", True),
+        ({"delta_bytes": 50 * DELTA_BYTES}, "up to 9", False),
+        ({"delta_bytes": 50 * DELTA_BYTES, "delta_rounds": 2}, "2", True),
+        ({"delta_bytes": 2 * DELTA_BYTES, "delta_rounds": 5}, "up to 2", True),
+    ],
+    ids=str,
+)
+def test_a_bound_in_bytes_is_worth_as_many_rounds_as_deltas_fit_into_it(
+    retention: dict[str, int], got: str, kept: bool
+) -> None:
+    statement = a_plan_statement(plan=a_plan(rounds=9, retention=retention))
+    checks = {check.rule: check for check in examine(Policy(max_retention_rounds=2), statement)}
+    found = checks["max_retention_rounds"]
+    assert (found.wanted, found.got, found.kept) == ("<= 2", got, kept)
 
 
 def test_hours_break_nothing_before_they_are_measured_on_that_device() -> None:
