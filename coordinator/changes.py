@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Literal, cast
 
 from common import strict_json
-from common.errors import InvalidInvitation
+from common.errors import InvalidInvitation, StorageFailure
 from common.identity.certificates import certificate_id
 from common.ledger.state import LedgerState
 from common.statements.envelope import parse
@@ -80,12 +80,18 @@ def in_words(purpose: str, subject: str) -> str:
 
 
 def change_of(row: ProposalRow) -> Change:
-    """The change that a draft was made for."""
+    """The change that a draft was made for.
+
+    Raises:
+        StorageFailure: its row is not what was written.
+    """
     predicate = parse(row.envelope).predicate
     if isinstance(predicate, Roster):
         member = predicate.member(row.subject)
         if member is None:
-            raise ValueError(f"the draft for {row.purpose} {row.subject} does not name its subject")
+            raise StorageFailure(
+                f"The draft for {row.purpose} {row.subject} does not name its subject: a hand changed it."
+            )
         content: Member | PlanStatement = member
     else:
         content = cast(PlanStatement, predicate)

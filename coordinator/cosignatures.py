@@ -11,10 +11,14 @@ from common.ledger.notes import NoteKey, NoteSignature
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """A witness's verified cosignature on the checkpoint of `size` entries."""
+    """A witness's cosignature on the checkpoint of `size` entries, verified under `key`.
+
+    The whole key: whoever rotates can choose one with the id of the one before, which is four bytes.
+    """
 
     size: int
     signature: NoteSignature
+    key: NoteKey
 
 
 class Cosignatures:
@@ -30,7 +34,7 @@ class Cosignatures:
         """Remember it, unless one of the same key on a tree as large is there; a new key's takes the place of the old one's."""
         with self._lock:
             known = self._newest.get(institution)
-            if known is None or cosigned.size > known.size or known.signature.key_id != cosigned.signature.key_id:
+            if known is None or cosigned.size > known.size or known.key != cosigned.key:
                 self._newest[institution] = cosigned
                 self.version += 1
 
@@ -38,7 +42,7 @@ class Cosignatures:
         """What that witness cosigned last under that key."""
         with self._lock:
             known = self._newest.get(institution)
-        return known if known is not None and known.signature.key_id == key.id else None
+        return known if known is not None and known.key == key else None
 
     def by(self, witnesses: Mapping[str, NoteKey]) -> dict[str, Cosigned]:
         """The newest cosignatures of these witnesses under these keys, by institution."""

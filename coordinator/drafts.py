@@ -5,7 +5,9 @@ from __future__ import annotations
 from common.errors import ApprovalPending
 from common.identity.keys import key_id
 from common.ledger.rulebook.approvals import approvals_needed, approvers
+from common.newest import Newest
 from common.statements.envelope import Approval, parse
+from common.statements.form import open_envelope
 from common.statements.kinds import PlanStatement
 from common.wire.messages import Proposal
 from coordinator.changes import Change, in_words
@@ -13,20 +15,37 @@ from coordinator.ledger import Ledger
 from coordinator.store.database import Database
 from coordinator.store.proposals import ProposalRow
 
+MOST_COUNTED = 256
+"""Drafts of which it is remembered how many approvals they need."""
 ID_DIGITS = 8
 """Digits of a payload's SHA-256 that people are shown: any unique beginning will do."""
 
 
 class Drafts:
-    """Reads only."""
+    """Reads only. A large roster takes a tenth of a second to parse, and any member may ask: it is parsed once."""
 
     def __init__(self, ledger: Ledger, database: Database) -> None:
         self._ledger, self._database = ledger, database
+        self._counted_at: tuple[str, int] | None = None
+        self._counted = Newest[str, int](MOST_COUNTED)
+
+    @property
+    def mark(self) -> tuple[str, int]:
+        """What drafts depend on: the newest roster, and how many have left."""
+        state = self._ledger.state
+        return (state.roster_place or state.genesis_place).digest, len(state.departures)
 
     def needed(self, row: ProposalRow) -> int:
         """Institutions that must approve the draft, if it comes next."""
+        if self._counted_at != self.mark:
+            self._counted_at, self._counted = self.mark, Newest(MOST_COUNTED)
+        known = self._counted.get(row.payload_sha256)
+        if known is not None:
+            return known
         draft = parse(row.envelope)
-        return approvals_needed(self._ledger.state, draft.kind, draft.predicate)
+        found = approvals_needed(self._ledger.state, draft.kind, draft.predicate)
+        self._counted[row.payload_sha256] = found
+        return found
 
     def given(self, row: ProposalRow) -> dict[str, Approval]:
         """Approvals by those who may approve now, by name; whoever left meanwhile is not among them."""
@@ -55,7 +74,7 @@ class Drafts:
         """Oldest first: one, then as many as have at most `max_bytes` of payload together."""
         found, size = list[Proposal](), 0
         for row in self._database.proposals():
-            payload = parse(row.envelope).payload
+            payload = open_envelope(row.envelope).payload
             size += len(payload)
             if found and size > max_bytes:
                 break

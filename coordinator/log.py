@@ -136,8 +136,11 @@ class Log:
                 note = note.with_signature(cosigned.signature)
         return note
 
-    def head(self, old_size: int) -> LogHead:
+    def head(self, old_size: int, *, cosigned: bool = True) -> LogHead:
         """The newest checkpoint, with known cosignatures, and the proof that the tree of `old_size` entries is its beginning.
+
+        Args:
+            cosigned: False: the log's signature alone, as cosignatures bear institutions' names.
 
         Raises:
             UnknownObject: the tree never had so many.
@@ -148,10 +151,13 @@ class Log:
                 f"The log has {tree.size} entries, so no tree of {old_size} is its beginning.",
                 "If this log has ever signed so many, it has gone back: see docs/operations.md#two-histories.",
             )
-        return LogHead(self.cosigned(tree.size).encode(), tuple(tree.consistency_proof(old_size)))
+        return LogHead(self._note(tree.size, cosigned).encode(), tuple(tree.consistency_proof(old_size)))
 
-    def receipt(self, index: int) -> bytes:
+    def receipt(self, index: int, *, cosigned: bool = True) -> bytes:
         """The proof that entry `index` is in the newest checkpoint's tree, as a C2SP tlog-proof.
+
+        Args:
+            cosigned: as for `head`.
 
         Raises:
             UnknownObject: there is no such entry yet.
@@ -161,7 +167,10 @@ class Log:
             raise UnknownObject(
                 f"The log has {tree.size} entries, so there is no entry {index}.", "Ask again when it is in the ledger."
             )
-        return receipt_of(tree, index, self.cosigned(tree.size), tree.size).encode()
+        return receipt_of(tree, index, self._note(tree.size, cosigned), tree.size).encode()
+
+    def _note(self, size: int, cosigned: bool) -> Note:
+        return self.cosigned(size) if cosigned else self.note(size)
 
     def _sign(self, head: TreeHead) -> Note:
         with self._signing:

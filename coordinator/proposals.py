@@ -30,6 +30,7 @@ from common.ledger.state import Place
 from common.logs import get_logger
 from common.statements.approvals import APPROVAL_BYTES, verify_approval, with_approvals
 from common.statements.envelope import APPROVED_KINDS, MAX_ENVELOPE_BYTES, Approval, parse, verify
+from common.statements.form import open_envelope
 from common.statements.kinds import Member, PlanStatement
 from common.wire.messages import Approved, Proposal
 from coordinator.changes import Change, Purpose, change_again, change_of
@@ -74,6 +75,7 @@ class Proposals:
         self._ledger, self._database = ports.ledger, ports.database
         self._drafts = Drafts(ports.ledger, ports.database)
         self._seen: tuple[str, int] | None = None
+        self._listed: tuple[tuple[str, int], tuple[Proposal, ...]] | None = None
         self._open = ports.database.count_proposals()
 
     @property
@@ -130,7 +132,9 @@ class Proposals:
     def listed(self) -> tuple[Proposal, ...]:
         """Open drafts, oldest first, as many as one message holds."""
         self.refresh()
-        return self._drafts.listed(MAX_LISTED_BYTES)
+        if self._listed is None or self._listed[0] != self._drafts.mark:
+            self._listed = self._drafts.mark, self._drafts.listed(MAX_LISTED_BYTES)
+        return self._listed[1]
 
     def approve(self, sender: Member, payload_sha256: str, signature: bytes) -> Approved:
         """Keep an institution's signature under a draft; with the last one that is needed, append its statement.
@@ -151,11 +155,12 @@ class Proposals:
         if row is None:
             return self._approved_before(payload_sha256)
         approval = Approval(key_id(key), signature)
-        verify_approval(parse(row.envelope).payload, approval, sender.name, key)
+        verify_approval(open_envelope(row.envelope).payload, approval, sender.name, key)
         if self._drafts.given(row).get(sender.name) != approval:
             now = rfc3339(self._ports.clock.now())
             with self._database.transaction() as tx:
                 tx.keep_approval(ApprovalRow(payload_sha256, sender.name, approval.keyid, signature, now))
+            self._listed = None
             log.info("proposal approved", extra={**fields(row), "institution": sender.name})
         needed, given = self._drafts.needed(row), len(self._drafts.given(row))
         place = self._complete(row)
@@ -191,10 +196,10 @@ class Proposals:
 
     def refresh(self) -> None:
         """Draft again what follows a roster that is no longer the newest; calling it again changes nothing."""
-        while (mark := self._mark()) != self._seen:
+        while (mark := self._drafts.mark) != self._seen:
             self._seen = mark
             for row in self._database.proposals():
-                if self._mark() == mark:
+                if self._drafts.mark == mark:
                     self._refresh(row)
 
     def _refresh(self, row: ProposalRow) -> None:
@@ -212,6 +217,7 @@ class Proposals:
         again = row_of(change, statement.envelope, statement.digest, row.proposed_at)
         with self._database.transaction() as tx:
             tx.propose(again)
+        self.recount()
         log.info("proposal drafted again", extra=fields(again))
         self._complete(again)
 
@@ -220,13 +226,9 @@ class Proposals:
         return self._drafts.awaited_blobs()
 
     def recount(self) -> None:
-        """After a transaction that dropped a draft."""
+        """After a transaction that made or dropped a draft."""
+        self._listed = None
         self._open = self._database.count_proposals()
-
-    def _mark(self) -> tuple[str, int]:
-        """What drafts depend on."""
-        state = self._ledger.state
-        return (state.roster_place or state.genesis_place).digest, len(state.departures)
 
     def _draft(self, change: Change, envelope: bytes, digest: str, needed: int) -> None:
         known = self._database.proposal_for(change.purpose, change.subject)

@@ -87,8 +87,12 @@ class Witnesses:
         known = self._cosignatures.newest(sender.name, key)
         if known is not None and cosignature.size <= known.size:
             return
-        if not 1 <= cosignature.size <= state.size:
-            raise MalformedMessage(f"Cosignature.size: expected 1 to {state.size:,}, got {cosignature.size:,}.")
+        ahead = cosignature.size > state.size
+        if ahead or cosignature.size < 1:
+            raise MalformedMessage(
+                f"Cosignature.size: expected 1 to {state.size:,}, got {cosignature.size:,}."
+                + (f" {sender.name} saw a longer ledger than this one: was it restored from an old backup?" * ahead)
+            )
         signature = NoteSignature(key.name, key.id, cosignature.signature)
         try:
             verify_cosignature(self._log.note(cosignature.size).with_signature(signature), key)
@@ -101,7 +105,7 @@ class Witnesses:
                 "Follow the ledger to its end; if it goes on, compare: llmasos-participant checkpoint compare.",
             ) from err
         before = self.covered()
-        self._cosignatures.keep(sender.name, Cosigned(cosignature.size, signature))
+        self._cosignatures.keep(sender.name, Cosigned(cosignature.size, signature, key))
         if self.covered() > before:
             self._ledger.wake()
             if self._worth_keeping():
@@ -180,19 +184,25 @@ class Witnesses:
 
     def _recall(self) -> None:
         """Cosignatures from before a restart: a witness sends each one once."""
-        witnesses = witnesses_of(self._ledger.state)
+        lines = {(key.name, key.id): (name, key) for name, key in witnesses_of(self._ledger.state).items()}
         for data in self._ports.database.checkpoints(newest=REMEMBERED_NOTES):
             try:
                 stored = parse_note(data)
                 size = int(stored.text.split("\n")[1])
                 note = Note(self._log.note(size).text, stored.signatures)
-                for name, key in witnesses.items():
-                    for each in stored.signatures:
-                        if (each.name, each.key_id) == (key.name, key.id):
-                            verify_cosignature(note, key)
-                            self._cosignatures.keep(name, Cosigned(size, each))
             except (LLMasOSError, ValueError, IndexError) as err:
                 log.warning("kept checkpoint unreadable", extra={"error": str(err)[:200]})
+                continue
+            for each in note.signatures:
+                if (each.name, each.key_id) not in lines:
+                    continue
+                name, key = lines[each.name, each.key_id]
+                try:
+                    verify_cosignature(Note(note.text, (each,)), key)
+                except BadSignature as err:  # altered, or of an older key whose id, four bytes, is the same
+                    log.warning("kept checkpoint unreadable", extra={"error": err.message})
+                else:
+                    self._cosignatures.keep(name, Cosigned(size, each, key))
 
 
 def _openings(state: LedgerState) -> Iterator[int]:

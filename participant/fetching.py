@@ -37,7 +37,7 @@ from common.wire.transfer import Backoff, TransferOptions
 FOLDER = "fetched"
 NOT_RETAINED = "not retained by the coordinator"
 NOT_REACHED = "not held here, and the coordinator is not reached"
-NOT_ASKED = "not asked for"
+NOT_ASKED = "not fetched, as not all can be had"
 TRIES = 20
 PAUSE_SECONDS = 0.5
 

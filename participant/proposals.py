@@ -139,6 +139,8 @@ class ProposalDesk:
                         f"{prefix} awaits no approval any more: it stands in the ledger, at {place.index}.", _LIST
                     )
         open_ones = ", ".join(each.id[:8] for each in of_kind[:8]) or "none"
+        if not of_kind:
+            raise UnknownObject("Nothing of this kind awaits approval.", _LIST)
         raise UnknownObject(f"{len(found)} open proposals begin with {prefix!r}; open: {open_ones}.", _LIST)
 
     def _read(self, proposal: Proposal, approved: frozenset[tuple[str, ...]]) -> Awaiting:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from common.clock import Clock
-from common.errors import CoordinatorUnreachable
+from common.errors import BadSignature, CoordinatorUnreachable
 from common.identity.keys import SigningKey
 from common.ledger.merkle import TreeHead
 from common.ledger.notes import NoteKey, cosign
@@ -67,7 +67,7 @@ class Witnessing:
         self._ports = ports
         self._seen = Checkpoints(ports.mirror, ports.journal, ports.clock)
         self._covering: tuple[Checkpoint, ...] = tuple(self._seen.kept("covering"))
-        self._sizes: Mapping[tuple[str, bytes], int] = {}
+        self._sizes: Mapping[tuple[str, str], int] = {}
         self._counted_under: Roster | None = None
         self._signed: tuple[TreeHead, bytes] | None = None
         self._made: Cosignature | None = None
@@ -164,8 +164,11 @@ class Witnessing:
         if not found and state.roster is self._counted_under:
             return False
         witnesses, before = witnesses_of(state), self._covered(state)
+        kept = self._covering
+        if state.roster is not self._counted_under:
+            kept = tuple(_under(each, witnesses) for each in kept)
         largest: dict[str, Checkpoint] = {}
-        for each in self._merged((*self._covering, *found), witnesses):
+        for each in self._merged((*kept, *found), witnesses):
             largest |= dict.fromkeys(cosigners(each.note, witnesses), each)  # ascending by size: the last one stays
         covering = tuple(sorted({each.head.size: each for each in largest.values()}.values(), key=by_size))
         covered = covered_size({name: each.head.size for name, each in largest.items()}, len(witnesses))
@@ -174,7 +177,7 @@ class Witnessing:
         openings = [each for each in self._own_openings(state) if before <= each < covered]
         if openings:
             self._seen.keep("cosigned", [each for each in covering if each.head.size > min(openings)])
-        sizes = {(witnesses[name].name, witnesses[name].id): each.head.size for name, each in largest.items()}
+        sizes = {_whole(witnesses[name]): each.head.size for name, each in largest.items()}
         news = sizes != self._sizes
         self._covering, self._sizes, self._counted_under = covering, sizes, state.roster
         if covered > before:
@@ -196,7 +199,7 @@ class Witnessing:
     def _counted(self, state: LedgerState) -> dict[str, int]:
         """The largest tree that each witness of this state's roster cosigned, under the key that it names."""
         sizes = self._sizes
-        keys = {institution: (key.name, key.id) for institution, key in witnesses_of(state).items()}
+        keys = {institution: _whole(key) for institution, key in witnesses_of(state).items()}
         return {institution: sizes[key] for institution, key in keys.items() if key in sizes}
 
     def _covered(self, state: LedgerState) -> int:
@@ -206,3 +209,20 @@ class Witnessing:
         """Where the open rounds stand that this institution is asked to."""
         records = [run.open_round for run in state.active_runs]
         return [each.place.index for each in records if each and self._ports.institution in each.opened.cohort]
+
+
+def _whole(key: NoteKey) -> tuple[str, str]:
+    """What a witness's word is kept under. Not the key's id: four bytes, which whoever rotates can choose again."""
+    return key.name, key.key.public
+
+
+def _under(kept: Checkpoint, witnesses: Mapping[str, NoteKey]) -> Checkpoint:
+    """What was verified under the keys of an older roster, with what still verifies under these."""
+    void = set()
+    for institution, key in witnesses.items():
+        try:
+            cosigners(kept.note, {institution: key})
+        except BadSignature:
+            void.add((key.name, key.id))
+    signatures = tuple(each for each in kept.note.signatures if (each.name, each.key_id) not in void)
+    return replace(kept, note=replace(kept.note, signatures=signatures))

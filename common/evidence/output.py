@@ -13,6 +13,8 @@ from common.evidence.files import check_free, save_bundle
 from common.evidence.select import Holdings, Selection, select
 from common.terminal import WIDTH, Terminal
 
+ABSENT_SHOWN = 20
+"""Rounds of which something is not in a bundle; JSON has all of them."""
 FileArgument = Annotated[Path, typer.Argument(help="The file to write; none of that name may exist.")]
 FromOption = Annotated[int, typer.Option("--from", min=0, help="Ledger index: runs that end before it are left out.")]
 ToOption = Annotated[
@@ -57,8 +59,10 @@ def _said(chosen: Selection) -> Iterable[str]:
         yield f"{len(contents.blobs)} models and deltas"
     for name, count in sorted(chosen.deltas.items()):
         yield f"Deltas of {name}: {count}. Whoever gets this file can read them."
-    for each in chosen.absent:
-        yield f"Not in it: {each}"
+    for each in chosen.absent[:ABSENT_SHOWN]:
+        yield f"Not in it, {each}"
+    if len(chosen.absent) > ABSENT_SHOWN:
+        yield f"and something of {len(chosen.absent) - ABSENT_SHOWN} more rounds; --format json has all"
 
 
 def _data(chosen: Selection) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Selection:
     deltas: Mapping[str, int]
     """How many deltas of which institution it takes out."""
     absent: tuple[str, ...]
-    """What recomputing its rounds would need besides, in words."""
+    """What recomputing its rounds would need besides, in words, by round."""
 
 
 @dataclass(slots=True)
@@ -180,13 +180,17 @@ def _blobs(
     deltas: Counter[str] = Counter()
     absent = []
     for run, record in rounds:
-        where = f"round {record.number} of {run.run}"
+        lacking: dict[str, list[str]] = {}
         for name, ref, may in _wanted(run, record, holdings.institution):
             if not (may and holdings.blobs and holdings.blobs.contains(ref)):
-                absent.append(f"{name or 'the model'}: {where}" if may else f"{name}, not visible here: {where}")
+                named = f"the delta of {name}" if name else "a model"
+                lacking.setdefault("not held here" if may else "not visible here", []).append(named)
             elif ref.root not in chosen:
                 chosen[ref.root] = ref
                 deltas[name] += bool(name)
+        if lacking:
+            words = "; ".join(f"{', '.join(dict.fromkeys(names))} {why}" for why, names in lacking.items())
+            absent.append(f"round {record.number} of {run.run}: {words}")
     return tuple(chosen[root] for root in sorted(chosen)), +deltas, tuple(absent)
 
 

@@ -48,10 +48,13 @@ def expect_seen(checkpoint: str, log: NoteKey, tree: StoredTree, opening: int) -
         LedgerConflict: it is no checkpoint of this log, or of another ledger, or older than the opening.
     """
     try:
-        head = read_checkpoint(parse_note(checkpoint.encode()), log)
+        note = parse_note(checkpoint.encode())
+        head = read_checkpoint(note, log)
     except (MalformedStatement, BadSignature) as err:
         raise LedgerConflict(f"The contribution's checkpoint is none of {log.name}: {err.message}") from err
     what = f"The contribution's checkpoint of {head.size} entries"
+    if len(note.signatures) != 1:  # a further line may say anything, and nothing that leaves an institution may
+        raise LedgerConflict(f"{what} bears {len(note.signatures)} signatures, expected the log's alone.")
     if head.size > tree.size:
         raise LedgerConflict(f"{what} is beyond this ledger, which has {tree.size}.")
     own = tree.head(head.size).root

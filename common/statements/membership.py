@@ -60,6 +60,14 @@ class Member(Predicate):
     certificates: Annotated[tuple[CertificateId, ...], Field(max_length=16)] = ()
     status: Literal["active", "revoked", "left"] = "active"
 
+    @model_validator(mode="after")
+    def _keys_fit_their_use(self) -> Member:
+        if self.signing_key.scheme != "ed25519":
+            raise ValueError("a signing key is of scheme ed25519")
+        if self.encryption_key is not None and self.encryption_key.scheme != "x25519":
+            raise ValueError("an encryption key is of scheme x25519")
+        return self
+
 
 class Roster(Predicate):
     """The members from here on. Rotation and revocation are a new version; a key's validity is by leaf index."""

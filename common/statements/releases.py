@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from common.blobs.reference import BlobRef
 from common.names import Name, Sha256Hex
 from common.statements.fields import Predicate, RoundNumber
+
+
+def _stays_inside(path: str) -> str:
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError("expected a path without . and ..")
+    return path
 
 
 class Attestation(Predicate):
@@ -24,7 +30,9 @@ class Attestation(Predicate):
 class ReleasedFile(Predicate):
     """A file of a release, by the plain SHA-256 that everybody can compute."""
 
-    path: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*$")]
+    path: Annotated[
+        str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*$"), AfterValidator(_stays_inside)
+    ]
     size: Annotated[int, Field(ge=0, lt=2**44)]
     sha256: Sha256Hex
 

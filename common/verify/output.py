@@ -17,10 +17,45 @@ from common.verify.material import Watching
 from common.verify.report import Report
 from common.verify.text import as_html, as_text
 
-HtmlOption = Annotated[Path | None, typer.Option(help="Write the report as one HTML file, too.", show_default=False)]
+EVERY_ENTRIES = 1000
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_fingerprint(given: str | None) -> str | None:
+    """As people write it: in groups, in capitals, with a name before it. A mistyped one must not look like a forged ledger.
+
+    Raises:
+        UsageError: it is not 64 hexadecimal digits.
+    """
+    if given is None:
+        return None
+    digits = given.lower().removeprefix("sha256:").translate({ord(each): None for each in " :-\t\n"})
+    if not _KEY.fullmatch(digits):
+        raise UsageError(
+            f"--fingerprint has {len(digits)} characters, expected 64 hexadecimal digits.",
+            "Ask the operator or a member for the whole fingerprint.",
+        )
+    return digits
+
+
+def _place_for_html(given: Path | None) -> Path | None:
+    """Looked at before the work begins, which may take hours."""
+    if given is not None and (given.is_dir() or not given.absolute().parent.is_dir()):
+        raise UsageError(f"--html {given} is no place for a file.", "Name a file in a folder that exists.")
+    return given
+
+
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the report as one HTML file, too.", show_default=False, callback=_place_for_html),
+]
 FingerprintOption = Annotated[
     str | None,
-    typer.Option(help="The consortium's fingerprint, as you know it from elsewhere, hexadecimal.", show_default=False),
+    typer.Option(
+        help="The consortium's fingerprint, as you know it from elsewhere, hexadecimal.",
+        show_default=False,
+        callback=parse_fingerprint,
+    ),
 ]
 PinOption = Annotated[
     list[str] | None,
@@ -31,8 +66,6 @@ PinOption = Annotated[
         show_default=False,
     ),
 ]
-EVERY_ENTRIES = 1000
-_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def parse_pins(given: Sequence[str] | None) -> dict[str, str]:

@@ -14,9 +14,10 @@ from typing import Protocol, runtime_checkable
 
 from common.blobs.reference import BlobRef
 from common.blobs.writer import LeafCounter
+from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
 from common.ledger.state import RoundRecord, RunRecord
-from common.reduce import ReduceJob, WeightedDelta, reduce_round
+from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
 
@@ -56,7 +57,7 @@ def check_rounds(run: RunRecord, blobs: Blobs | None, on_round: OnRound) -> Chec
     for record in committed:
         found = recompute_round(run, record, blobs)
         findings += [*_judged(run, record, found), *_contradicted(run, record, found.model)]
-        words = {name for name, entry in record.attestations.items() if entry.attestation.result == "equal"}
+        words = _words(run, record)
         if found.lacking:
             attested, neither, auditors = attested + bool(words), neither + (not words), auditors | words
         elif found.fault is None and record.closed is not None:
@@ -76,11 +77,13 @@ def _judged(run: RunRecord, record: RoundRecord, found: Recomputed) -> list[Find
         raise ValueError(f"round {record.number} is not closed")
     where, committed = f"Round {record.number} of {run.run}", str(closed.outputs.model)
     if found.lacking:
-        if any(entry.attestation.result == "equal" for entry in record.attestations.values()):
+        if _words(run, record):
             return []
-        return [
-            Finding(Outcome.GAPS, f"{where} was not recomputed: {in_words(found.lacking)}.", place.index, committed)
-        ]
+        text = f"{where} was not recomputed: {in_words(found.lacking)}."
+        others = sorted(name for name, each in record.attestations.items() if each.attestation.result == "equal")
+        if others:
+            text += f" {', '.join(others)} attests it, to whom the plan that institutions accepted shows no delta."
+        return [Finding(Outcome.GAPS, text, place.index, committed)]
     if found.fault is not None:
         text = f"{where} cannot be recomputed: {found.fault.message} ({found.fault.code})"
         return [Finding(Outcome.FAILED, text, place.index, committed, found.fault.code, "coordinator")]
@@ -88,6 +91,17 @@ def _judged(run: RunRecord, record: RoundRecord, found: Recomputed) -> list[Find
         return []
     text = f"{where} was committed with another model than its contributions give."
     return [Finding(Outcome.FAILED, text, place.index, str(found.model), committed, "coordinator")]
+
+
+def _words(run: RunRecord, record: RoundRecord) -> set[str]:
+    """Auditors whose `equal` stands in for a recomputation: those of the plan, which every trainer accepted.
+
+    Of anybody else whom the operator gave the role, perhaps after the run, nobody knows how it read the deltas.
+    """
+    audience = run.statement.plan.delta_audience
+    return {
+        name for name, entry in record.attestations.items() if name in audience and entry.attestation.result == "equal"
+    }
 
 
 def _contradicted(run: RunRecord, record: RoundRecord, model: BlobRef | None) -> list[Finding]:
@@ -141,10 +155,13 @@ def in_words(lacking: Mapping[str, tuple[str, ...]]) -> str:
 def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
     """The reference of the model that the sealed contributions give; nothing is kept of its bytes.
 
+    Each delta is inspected too, as the coordinator had to: one that is too long for the plan gives a model all the same.
+
     Raises:
         BlobError: an input is missing, or its bytes are not what its reference says.
-        DeltaError: the inputs give no model.
+        DeltaError: the inputs give no model, or a delta should not have been taken.
     """
+    plan, manifest = run.statement.plan, run.statement.manifest
     weights = {entry.institution: entry.num_tokens for entry in (record.closed.inputs if record.closed else ())}
     counter = LeafCounter(record.opened.inputs.model.algorithm)
     with ExitStack() as stack:
@@ -152,7 +169,9 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
         deltas = [
             WeightedDelta(name, weights[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
         ]
-        job = ReduceJob(plan=run.statement.plan, manifest=run.statement.manifest, base=base, deltas=deltas)
+        for delta in deltas:
+            inspect_delta(delta.reader, codec(plan.codec).header(manifest), max_l2=float(plan.max_delta_l2))
+        job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas)
         reduce_round(job, counter.update)
     return counter.result()[0]
 

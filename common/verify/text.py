@@ -20,11 +20,13 @@ _RESULTS = {
 
 def as_text(report: Report) -> str:
     """At most 80 columns, no colour."""
-    lines = [
-        f"{report.consortium or 'an unknown consortium'}, {report.entries} entries",
-        f"fingerprint {report.fingerprint}",
-        "",
-    ]
+    lines = []
+    if report.entries:  # none where the file itself could not be read
+        lines = [
+            f"{report.consortium or 'an unknown consortium'}, {report.entries} entries",
+            f"fingerprint {report.fingerprint}",
+            "",
+        ]
     for check in report.checks:
         lines += _check(check)
     return "\n".join([*lines, "", _RESULTS[report.outcome], "", *textwrap.wrap(NOT_PROVEN, WIDTH)])

@@ -10,13 +10,18 @@ from coordinator.ports import LogHeads
 
 
 class LogServicer:
-    """The Log service, docs/protocol.md#checkpoints. It holds hashes alone, so it asks nobody who they are."""
+    """The Log service, docs/protocol.md#checkpoints. Proofs are hashes alone, so it asks nobody who they are.
 
-    def __init__(self, log: LogHeads) -> None:
-        self._log = log
+    Args:
+        cosigned: whether checkpoints come with cosignatures: these bear institutions' names, for members to read.
+    """
+
+    def __init__(self, log: LogHeads, *, cosigned: bool) -> None:
+        self._log, self._cosigned = log, cosigned
 
     def Head(self, request: log_pb2.HeadRequest, call: Call) -> log_pb2.HeadResponse:  # noqa: N802  gRPC's name
-        return head_to_wire(self._log.head(head_request_from_wire(request)))
+        return head_to_wire(self._log.head(head_request_from_wire(request), cosigned=self._cosigned))
 
     def Prove(self, request: log_pb2.ProveRequest, call: Call) -> log_pb2.ProveResponse:  # noqa: N802
-        return log_pb2.ProveResponse(receipt=self._log.receipt(prove_from_wire(request)))
+        receipt = self._log.receipt(prove_from_wire(request), cosigned=self._cosigned)
+        return log_pb2.ProveResponse(receipt=receipt)

@@ -177,7 +177,7 @@ class Listeners:
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
         asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
-        log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log), server)
+        log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log, cosigned=True), server)
         blobs_pb2_grpc.add_BlobsServicer_to_server(
             BlobsServicer(ports.store, ports.access, ports.moved, intake), server
         )
@@ -192,7 +192,7 @@ class Listeners:
         server = self._server(interceptor, self._pool("api-enrolment", ENROLMENT_THREADS))
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
-        log_pb2_grpc.add_LogServicer_to_server(LogServicer(self._ports.log), server)
+        log_pb2_grpc.add_LogServicer_to_server(LogServicer(self._ports.log, cosigned=False), server)
         return server
 
     def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor) -> Any:

@@ -29,11 +29,7 @@ def checkpoint(home: HomeOption = None, output: FormatOption = OutputFormat.HUMA
     if not layout.state.exists():
         note, log = _asked(layout.home)
     else:
-        try:
-            with HomeLock(layout.home):
-                note, log = _signed_here(layout)
-        except HomeLocked:
-            note, log = _asked(layout.home)  # a coordinator runs here, and it alone may sign for its database
+        note, log = newest_checkpoint(layout)
     head = read_checkpoint(note, log)
     text = note.encode().decode()
     data = {
@@ -44,6 +40,20 @@ def checkpoint(home: HomeOption = None, output: FormatOption = OutputFormat.HUMA
         "cosigned_by": [each.name for each in note.signatures if (each.name, each.key_id) != (log.name, log.id)],
     }
     Terminal(output).result(text.rstrip("\n"), data=data, quiet=text.rstrip("\n"))
+
+
+def newest_checkpoint(layout: HomeLayout) -> tuple[Note, NoteKey]:
+    """The newest checkpoint of a coordinator's home, and the key of its log.
+
+    Raises:
+        TwoHistories: the database does not continue what was signed before.
+        CoordinatorUnreachable: a coordinator runs here and does not answer.
+    """
+    try:
+        with HomeLock(layout.home):
+            return _signed_here(layout)
+    except HomeLocked:
+        return _asked(layout.home)  # a coordinator runs here, and it alone may sign for its database
 
 
 def _asked(home: Path) -> tuple[Note, NoteKey]:

@@ -6,14 +6,11 @@ from common.blobs.store import FolderBlobStore
 from common.errors import NotInitialised
 from common.evidence.output import DeltasOption, FileArgument, FromOption, ToOption, put_out_bundle
 from common.evidence.select import Holdings
-from common.identity.invitation import open_genesis
-from common.identity.keys import SigningKey
-from common.identity.passphrase import read_passphrase
-from common.ledger.heads import log_key, signed_checkpoint, tree_of
+from common.ledger.notes import read_checkpoint
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home
+from coordinator.commands.checkpoints import newest_checkpoint
 from coordinator.commands.verifying import stored_envelopes
 from coordinator.config import HomeLayout
-from coordinator.log import HeadFile
 from coordinator.store.database import Database, file_url
 
 app = new_app("evidence", "The ledger as one file that anybody verifies.")
@@ -35,7 +32,7 @@ def export(
 ) -> None:
     """Write one file that proves the ledger, or a part of it, to anybody: llmasos verify FILE.
 
-    It holds the statements of the runs that the range touches, a checkpoint signed now, and those that witnesses cosigned.
+    It holds the statements of the runs that the range touches, the newest checkpoint, and those that witnesses cosigned.
     Other runs are withheld as hashes. Institutions' measurements are theirs, and not in it. With --with-deltas: every delta and
     model of the rounds in the range; whose deltas leave this house is said.
     """
@@ -45,28 +42,12 @@ def export(
     database = Database(file_url(layout.state))
     blobs = FolderBlobStore(layout.blobs) if with_deltas else None
     try:
-        notes, envelopes = database.checkpoints(), stored_envelopes(database)
-        holdings = Holdings(envelopes, (*notes, _newest(layout, envelopes)), blobs=blobs)
+        newest, log = newest_checkpoint(layout)
+        size = read_checkpoint(newest, log).size
+        notes, envelopes = database.checkpoints(), stored_envelopes(database)[:size]  # a running coordinator goes on
+        holdings = Holdings(envelopes, (*notes, newest.encode()), blobs=blobs)
         put_out_bundle(Terminal(output), holdings, file, first, last)
     finally:
         if blobs is not None:
             blobs.close()
         database.close()
-
-
-def _newest(layout: HomeLayout, envelopes: list[bytes]) -> bytes:
-    """A checkpoint of all that is stored.
-
-    Raises:
-        TwoHistories: the log signed for entries that are not here: the database is an old one.
-    """
-    from coordinator.app import load_config
-
-    genesis = open_genesis(layout.genesis.read_bytes())[1]
-    key = SigningKey.load(layout.log_key, read_passphrase(load_config(layout.home).identity.passphrase_file))
-    tree, head_file = tree_of(envelopes), HeadFile(layout.log_head)
-    signed = head_file.check(tree, log_key(genesis))
-    note = signed_checkpoint(tree, genesis, key)
-    if tree.size > signed:
-        head_file.write(note)
-    return note.encode()

@@ -45,15 +45,15 @@ class LogHeads(Protocol):
         """The checkpoint of all that is durable, signed by the log alone."""
         ...
 
-    def head(self, old_size: int) -> LogHead:
-        """The same with cosignatures, and the proof that the tree of `old_size` entries is its beginning.
+    def head(self, old_size: int, *, cosigned: bool = True) -> LogHead:
+        """The same, with cosignatures if wanted, and the proof that the tree of `old_size` entries is its beginning.
 
         Raises:
             UnknownObject: the tree never had so many.
         """
         ...
 
-    def receipt(self, index: int) -> bytes:
+    def receipt(self, index: int, *, cosigned: bool = True) -> bytes:
         """The proof that entry `index` is in the newest checkpoint's tree, as a C2SP tlog-proof.
 
         Raises:

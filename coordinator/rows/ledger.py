@@ -17,6 +17,9 @@ from coordinator.store.database import Database, LedgerRow
 
 def check_ledger(database: Database, state: LedgerState) -> Iterator[Finding]:
     """Dense from 0, each row what its envelope is, times in their order and where statements say their own."""
+    hidden = database.rows_below_zero()
+    if hidden:
+        yield failed("The ledger's table has rows before entry 0, where no reader looks.", None, 0, hidden)
     index, newest, claims = 0, float("-inf"), _openings(state)
     while rows := database.envelopes(index):
         for row in rows:
@@ -35,11 +38,13 @@ def check_ledger(database: Database, state: LedgerState) -> Iterator[Finding]:
 
 
 def check_schema(database: Database, state: LedgerState) -> Iterator[Finding]:
-    """The version that this release writes; opening the database brings an older one up to it."""
+    """The version that this release writes; opening the database brings an older one up to it. No tables but tables."""
     versions = [row.version for row in database.all_rows(tables.schema)]
     if versions != [tables.SCHEMA_VERSION]:
         text = "The schema's version is not the one row that this release wrote."
         yield failed(text, None, [tables.SCHEMA_VERSION], versions)
+    for what in database.triggers_and_views():
+        yield failed(f"The database has the {what}, which no release made: it can change what is written or read.")
 
 
 def _openings(state: LedgerState) -> dict[int, float]:

@@ -15,14 +15,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from common.errors import StorageFailure
 from coordinator.store import tables
 from coordinator.store.inserting import insert_rows, keep_tiles
-from coordinator.store.migrations import bring_up_to_date
+from coordinator.store.migrations import bring_up_to_date, raw
 from coordinator.store.proposals import ProposalReads, ProposalWrites
 from coordinator.store.tree import Tile
 
@@ -156,12 +156,12 @@ class Database(ProposalReads):
     def checkpoints(self, *, newest: int | None = None) -> list[bytes]:
         """Notes that were kept for their cosignatures, smallest tree first; the `newest` of them, if that is given."""
         query = select(tables.checkpoints.c.note).order_by(tables.checkpoints.c.size.desc()).limit(newest)
-        return [row.note for row in reversed(self._rows(query))]
+        return [raw(row.note) for row in reversed(self._rows(query))]
 
     def checkpoint(self, size: int) -> bytes | None:
         """The note that was kept of that tree."""
         rows = self._rows(select(tables.checkpoints.c.note).where(tables.checkpoints.c.size == size))
-        return bytes(rows[0].note) if rows else None
+        return raw(rows[0].note) if rows else None
 
     def all_rows(self, table: Table) -> list[Any]:
         """Every row of a table as it stands there, whatever a hand wrote into it. The ledger is read in pages instead."""
@@ -169,6 +169,18 @@ class Database(ProposalReads):
 
     def ledger_size(self) -> int:
         return int(self._rows(select(func.count()).select_from(tables.ledger))[0][0])
+
+    def rows_below_zero(self) -> int:
+        """Rows of the ledger's table before entry 0: no release writes any, and no other query finds them."""
+        query = select(func.count()).select_from(tables.ledger).where(tables.ledger.c.index < 0)
+        return int(self._rows(query)[0][0])
+
+    def triggers_and_views(self) -> list[str]:
+        """Kind and name of each; no release makes any. Of SQLite alone."""
+        if self._engine.dialect.name != "sqlite":
+            return []
+        query = text("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY type, name")
+        return [f"{row.type} {row.name}" for row in self._rows(query)]
 
     def seals(self) -> dict[str, Seal]:
         return {row.round_opened: Seal(*row) for row in self._rows(select(tables.seals))}

@@ -67,6 +67,6 @@ def _tiles_of_envelopes(connection: Connection) -> None:
             return
 
 
-def raw(value: bytes | str) -> bytes:
-    """A column's bytes: SQLite gives text back where a hand wrote text."""
-    return value if isinstance(value, bytes) else value.encode()
+def raw(value: object) -> bytes:
+    """A column's bytes: SQLite gives back whatever type a hand wrote."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")

@@ -37,7 +37,7 @@ def verify(
     Exit 0: verified; 4: verified with gaps; 1: failed.
     """
     if not path.is_dir():
-        _verify_bundle(path, fingerprint.lower() if fingerprint else None, parse_pins(pin), html, output)
+        _verify_bundle(path, fingerprint, parse_pins(pin), html, output)
         return
     if fingerprint or pin or html:
         raise UsageError(

@@ -17,7 +17,6 @@ from common.errors import (
     StorageFailure,
     TooManyRequests,
     TwoHistories,
-    UsageError,
     WrongFingerprint,
 )
 from common.homes import HomeLock, private_folder
@@ -25,6 +24,7 @@ from common.identity.invitation import open_genesis
 from common.ledger.notes import Note, verify_cosignature
 from common.statements.kinds import Genesis
 from common.terminal import FormatOption, OutputFormat, Terminal
+from common.verify.output import parse_fingerprint
 from common.wire.session import log_head
 from llmasos.witness import Ask, Witness, vkey
 
@@ -108,19 +108,10 @@ def _genesis(path: Path, fingerprint: str | None) -> Genesis:
     except OSError as err:
         raise StorageFailure(f"{path} cannot be read: {err.strerror}.", "Ask a member for its genesis.json.") from err
     statement, genesis = open_genesis(envelope)
-    if fingerprint is not None and _digits(fingerprint) != statement.digest:
+    known = parse_fingerprint(fingerprint)
+    if known is not None and known != statement.digest:
         raise WrongFingerprint(
-            f"{path} has the fingerprint {statement.digest}, expected {_digits(fingerprint)}.",
+            f"{path} has the fingerprint {statement.digest}, expected {known}.",
             "Ask for the genesis.json of the consortium that you mean to witness.",
         )
     return genesis
-
-
-def _digits(fingerprint: str) -> str:
-    digits = fingerprint.lower().removeprefix("sha256:").translate({ord(each): None for each in " :-\t\n"})
-    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-        raise UsageError(
-            f"--fingerprint has {len(digits)} characters, expected 64 hexadecimal digits.",
-            "Ask the operator or a member for the whole fingerprint.",
-        )
-    return digits

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from common.clock import SystemClock, rfc3339
-from common.errors import MalformedStatement, NotInitialised, UsageError
+from common.clock import SystemClock
+from common.errors import MalformedStatement, NotInitialised, UnknownObject, UsageError
 from common.homes import atomic_write, private_folder
 from common.ledger.heads import log_key, receipt_of, tree_of
 from common.ledger.merkle import verify_consistency
@@ -23,6 +22,7 @@ from common.ledger.receipts import verify_receipt
 from common.ledger.witnesses import cosigners, majority, strangers, witnesses_of
 from common.statements.envelope import parse
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home
+from common.verify.times import moment
 from common.wire.messages import LogHead
 from participant.commands.connection import member_session
 from participant.config import HomeLayout, ParticipantConfig, load_config
@@ -58,7 +58,7 @@ class _Own:
     def signers(self, note: Note) -> dict[str, Any]:
         """Who cosigned a note, as JSON values: witnesses of the roster, with their times; names of others, unverified."""
         found = cosigners(note, self.witnesses)
-        times = {name: rfc3339(datetime.fromtimestamp(seconds, UTC)) for name, seconds in found.items()}
+        times = {name: moment(seconds) for name, seconds in found.items()}
         return {
             "cosigned_by": times,
             "witnesses": len(self.witnesses),
@@ -74,11 +74,15 @@ def compare(
 ) -> None:
     """Whether a checkpoint is of the very history that this institution saw, and who cosigned it.
 
-    Exit 0: it is; 4: it is of a longer ledger than the copy here, so nothing is known yet; 3: two histories were shown.
+    Exit 0: it is; 4: it is of a longer ledger than the copy here, so nothing is known yet; 3: two histories were
+    shown, or a signature on it is not what it claims to be, as the error says.
     """
     with _own(home) as own:
-        asked = _newest_of_the_coordinator(own) if checkpoint is None else LogHead(_read(checkpoint))
-        found = own.checkpoints.read(asked.checkpoint)
+        if checkpoint is None:
+            asked = _newest_of_the_coordinator(own)
+            found = own.checkpoints.read(asked.checkpoint)
+        else:
+            found = _given(own, checkpoint)
         data = {"size": found.head.size, "root": found.head.root.hex(), "own_entries": own.mirror.state.size}
         data |= own.signers(found.note)
         ahead = found.head.size > own.mirror.state.size
@@ -123,7 +127,7 @@ def receipts(
 ) -> None:
     """Keep the proof that own statements are in the ledger of a checkpoint (C2SP tlog-proof), beside each statement."""
     with _own(home) as own:
-        found = _most_cosigned(own) if checkpoint is None else own.checkpoints.read(_read(checkpoint))
+        found = _most_cosigned(own) if checkpoint is None else _given(own, checkpoint)
         if folder.exists():
             raise UsageError(f"{folder} exists already.", "Name a folder that does not exist yet.")
         if not own.checkpoints.is_own_history(found):
@@ -181,8 +185,17 @@ def _own(home: Path | None) -> Iterator[_Own]:
 
 
 def _newest_of_the_coordinator(own: _Own) -> LogHead:
+    """
+    Raises:
+        TwoHistories: the coordinator's ledger is shorter than the copy here, all of which it had shown.
+    """
     with member_session(own.layout, own.config, own.mirror.state.genesis) as session:
-        return session.head(own.mirror.state.size)
+        try:
+            return session.head(own.mirror.state.size)
+        except UnknownObject:
+            shown = session.head()
+    own.checkpoints.never_shorter(own.checkpoints.read(shown.checkpoint).head.size, shown.checkpoint)
+    return shown
 
 
 def _held(own: _Own) -> list[Checkpoint]:
@@ -242,12 +255,27 @@ def _cosigned(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _given(own: _Own, path: Path) -> Checkpoint:
+    """
+    Raises:
+        UsageError: what was named is no checkpoint. That says nothing of the history.
+        BadSignature: it is one, and not the log's.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        return own.checkpoints.read(_read(path))
+    except MalformedStatement as err:
+        raise UsageError(
+            f"{name} is no checkpoint of {own.log.name}: {err.message}",
+            "Name what `checkpoint show`, `llmasos-coordinator checkpoint` or `llmasos witness` wrote; evidence is for "
+            "llmasos verify.",
+        ) from err
+
+
 def _read(path: Path) -> bytes:
     if str(path) == "-":
         return sys.stdin.buffer.read(1024 * 1024)
     try:
         return path.read_bytes()
     except OSError as err:
-        raise MalformedStatement(
-            f"{path} cannot be read: {err.strerror}.", "Name the file that holds the checkpoint."
-        ) from err
+        raise UsageError(f"{path} cannot be read: {err.strerror}.", "Name the file that holds the checkpoint.") from err

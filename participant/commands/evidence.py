@@ -27,7 +27,8 @@ def export(
 
     It holds the statements of the runs that the range touches, checkpoints with cosignatures, own measurements, and what
     contradicts this history, if anything does. Other runs are withheld as hashes. With --with-deltas: own deltas, and those
-    that a plan lets this institution read. It holds no key and no text of the data.
+    that a plan lets this institution read, as far as they still lie here: after a run mostly none, and the coordinator's
+    export is the one with deltas. It holds no key and no text of the data.
     """
     from common.blobs.store import FolderBlobStore
     from participant.memory.evidence import holdings

@@ -42,6 +42,8 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
 def _daemon(data: dict[str, Any]) -> list[tuple[str, str]]:
     if not data["running"]:
         said = "not running: llmasos-participant start"
+        if data.get("two_histories"):
+            said = "not running, and does not start: two histories were shown, see below"
         return [("daemon", "this institution has left" if data.get("activity") == "left" else said)]
     connection = " ".join(
         part for part in (str(data.get("connection", "-")), data.get("connection_reason", "")) if part
@@ -160,7 +162,10 @@ def _ledger(data: dict[str, Any]) -> str:
     verified = f"{data['ledger_entries']} entries, each verified here"
     if not data["two_histories"]:
         return verified
-    return f"{verified}; TWO HISTORIES were shown. Type: llmasos-participant evidence export FILE"
+    return (
+        f"{verified}; TWO HISTORIES were shown. Type: llmasos-participant evidence export FILE, and read "
+        "docs/operations.md#two-histories"
+    )
 
 
 def _proposals(data: dict[str, Any]) -> list[str]:

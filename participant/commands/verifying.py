@@ -69,7 +69,7 @@ def material_of(
         blobs,
         fingerprint,
         pins,
-        Own(institution, {each.slot: each.digest for each in journal.all_signed()}),
+        Own(institution, {str(each.slot): str(each.digest) for each in journal.all_signed()}),
         checkpoints=list(dict.fromkeys(as_bytes(row[2]) for row in journal.rows("checkpoints"))),
     )
 

@@ -13,6 +13,7 @@ from participant.bench.worker_link import WorkerLink, WorkerSettings
 from participant.bench.worker_protocol import Hello
 from participant.config import WorkerSettings as WorkerSection
 from participant.doctor.finding import Finding, Subject
+from participant.memory.journal import Journal
 from participant.status import read_status
 
 NVIDIA_DEVICE = Path("/dev/nvidia0")
@@ -22,7 +23,14 @@ _SHOWN = ("torch", "transformers", "cuda")
 def daemon(subject: Subject) -> Iterator[Finding]:
     """Whether it runs, and whether it is connected."""
     now = read_status(subject.layout.status)
-    if not now["running"]:
+    if not now["running"] and _two_histories(subject):
+        yield Finding(
+            "daemon",
+            "fail",
+            "not running, and does not start: two histories were shown to this institution",
+            "llmasos-participant evidence export FILE, then docs/operations.md#two-histories",
+        )
+    elif not now["running"]:
         start = f"llmasos-participant start --home {subject.layout.home}"
         yield Finding("daemon", "warn", f"not running ({now['activity']})", start)
     elif now.get("connection") == "unreachable":
@@ -30,6 +38,16 @@ def daemon(subject: Subject) -> Iterator[Finding]:
         yield Finding("daemon", "warn", f"runs (process {now['pid']}), but does not reach the coordinator: {reason}")
     else:
         yield Finding("daemon", "ok", f"runs (process {now['pid']}): {now['activity']}")
+
+
+def _two_histories(subject: Subject) -> bool:
+    if not subject.layout.journal.exists():
+        return False
+    journal = Journal(subject.layout.journal)
+    try:
+        return bool(journal.checkpoints_of("conflicting"))
+    finally:
+        journal.close()
 
 
 def worker(subject: Subject) -> Iterator[Finding]:

@@ -71,15 +71,19 @@ class FakeLog:
             f"hospitals.example/log\n{self.size}\nroot\n", (NoteSignature("hospitals.example/log", b"abcd", b"s"),)
         )
 
-    def head(self, old_size: int) -> LogHead:
+    def head(self, old_size: int, *, cosigned: bool = True) -> LogHead:
         if old_size > self.size:
             raise UnknownObject(f"The log has {self.size} entries, so no tree of {old_size} is its beginning.")
-        return LogHead(self.newest().encode(), (bytes(32),))
+        return LogHead(self._note(cosigned).encode(), (bytes(32),))
 
-    def receipt(self, index: int) -> bytes:
+    def receipt(self, index: int, *, cosigned: bool = True) -> bytes:
         if index >= self.size:
             raise UnknownObject(f"The log has {self.size} entries, so there is no entry {index}.")
-        return b"receipt %d" % index
+        return b"receipt %d\n" % index + self._note(cosigned).encode()
+
+    def _note(self, cosigned: bool) -> Note:
+        witness = NoteSignature("hospitals.llmasos/north", b"efgh", b"w")
+        return self.newest().with_signature(witness) if cosigned else self.newest()
 
 
 class FakeWitnesses:

@@ -110,16 +110,18 @@ def round_closed(state: LedgerState, statement: Statement, place: Place) -> Ledg
 
 
 def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None:
+    committed, trains = closed.outcome == "committed", record.opened.task == "train"
     used = sum(entry.status == "used" for entry in closed.inputs)
-    changes = closed.outcome == "committed" and record.opened.task == "train"
-    if changes and used < plan.quorum:
-        raise LedgerConflict(
-            f"Round {closed.round} was committed with {used} contributions, its quorum is {plan.quorum}."
-        )
-    if closed.outcome == "committed" and used < len(closed.inputs):
+    quorum = plan.quorum if trains else 1
+    if committed and used < quorum:
+        raise LedgerConflict(f"Round {closed.round} was committed with {used} contributions, its quorum is {quorum}.")
+    if committed and used < len(closed.inputs):
         raise LedgerConflict(
             f"Round {closed.round} was committed without {len(closed.inputs) - used} of its contributions."
         )
+    if not committed and any(entry.status != "unused" for entry in closed.inputs):
+        raise LedgerConflict(f"Round {closed.round} was abandoned, and marks a contribution otherwise than unused.")
+    changes = committed and trains
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
     if closed.outputs.server_state is not None or closed.outputs.applied_delta is not None:

@@ -15,8 +15,9 @@ from common.errors import LedgerConflict, StorageFailure, TwoHistories, UnknownO
 from common.identity.keys import SigningKey
 from common.ledger.heads import expect_seen, log_key, tree_of
 from common.ledger.merkle import TreeHead, verify_consistency
-from common.ledger.notes import Note, checkpoint_text, parse_note, read_checkpoint, sign_note
+from common.ledger.notes import Note, NoteSignature, checkpoint_text, parse_note, read_checkpoint, sign_note
 from common.ledger.receipts import parse_receipt, verify_receipt
+from common.wire.messages import Cosignature
 from coordinator.cosignatures import Cosignatures
 from coordinator.log import HeadFile, Log
 from coordinator.store.database import Transaction
@@ -237,6 +238,24 @@ def test_a_file_under_another_logs_signature_is_unreadable(
     assert "log head unreadable" in caplog.text
 
 
+def test_who_is_no_member_gets_heads_and_receipts_without_institutions_names(coordinator: Coordinator) -> None:
+    for name in ("lima", "oslo"):
+        coordinator.enrol(name, ("witness",))
+    size = coordinator.state.size
+    for name in ("lima", "oslo"):
+        note = coordinator[name].cosign(coordinator.log.note(size), 1)
+        cosignature = Cosignature(size, note.signatures[-1].signature)
+        coordinator.witnesses.take(coordinator[name].member, cosignature)
+    for known, said in (
+        (coordinator.log.head(0).checkpoint, coordinator.log.head(0, cosigned=False).checkpoint),
+        (coordinator.log.receipt(1), coordinator.log.receipt(1, cosigned=False)),
+    ):
+        assert b"hospitals.llmasos/lima" in known
+        assert known.startswith(said)
+        assert b"lima" not in said
+        assert b"oslo" not in said
+
+
 # --- checkpoints in contributions ----------------------------------------------------------------------------------------
 
 
@@ -262,6 +281,13 @@ def test_what_a_contribution_has_seen_must_be_this_log_of_this_ledger_and_hold_t
         (
             seen(tree.head(opening)),
             rf"of {opening} entries does not hold the round's opening, which is entry {opening}",
+        ),
+        (
+            parse_note(seen(tree.head()).encode())
+            .with_signature(NoteSignature("patient:0815,diagnosis:…", b"\0" * 4, b"any bytes at all"))
+            .encode()
+            .decode(),
+            rf"of {tree.size} entries bears 2 signatures, expected the log's alone\.",
         ),
         (seen(TreeHead(opening + 1, bytes(32))), rf"of {opening + 1} entries has root {'00' * 32}, expected"),
         (

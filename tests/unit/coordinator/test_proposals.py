@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,9 @@ from common.identity.certificates import certificate_id, spiffe_id
 from common.identity.keys import SigningKey, TlsKey, key_id
 from common.ledger.rules import admit, start
 from common.statements.approvals import approval_signature
-from common.statements.envelope import parse, parse_payload
+from common.statements.envelope import UnverifiedStatement, parse, parse_payload
 from common.statements.kinds import Roster
-from coordinator import operators
+from coordinator import changes, drafts, operators
 from coordinator import proposals as module
 from coordinator.operators import join_operator
 from coordinator.store.database import Transaction
@@ -488,6 +490,20 @@ def test_an_approval_that_a_hand_added_counts_for_nothing(coordinator: Coordinat
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_draft_that_a_hand_changed_does_not_end_the_engine(
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    west(coordinator)
+    coordinator.restart()
+    with closing(sqlite3.connect(coordinator.layout.state)) as other:
+        other.execute("UPDATE proposals SET subject = 'zulu'")
+        other.commit()
+    coordinator["south"].submit(a_leave(coordinator, "south"))
+    coordinator.advance()
+    (record,) = [each for each in caplog.records if each.message == "departure stalled"][:1]
+    assert "The draft for enrol zulu does not name its subject: a hand changed it." in str(record.__dict__)
+
+
 def test_so_many_drafts_and_no_more(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PROPOSALS", 2)
     west(coordinator)
@@ -506,7 +522,41 @@ def test_a_list_is_as_long_as_a_message_holds(coordinator: Coordinator, monkeypa
         coordinator.desk.revoke("south", "operator")
     assert len(coordinator.desk.proposals()) == 2
     monkeypatch.setattr(module, "MAX_LISTED_BYTES", 1)
+    coordinator["east"].approve(open_ids(coordinator)[0])
     assert len(coordinator.desk.proposals()) == 1
+
+
+def test_who_asks_again_and_again_has_no_draft_parsed_again(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large roster takes a tenth of a second, on the one thread that also makes the rounds."""
+    west(coordinator)
+    digest, parsed = the_one(coordinator), list[int]()
+
+    def counted(envelope: bytes) -> UnverifiedStatement:
+        parsed.append(len(envelope))
+        return parse(envelope)
+
+    coordinator["east"].approve(digest)
+    for where in (drafts, module, changes):
+        monkeypatch.setattr(where, "parse", counted)
+    for _ in range(20):
+        coordinator.desk.proposals()
+        coordinator["east"].approve(digest)
+    assert parsed == [], f"parsed {len(parsed)} times for 40 questions that change nothing"
+    assert coordinator.desk.proposals()[0].approved_by == ("east",)
+
+
+def test_what_is_listed_follows_every_change(coordinator: Coordinator) -> None:
+    west(coordinator)
+    (first,) = coordinator.desk.proposals()
+    coordinator["east"].approve(the_one(coordinator))
+    assert coordinator.desk.proposals()[0].approved_by == ("east",)
+    coordinator.desk.renew(an_offer(coordinator, "east"))  # needs no approval, and changes the roster
+    (again,) = coordinator.desk.proposals()
+    assert (again.approved_by, again.payload == first.payload) == ((), False), "drafted again over the newer roster"
+    coordinator.desk.withdraw_proposal(the_one(coordinator))
+    assert coordinator.desk.proposals() == ()
 
 
 def test_a_statement_that_has_no_room_for_its_approvals_is_not_drafted(

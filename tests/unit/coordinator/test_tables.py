@@ -106,6 +106,10 @@ EDITS = {
         "UPDATE ledger SET appended_at = '2026-06-01T00:00:00.000Z' WHERE \"index\" = (SELECT max(\"index\") FROM ledger)",
         "another time than its control claims",
     ),
+    "a row before the first": (
+        'INSERT INTO ledger SELECT -1, digest, kind, appended_at, envelope FROM ledger WHERE "index" = 9',
+        "has rows before entry 0",
+    ),
     "a seal's reason": ("UPDATE seals SET reason = 'deadline-passed'", "another reason"),
     "a seal of nothing": ("UPDATE seals SET round_opened = 'ffffffff' || substr(round_opened, 9)", "never opened"),
     "a seal that is gone": ("DELETE FROM seals", "its seal is not there"),
@@ -154,6 +158,33 @@ EDITS = {
 def test_an_edited_table_fails_in_words(template: HomeLayout, tmp_path: Path, claim: str) -> None:
     command, text = EDITS[claim]
     found = failed(verified(edited(template, tmp_path / "home", command)))
+    assert any(text in finding.text for finding in found), [finding.text for finding in found]
+
+
+FOREIGN = {
+    "a trigger": (
+        "CREATE TRIGGER nightly AFTER INSERT ON ledger BEGIN DELETE FROM approvals; END",
+        "The database has the trigger nightly, which no release made",
+    ),
+    "a view in a table's place": (
+        "ALTER TABLE seals RENAME TO kept; CREATE VIEW seals AS SELECT * FROM kept",
+        "The database has the view seals, which no release made",
+    ),
+    "indexes of any type": (
+        "ALTER TABLE ledger RENAME TO kept; CREATE TABLE ledger AS SELECT * FROM kept; DROP TABLE kept; "
+        'UPDATE ledger SET "index" = \'nine\' WHERE "index" = 9',
+        "The ledger's table lacks a row",
+    ),
+}
+
+
+@pytest.mark.parametrize("claim", FOREIGN)
+def test_a_database_that_is_built_otherwise_fails_in_words(template: HomeLayout, tmp_path: Path, claim: str) -> None:
+    script, text = FOREIGN[claim]
+    layout = copied(template, tmp_path / "home")
+    with closing(sqlite3.connect(layout.state)) as other:
+        other.executescript(script)
+    found = failed(verified(layout))
     assert any(text in finding.text for finding in found), [finding.text for finding in found]
 
 

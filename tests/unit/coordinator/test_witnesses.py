@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from common.errors import BadSignature, MalformedMessage
 from common.identity.keys import SigningKey
 from common.ledger.heads import log_key
-from common.ledger.notes import Note, cosign, parse_note, read_checkpoint
+from common.ledger.notes import Note, NoteKey, cosign, parse_note, read_checkpoint
 from common.ledger.witnesses import cosigners, covered_size, witnesses_of
 from common.statements.kinds import Roster
 from common.wire.messages import Cosignature
@@ -182,6 +185,24 @@ def test_who_is_revoked_or_has_another_key_counts_no_more_with_its_old_word(coor
     assert coordinator.witnesses.covered() == coordinator.state.size - 1, "north has not seen the newest roster"
 
 
+def test_a_new_key_with_the_short_id_of_the_old_one_inherits_none_of_its_words(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four bytes: whoever rotates finds such a key in 2^32 tries. Here every key of a name has the same id."""
+    monkeypatch.setattr(NoteKey, "id", property(lambda key: sha256(key.name.encode()).digest()[:4]))
+    size = coordinator.state.size
+    cosigns(coordinator, "north", "south")
+    assert coordinator.witnesses.covered() == size
+    coordinator["north"].key = SigningKey.generate()
+    change_member(coordinator, "north", signing_key=coordinator["north"].key.public)
+    assert coordinator.witnesses.covered() == 0, "nobody could verify north's old word under its new key"
+    coordinator.restart()
+    assert coordinator.witnesses.covered() == 0
+    cosigns(coordinator, "north")
+    assert coordinator.witnesses.covered() == size, "south's word was in the same note, and still counts"
+    assert shown(coordinator, coordinator.witnesses.notes_beyond(0)) == size
+
+
 def test_a_word_under_a_key_that_was_rotated_meanwhile_is_passed_over_not_refused(coordinator: Coordinator) -> None:
     """The call was on its way when the roster changed, and it is what brings the new roster."""
     north: FakeParticipant = coordinator["north"]
@@ -287,14 +308,15 @@ def test_a_restart_remembers_what_covered_the_opening(coordinator: Coordinator) 
     assert len(coordinator.database.checkpoints()) == 1
 
 
-@pytest.mark.parametrize("note", [b"nonsense", b"a\n99999999\nb\n\n\xe2\x80\x94 c ZGVmZ2hpams=\n", b"\xff"])
+@pytest.mark.parametrize("note", ["text", 12, b"nonsense", b"a\n99999999\nb\n\n\xe2\x80\x94 c ZGVmZ2hpams=\n", b"\xff"])
 def test_a_kept_note_that_is_none_is_said_and_passed_over(
-    coordinator: Coordinator, caplog: pytest.LogCaptureFixture, note: bytes
+    coordinator: Coordinator, caplog: pytest.LogCaptureFixture, note: bytes | str | int
 ) -> None:
     cosigns(coordinator, "north", "south")
     covered = coordinator.witnesses.covered()
-    with coordinator.database.transaction() as tx:
-        tx.keep_checkpoint(3, note)
+    with closing(sqlite3.connect(coordinator.layout.state)) as other:
+        other.execute("INSERT INTO checkpoints VALUES (3, ?)", (note,))
+        other.commit()
     coordinator.restart()
     assert coordinator.witnesses.covered() == covered
     assert [each.levelname for each in caplog.records if each.message == "kept checkpoint unreadable"] == ["WARNING"]

@@ -42,5 +42,17 @@ def test_a_file_that_is_no_bundle_fails_and_one_that_is_absent_is_named(
     assert exit_code_of(app, ["verify", str(tmp_path / "letter")]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "letter is no evidence bundle: at byte 0, it does not begin with llmasos.org/evidence@v1." in shown
+    assert "unknown consortium" not in shown
     assert exit_code_of(app, ["verify", str(tmp_path / "absent")]) == 2
     assert "There is no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--fingerprint", "zz"), ("--html", "/no/such/folder/report.html")])
+def test_what_is_mistyped_is_told_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    (tmp_path / "letter").write_text("Dear operator")
+    assert exit_code_of(app, ["verify", str(tmp_path / "letter"), *words]) == 2
+    said = capsys.readouterr()
+    assert words[0] in said.err
+    assert said.out == ""

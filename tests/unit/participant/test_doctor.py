@@ -19,7 +19,7 @@ from participant.bench.worker_protocol import Hello
 from participant.config import HomeLayout
 from participant.doctor import Doctor, Finding, disk, network, worker
 from participant.joining import Joining, join
-from participant.memory.journal import Journal
+from participant.memory.journal import Journal, KeptCheckpoint
 from participant.status import StatusFile
 from tests.support.coordinators import Coordinator
 from tests.support.enrolling import Desk
@@ -221,6 +221,12 @@ def test_a_daemon_that_does_not_reach_the_coordinator_is_told_with_why(practice:
     practice.check("daemon", "warn", r"not running \(never started\)", r"llmasos-participant start")
     StatusFile(practice.layout.status, practice.clock).connection("unreachable", "The name has no address.")
     practice.check("daemon", "warn", rf"runs \(process {os.getpid()}\), but .*: The name has no address")
+
+
+def test_a_daemon_that_two_histories_stopped_is_told_so(practice: Practice) -> None:
+    with closing(Journal(practice.layout.journal)) as journal:
+        journal.keep_checkpoints("conflicting", [KeptCheckpoint(30, "ab", b"note", rfc3339(practice.clock.now()))])
+    practice.check("daemon", "fail", r"does not start: two histories were shown", r"evidence export FILE")
 
 
 def test_a_worker_that_is_not_kept_apart_is_told_what_to_set(

@@ -23,7 +23,7 @@ from common.errors import (
 )
 from common.verify.rounds import Fetching
 from common.wire.transfer import TransferOptions
-from participant.fetching import FOLDER, Fetched, folder_for_fetching
+from participant.fetching import FOLDER, NOT_ASKED, Fetched, folder_for_fetching
 from tests.support.blobs import put_blob
 
 MODEL, EAST, NORTH = b"the base model", b"the delta of east", b"the delta of north"
@@ -109,7 +109,7 @@ def test_what_is_held_is_neither_asked_for_nor_deleted(scene: Scene) -> None:
 )
 def test_one_that_cannot_come_ends_the_asking_and_is_remembered(scene: Scene, failure: LLMasOSError, why: str) -> None:
     scene.source.asking[scene.east] = [failure]
-    expected = {scene.north: "not asked for", scene.east: why, scene.model: "not asked for"}
+    expected = {scene.north: NOT_ASKED, scene.east: why, scene.model: NOT_ASKED}
     assert scene.blobs.bring(scene.round) == expected
     assert scene.source.fetched == []
     scene.source.asked.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 import shutil
 import sqlite3
@@ -11,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from common import strict_json
 from common.blobs.store import FolderBlobStore
 from common.clock import rfc3339
 from common.errors import LLMasOSError
 from common.identity.invitation import open_genesis
+from common.identity.keys import SigningKey
+from common.statements.envelope import signed_under
 from common.verify.report import Finding, Outcome, Report
 from common.verify.verify import verify
 from participant.commands.verifying import material_of
@@ -113,6 +118,8 @@ EDITS = {
     ),
     "metrics beside it": ("UPDATE signed SET metrics = x'7b7d'", "are not those that it committed to"),
     "what was signed is gone": ("DELETE FROM signed", "that this institution's journal does not know"),
+    "a digest that is bytes": ("UPDATE signed SET digest = x'00ff'", "has another digest, or is no statement"),
+    "a slot that is bytes": ("UPDATE signed SET slot = CAST(slot AS BLOB)", "was signed for another slot"),
     "a checkpoint's root": ("UPDATE checkpoints SET root = 'ab'", "another size or root than its row says"),
     "a checkpoint": ("UPDATE checkpoints SET note = x'7b7d' WHERE size = 33", "is not one that this log signed"),
 }  # fmt: skip
@@ -121,8 +128,28 @@ EDITS = {
 @pytest.mark.parametrize("claim", EDITS)
 def test_an_edited_journal_fails_in_words(template: ParticipantHome, tmp_path: Path, claim: str) -> None:
     command, text = EDITS[claim]
-    found = failed(verified(edited(template, tmp_path / "home", command)))
+    report = verified(edited(template, tmp_path / "home", command))
+    found = failed(report)
     assert any(text in finding.text for finding in found), [finding.text for finding in found]
+    json.dumps(report.as_json())  # whatever type a hand wrote
+
+
+@pytest.mark.parametrize("by", ["another key", "other bits"])
+def test_a_signature_that_a_hand_changed_is_found_though_the_digest_stays(
+    template: ParticipantHome, tmp_path: Path, by: str
+) -> None:
+    with closing(sqlite3.connect(template.layout.journal)) as other:
+        slot, envelope = other.execute("SELECT slot, envelope FROM signed ORDER BY slot LIMIT 1").fetchone()
+    if by == "another key":
+        changed = signed_under(envelope, SigningKey.generate())
+    else:
+        value = json.loads(envelope)
+        signature = base64.b64decode(value["signatures"][0]["sig"])
+        value["signatures"][0]["sig"] = base64.b64encode(bytes([signature[0] ^ 1]) + signature[1:]).decode()
+        changed = strict_json.dumps(value)
+    command = "UPDATE signed SET envelope = ? WHERE slot = ?"
+    (found,) = failed(verified(edited(template, tmp_path / "home", command, (changed, slot))))
+    assert found.text.startswith(f"What was signed for {slot} does not bear this institution's signature: ")
 
 
 @pytest.mark.parametrize("seed", range(24))

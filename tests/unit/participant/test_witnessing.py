@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.identity.keys import SigningKey
 from common.ledger.heads import log_key
 from common.ledger.notes import (
     Note,
+    NoteKey,
     NoteSignature,
     checkpoint_text,
     parse_note,
@@ -30,7 +32,7 @@ from common.ledger.notes import (
 )
 from common.ledger.state import RoundRecord
 from common.ledger.witnesses import majority, witness_key
-from common.statements.kinds import Role
+from common.statements.kinds import Role, Roster
 from common.wire.messages import LedgerEntries
 from participant.memory.checkpoints import MAX_AHEAD
 from participant.memory.journal import Journal, KeptCheckpoint
@@ -257,6 +259,29 @@ def test_a_new_witness_counts_from_the_roster_on_that_names_it(scene: Scene) -> 
     assert (standing.cosigned, standing.witnesses, standing.needed, standing.may_act) == (2, 5, 3, False)
     scene.log.cosign("oslo")
     scene.hear(b"", scene.log.cosigned(None, "oslo"))
+    assert scene.witnessing.standing(record).may_act
+
+
+def test_a_witness_that_rotates_to_a_key_with_the_same_short_id_stops_nobody(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four bytes: it finds such a key in 2^32 tries. Its old words count no more, and the others go on."""
+    monkeypatch.setattr(NoteKey, "id", property(lambda key: hashlib.sha256(key.name.encode()).digest()[:4]))
+    record = scene.open_round()
+    scene.hear(b"", scene.log.cosigned(None, "south", "east"))
+    assert scene.witnessing.standing(record).may_act
+    roster, place = scene.coordinator.state.roster, scene.coordinator.state.roster_place
+    assert roster is not None
+    assert place is not None
+    scene.coordinator["south"].key = SigningKey.generate()
+    changed = {"signing_key": scene.coordinator["south"].key.public}
+    members = tuple(each.model_copy(update=changed) if each.name == "south" else each for each in roster.members)
+    scene.coordinator.ledger.append(Roster(version=roster.version + 1, members=members), place)
+    scene.hear()
+    assert scene.witnessing.standing(record).cosigned == 1
+    scene.restart()
+    assert scene.witnessing.standing(record).cosigned == 1
+    scene.hear(b"", scene.log.cosigned(None, "south"))
     assert scene.witnessing.standing(record).may_act
 
 

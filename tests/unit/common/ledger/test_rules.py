@@ -48,7 +48,11 @@ def test_a_late_contribution_may_be_refused_in_the_ledger_after_the_run_ended(st
 
 
 def test_an_evaluation_commits_with_the_model_that_it_measured(story: Story) -> None:
-    state = admit(story.at["evaluating"], story.closed_evaluation().envelope).state
+    fields = {"round": 2, "blobs": {}, "weight": {"mode": "clear", "num_tokens": 0}}
+    measured = story.contribution("north", parent=story.said["evaluating"], **fields)
+    state = admit(story.at["evaluating"], measured.envelope).state
+    inputs = [{"institution": "north", "contribution": measured.digest, "num_tokens": 0, "status": "used"}]
+    state = admit(state, story.closed_evaluation(inputs=inputs).envelope).state
     assert state.runs[RUN].model == MODEL_1
     assert len(state.runs[RUN].committed("evaluate")) == 1
 

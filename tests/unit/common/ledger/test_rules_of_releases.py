@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from common.errors import NotEnoughApprovals, SlotTaken
 from common.identity.keys import SigningKey
 from common.ledger.rules import admit
 from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import Attestation, Member, Release
-from tests.support.statements import RUN, a_blob_ref, a_roster
+from common.statements.kinds import Attestation, Member, Release, ReleasedFile
+from tests.support.statements import NAMES, RUN, a_blob_ref, a_roster
 from tests.support.story import Spoiled, Story, tell
 
 MODEL_0, MODEL_1 = a_blob_ref("model 0"), a_blob_ref("model 1")
@@ -94,7 +95,12 @@ def test_a_release_needs_the_approvals_that_genesis_asks_for(story: Story) -> No
 
 
 def abandoned(s: Story) -> None:
-    s.tell("abandoned", "contributed", s.closed(outcome="abandoned", reason="quorum", outputs={"model": MODEL_0}))
+    inputs = [
+        {"institution": name, "contribution": s.said[name].digest, "num_tokens": 64, "status": "unused"}
+        for name in NAMES
+    ]
+    fields = {"outcome": "abandoned", "reason": "no-quorum", "inputs": inputs, "outputs": {"model": MODEL_0}}
+    s.tell("abandoned", "contributed", s.closed(**fields))
     roster = s.said["closed, audited"]
     s.tell("abandoned, audited", "abandoned", roster)
 
@@ -239,3 +245,10 @@ def test_it_is_refused_and_nothing_changes(story: Story, spoiled: Spoiled) -> No
         abandoned(story)
         story.tell("measured, audited", "measured", story.said["closed, audited"])
     spoiled.check(story)
+
+
+@pytest.mark.parametrize("path", ["../model.safetensors", "a/../../b", "./a", "a/.", ".."])
+def test_a_released_file_stays_inside_its_folder(path: str) -> None:
+    with pytest.raises(ValidationError, match=r"expected a path without \. and \.\."):
+        ReleasedFile(path=path, size=1, sha256="00" * 32)
+    assert ReleasedFile(path="model/weights..bin", size=1, sha256="00" * 32).path == "model/weights..bin"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,9 @@ def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
     made.close()
 
 
-def played(coordinator: Coordinator) -> None:
+def played(coordinator: Coordinator, audience: Sequence[str] = AUDITORS) -> None:
     auditors = {name: coordinator.participants.pop(name) for name in AUDITORS}  # they answer no plan
-    coordinator.start_run(rounds=3)
+    coordinator.start_run(rounds=3, delta_audience=tuple(audience))
     coordinator.play()
     coordinator.participants |= auditors
 
@@ -94,6 +96,41 @@ def test_a_round_that_cannot_be_recomputed_here_rests_on_an_auditor_who_is_named
     assert check.examined == (
         "1 of 3 recomputed here, equal in every bit; 2 attested by court-auditor, uni-auditor; 0 neither"
     )
+
+
+def test_an_auditor_whom_no_institution_accepted_stands_in_for_nothing(coordinator: Coordinator) -> None:
+    """The operator gives the role to whom it wants, also after the run; the plan is what all trainers accepted."""
+    played(coordinator, audience=("uni-auditor",))
+    coordinator.enrol("late-auditor", roles=("auditor",))
+    for name in ("court-auditor", "late-auditor"):
+        attest(coordinator, 2, name)
+    check = checked(coordinator, Part(coordinator, without={2}))
+    assert check.examined == "2 of 3 recomputed here, equal in every bit"
+    (text,) = texts(check, Outcome.GAPS)
+    assert text.endswith(
+        "not held here. court-auditor, late-auditor attests it, "
+        "to whom the plan that institutions accepted shows no delta."
+    )
+    attest(coordinator, 2, "uni-auditor")
+    check = checked(coordinator, Part(coordinator, without={2}))
+    assert (check.outcome, check.examined) == (
+        Outcome.VERIFIED,
+        "2 of 3 recomputed here, equal in every bit; 1 attested by uni-auditor; 0 neither",
+    )
+
+
+def test_a_delta_that_is_too_long_for_the_plan_fails_the_round_that_used_it(coordinator: Coordinator) -> None:
+    """It gives the very model that was committed: a coordinator that looks away is found by the bound alone."""
+    played(coordinator)
+    run = coordinator.run
+    plan = run.statement.plan.model_copy(update={"max_delta_l2": Decimal("0.000000001")})
+    strict = replace(run, statement=run.statement.model_copy(update={"plan": plan}))
+    check = check_rounds(strict, coordinator.blobs, lambda run, number: None)
+    assert check.examined == "0 of 3 recomputed here, equal in every bit"
+    found = texts(check, Outcome.FAILED)
+    assert len(found) == 3
+    assert found[0].startswith(f"Round 1 of {RUN} cannot be recomputed: The delta's L2 norm is ")
+    assert found[0].endswith("the plan's max_delta_l2 is 1e-09. (delta-too-long)")
 
 
 def test_what_was_recomputed_here_needs_no_auditor(coordinator: Coordinator) -> None:

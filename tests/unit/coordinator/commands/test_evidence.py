@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from common.homes import HomeLock
+from common.ledger.heads import log_key
 from common.ledger.notes import parse_note
 from common.terminal import WIDTH, exit_code_of
 from coordinator.cli import app
+from coordinator.commands import checkpoints as checkpoints_module
 from llmasos.cli import app as llmasos_app
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN
@@ -84,3 +87,18 @@ def test_a_database_from_a_backup_signs_nothing(finished: Coordinator, tmp_path:
 def test_a_home_without_a_ledger_is_named(tmp_path: Path, capsys: Output) -> None:
     assert exit_code_of(app, ["evidence", "export", str(tmp_path / "f"), "--home", str(tmp_path)]) == 2
     assert "holds no coordinator's ledger" in capsys.readouterr().err
+
+
+def test_beside_a_running_coordinator_nothing_is_signed_but_by_it(
+    finished: Coordinator, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembers what it signed last: two who write log.head could leave the smaller of two there."""
+    note, size = finished.log.newest(), finished.state.size
+    head, log = finished.layout.log_head.read_bytes(), log_key(finished.state.genesis)
+    monkeypatch.setattr(checkpoints_module, "_asked", lambda home: (note, log))
+    finished.enrol("west", ("trainer",))  # since it was asked
+    with HomeLock(finished.layout.home):
+        assert export(finished, tmp_path / "all.evidence", "--format", "json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["entries"], data["covered"], data["withheld"]) == (size, size, 0)
+    assert finished.layout.log_head.read_bytes() == head

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from common.errors import UnknownObject
 from common.ledger.heads import log_key, tree_of
 from common.ledger.notes import parse_note
 from common.ledger.receipts import parse_receipt, verify_receipt
@@ -124,6 +125,7 @@ def test_status_says_that_two_histories_were_shown(north: Home, capsys: Output) 
     text = capsys.readouterr().out
     assert "TWO HISTORIES were shown. Type:" in text
     assert "evidence export FILE" in text
+    assert "does not start: two histories were shown" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
@@ -167,6 +169,32 @@ def test_compare_without_a_file_asks_the_coordinator(
     assert "two-histories" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"Dear operator", None], ids=["a letter", "no file"])
+def test_what_is_no_checkpoint_says_nothing_of_the_history(north: Home, capsys: Output, content: bytes | None) -> None:
+    name = north.file(content) if content is not None else str(north.folder / "absent")
+    assert north.run("compare", name) == 2
+    assert f"error [usage]: {name} " in capsys.readouterr().err
+
+
+def test_a_coordinator_that_went_back_has_shown_two_histories(
+    north: Home, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = north.log.checkpoint(north.size - 1)
+
+    class Session:
+        def head(self, old_size: int = 0) -> LogHead:
+            if old_size >= north.size:
+                raise UnknownObject("The log is shorter.")
+            return LogHead(older)
+
+    monkeypatch.setattr(module, "member_session", lambda *parts: nullcontext(Session()))
+    assert north.run("compare") == 3
+    assert (
+        f"The coordinator's ledger has {north.size - 1} entries, and had {north.size} before" in capsys.readouterr().err
+    )
+    assert north.conflicting() == [older]
+
+
 def test_show_prints_the_newest_that_is_held_with_its_cosignatures(north: Home, capsys: Output) -> None:
     assert north.run("show") == 2
     assert "No checkpoint has come to this institution yet" in capsys.readouterr().err
@@ -180,6 +208,18 @@ def test_show_prints_the_newest_that_is_held_with_its_cosignatures(north: Home, 
     assert (data["size"], sorted(data["cosigned_by"])) == (north.size, ["east", "south"])
     assert data["checkpoint"] == cosigned.decode()
     assert north.run("compare", north.file(data["checkpoint"].encode())) == 0
+
+
+def test_a_witness_whose_clock_no_calendar_has_spoils_no_command(north: Home, capsys: Output) -> None:
+    """A cosignature's time is eight bytes of the witness's choice."""
+    note = north.log.note()
+    for name, seconds in (("east", 2**62), ("south", 2**63 - 1)):
+        note = north.coordinator[name].cosign(note, seconds)
+    north.hear(north.log.checkpoint(), note.encode())
+    for words in (("show",), ("compare", north.file(note.encode()))):
+        assert north.run(*words, "--format", "json") == 0
+        times = json.loads(capsys.readouterr().out)["cosigned_by"]
+        assert times["east"] == "4,611,686,018,427,387,904 s after 1970"
 
 
 def test_receipts_carry_a_majoritys_cosignatures_where_there_are_any(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from common.statements.envelope import Parent, parse, sign
 from common.statements.kinds import Roster
 from common.terminal import WIDTH
 from participant.identity.keys import next_key_path
+from participant.memory.rows import check_journal
 from participant.roster_changes import changes
 from tests.support.approving import Homes, open_ids
 from tests.support.coordinators import Coordinator
@@ -64,7 +67,7 @@ def test_without_proposals_it_says_so(homes: Homes, capsys: Output) -> None:
     assert homes["north"].run("proposal", "list") == 0
     assert capsys.readouterr().out == "Nothing awaits approval.\n"
     assert homes["north"].run("roster", "approve") == 2
-    assert "0 open proposals begin with ''; open: none." in capsys.readouterr().err
+    assert "Nothing of this kind awaits approval." in capsys.readouterr().err
     assert homes["north"].line.closed == 2
 
 
@@ -170,6 +173,20 @@ def test_what_was_signed_is_in_the_journal_and_in_what_left(
     assert homes["north"].run("status") == 0  # which reads every signed statement
     assert homes["north"].run("egress") == 0
     assert "approval" in capsys.readouterr().out
+
+
+def test_an_approval_in_the_journal_is_verified_and_fails_under_another_slot(
+    coordinator: Coordinator, homes: Homes, west: Any
+) -> None:
+    """It is a signature under the coordinator's statement, which is no statement of the institution's own."""
+    north, digest = homes["north"], the_one(coordinator)
+    assert north.run("proposal", "approve", digest, "--yes") == 0
+    assert check_journal(north.journal, "north", coordinator.state).findings == ()
+    with closing(sqlite3.connect(north.layout.journal)) as other:
+        other.execute("UPDATE signed SET slot = 'approval/' || substr(slot, 12) WHERE slot LIKE 'approval/%'")
+        other.commit()
+    (found,) = check_journal(north.journal, "north", coordinator.state).findings
+    assert "was signed for another slot" in found.text
 
 
 def test_a_lost_reply_is_asked_for_again(coordinator: Coordinator, homes: Homes, west: Any, capsys: Output) -> None:
