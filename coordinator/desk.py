@@ -37,6 +37,7 @@ from common.statements.kinds import (
     Role,
     signing_institution,
 )
+from common.tensors import trainable_header
 from common.wire.messages import Approved, Proposal
 from coordinator.enrolment import EnrolmentDesk
 from coordinator.ledger import Beside, Ledger
@@ -126,7 +127,7 @@ class CommandDesk:
         return (lambda tx: tx.keep_metrics(row)) if row is not None else None
 
     def _inspect(self, run: RunRecord, contribution: Contribution) -> None:
-        plan, manifest = run.statement.plan, run.statement.manifest
+        plan, header = run.statement.plan, trainable_header(run.statement.manifest)
         self._expect_blobs(contribution)
         for ref in contribution.blobs.values():
             known = self._unfit.get((run.run, ref.root))
@@ -134,7 +135,7 @@ class CommandDesk:
                 raise type(known)(known.message, known.fix)
             try:
                 with self._ports.blobs.open(ref) as reader:
-                    inspect_delta(reader, codec(plan.codec).header(manifest), max_l2=float(plan.max_delta_l2))
+                    inspect_delta(reader, header, max_l2=float(plan.max_delta_l2), codec=codec(plan.codec))
             except DeltaError as err:
                 self._unfit[run.run, ref.root] = err
                 raise

@@ -37,7 +37,7 @@ class Agent:
     def __init__(self, ports: AgentPorts) -> None:
         self._ports = ports
         self._mirror = ports.mirror
-        self._tidying = Tidying(ports.mirror, ports.outbox, ports.blobs, ports.workbench)
+        self._tidying = Tidying(ports)
         preparation = Preparation(ports)
         self._answering = Answering(ports, preparation)
         self._rounds = Rounds(ports, preparation, self._tidying.tidy)

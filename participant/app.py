@@ -20,6 +20,7 @@ from participant.agent import Agent
 from participant.bench.workbench import Workbench
 from participant.config import HomeLayout, ParticipantConfig, load_config
 from participant.datasets import data_sets
+from participant.encoding import DeltaEncoder
 from participant.follower import Follower, FollowerPorts, diagnosis
 from participant.hours.pausing import Gatekeeper
 from participant.identity.keys import SigningKeys
@@ -33,6 +34,7 @@ from participant.plans.inquiring import Inquiring
 from participant.policy import usage_of
 from participant.policy.source import PatientPolicy
 from participant.ports import AgentPorts
+from participant.residuals import Residuals
 from participant.sending import Outbox, OutboxPorts
 from participant.status import StatusFile
 from participant.telemetry import Observed, ParticipantCollector
@@ -57,6 +59,7 @@ class ParticipantApp:
         self.orders, self.records = Orders(layout.journal), Records(layout.journal)
         self.mirror = Mirror(self.journal, envelope)
         self.blobs = FolderBlobStore(layout.blobs)
+        self.residuals = Residuals(layout.residuals)
         self.workbench = Workbench(layout, config)
         tls = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
         self.session = Session(config.coordinator.work, genesis, TlsFiles(tls.key, tls.certificate, passphrase))
@@ -74,9 +77,9 @@ class ParticipantApp:
                 session=self.session,
                 journal=self.journal,
                 blobs=self.blobs,
+                encoder=DeltaEncoder(config.institution, self.blobs, self.residuals, genesis.blob_digest),
                 key=keys.to_sign,
                 clock=clock,
-                algorithm=genesis.blob_digest,
                 checkpoint=self.witnessing.checkpoint_for,
             )
         )
@@ -134,6 +137,7 @@ class ParticipantApp:
             outbox=outbox,
             workbench=self.workbench,
             blobs=self.blobs,
+            residuals=self.residuals,
             policy=policy,
             usage=lambda run: usage_of(run, self.records, self.journal),
             gatekeeper=Gatekeeper(policy, self.orders, self.records, clock),

@@ -98,6 +98,7 @@ class HomeLayout:
         self.journal = home / "journal.sqlite"
         self.blobs = home / "blobs"
         self.jobs = home / "jobs"
+        self.residuals = home / "residuals"
         self.evidence = home / "evidence"
         self.logs = home / "logs"
         self.worker_log = self.logs / "worker.log"

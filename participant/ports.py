@@ -20,6 +20,7 @@ from participant.memory.orders import Orders
 from participant.memory.records import Records
 from participant.policy import Usage
 from participant.policy.source import PolicySource
+from participant.residuals import Residuals
 from participant.sending import Outbox
 from participant.witnessing import Standing
 
@@ -83,6 +84,7 @@ class AgentPorts:
     outbox: Outbox
     workbench: Workbench
     blobs: FolderBlobStore
+    residuals: Residuals
     policy: PolicySource
     usage: Callable[[RunRecord], Usage]
     gatekeeper: Gatekeeper

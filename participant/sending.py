@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from common import strict_json
-from common.blobs.reference import BlobRef, DigestName
+from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, rfc3339
 from common.errors import MissingBlob
@@ -22,6 +22,7 @@ from common.wire.session import Session
 from common.wire.transfer import TransferOptions
 from participant.bench.workbench import RoundOver
 from participant.bench.worker_protocol import Result
+from participant.encoding import DeltaEncoder, Offered
 from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.reporter import RoundReporter
 from participant.tasks import answer_slot, contribution_slot
@@ -38,10 +39,10 @@ class OutboxPorts:
     session: Session
     journal: Journal
     blobs: FolderBlobStore
+    encoder: DeltaEncoder
     key: Callable[[], SigningKey]
     """The one that the roster names now."""
     clock: Clock
-    algorithm: DigestName
     checkpoint: Callable[[int], str | None]
     """The newest checkpoint that was verified here, if its tree holds the entry of that index."""
 
@@ -94,13 +95,11 @@ class Outbox:
         return self._sign(answer_slot(run), answer, run.place, b"", b"")
 
     def sign_contribution(self, run: RunRecord, record: RoundRecord, result: Result, delta: Path | None) -> SignedSlot:
-        """Take the delta into the blob store, sign and journal the contribution.
+        """Take the delta into the blob store by the plan's codec, sign and journal the contribution.
 
         The metrics get a fresh salt, so that the commitment in the ledger tells nothing about them.
         """
-        blobs: dict[str, BlobRef] = {}
-        if delta is not None:
-            blobs["delta"] = self._ports.blobs.ingest(delta, self._ports.algorithm, move=True)
+        offered = self._ports.encoder.take(run, record, delta) if delta is not None else Offered({})
         measured: dict[str, strict_json.JsonValue] = {"evaluation": result.evaluation.model_dump()}
         if result.train_loss_fixed is not None:
             measured["train_loss_fixed"] = result.train_loss_fixed
@@ -110,11 +109,11 @@ class Outbox:
                 "institution": self._ports.institution,
                 "run": run.run,
                 "round": record.number,
-                "blobs": blobs,
+                "blobs": offered.blobs,
                 "weight": ClearWeight(num_tokens=result.num_tokens),
                 "metrics_commitment": sha256(salt + metrics).hexdigest(),
                 "checkpoint": self._ports.checkpoint(record.place.index),
-                "deviations": result.deviations,
+                "deviations": (*result.deviations, *offered.deviations),
             }
         )
         visible = run.statement.plan.metrics_visibility != "none"

@@ -1,40 +1,38 @@
-"""What no open run needs is deleted: models, deltas whose rounds are closed, job folders with token files."""
+"""What no open run needs is deleted: models, deltas whose rounds are closed, residuals, job folders with token files."""
 
 from __future__ import annotations
 
-from common.blobs.store import FolderBlobStore
-from participant.bench.workbench import Workbench
-from participant.memory.mirror import Mirror
-from participant.sending import Outbox
+from participant.ports import AgentPorts
+from participant.residuals import needed_rounds
 
 
 class Tidying:
     """`tidy` as often as one likes; used by the agent's thread."""
 
-    def __init__(self, mirror: Mirror, outbox: Outbox, blobs: FolderBlobStore, workbench: Workbench) -> None:
-        self._mirror = mirror
-        self._outbox = outbox
-        self._blobs = blobs
-        self._workbench = workbench
+    def __init__(self, ports: AgentPorts) -> None:
+        self._ports = ports
 
     def tidy(self) -> None:
-        """Keep the newest models of runs that go on, their tokenizers, and deltas whose round is open."""
-        state = self._mirror.state
+        """Keep of runs that go on: the newest models, tokenizers, deltas whose round is open, residuals that may be a start."""
+        state, outbox = self._ports.mirror.state, self._ports.outbox
         keep: set[str] = set()
         for run in state.active_runs:
             keep |= {run.model.root, run.statement.initial.tokenizer.root}
             keep |= {record.opened.inputs.model.root for record in run.rounds[-2:]}  # the next one is written over it
             if run.open_round is not None:
-                keep |= self._outbox.blobs_of(run.open_round)
+                keep |= outbox.blobs_of(run.open_round)
         self._delete_all_but(keep)
-        self._workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
+        institution = self._ports.institution
+        self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in state.active_runs})
+        self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
 
     def leave_nothing(self) -> None:
-        """Delete every model, delta and job folder: this institution has left."""
+        """Delete every model, delta, residual and job folder: this institution has left."""
         self._delete_all_but(set())
-        self._workbench.forget_runs(known=self._mirror.state.runs.keys(), keep=())
+        self._ports.residuals.keep_only({})
+        self._ports.workbench.forget_runs(known=self._ports.mirror.state.runs.keys(), keep=())
 
     def _delete_all_but(self, keep: set[str]) -> None:
-        for ref, _ in self._blobs.list():
+        for ref, _ in self._ports.blobs.list():
             if ref.root not in keep:
-                self._blobs.delete(ref)
+                self._ports.blobs.delete(ref)

@@ -42,6 +42,10 @@ NUMPY = {
     "float32": "binary32",
     "float64": "binary64",
     "uint32": "bits",
+    "uint16": "bits",
+    "uint8": "bytes",
+    "int32": "whole numbers",
+    "int8": "whole numbers",
     "bool_": "booleans",
 }
 """What of `np` may be named, and why its bits are fixed."""
@@ -102,7 +106,7 @@ OPERATORS = (
     ast.LShift, ast.RShift, ast.BitOr, ast.BitAnd, ast.BitXor,
 )  # fmt: skip
 
-DTYPES = {"<f4", "<f8", "<u4", "float32", "float64", "uint32", "bool"}
+DTYPES = {"<f4", "<f8", "<u4", "<u2", "u1", "float32", "float64", "uint32", "uint16", "uint8", "int32", "int8", "bool"}
 FLOATS = {"<f4", "<f8", "float32", "float64"}
 INTEGERS = {"<u4", "uint32"}
 

@@ -58,7 +58,7 @@ class DeltaError(RefusalError):
 
 
 class WrongTensors(DeltaError):
-    """Tensors are not exactly the manifest's: names, order, shapes, dtype, offsets."""
+    """Tensors are not exactly the manifest's: names, order, shapes, dtype, offsets; or their bytes not the codec's."""
 
     code = "wrong-tensors"
     default_fix = "Write the delta in the layout that the plan's tensor manifest fixes (docs/protocol.md#tensors)."

@@ -146,14 +146,20 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
         f"{local.optimizer.type}; the optimizer's moments {moments}.",
-        "It sends its delta (new minus base weights) and signs a contribution that names it, weighted by the tokens it "
-        f"trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
+        f"It sends its delta (new minus base weights){_encoding(plan)} and signs a contribution that names it, weighted by "
+        f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
         "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
         f"On commit: new model = base + {show(plan.server_optimizer.learning_rate)} × mean of the deltas, weighted by tokens.",
         _visibility(plan),
         _ending(plan),
     )
+
+
+def _encoding(plan: Plan) -> str:
+    if plan.codec.type == "float32":
+        return ""
+    return f", as {plan.codec.type}; what that loses is added to its next delta;"
 
 
 def _visibility(plan: Plan) -> str:

@@ -235,12 +235,30 @@ class Evaluation(PlanSection):
 
 
 class Float32Codec(PlanSection):
-    """Deltas as they are."""
+    """Deltas as they are: 4 bytes a number."""
 
     type: Literal["float32"] = "float32"
 
 
-Codec = Float32Codec
+class Bfloat16Codec(PlanSection):
+    """The upper half of each float32: 2 bytes a number. What is lost goes into the institution's next delta."""
+
+    type: Literal["bfloat16"] = "bfloat16"
+
+
+class Int8Codec(PlanSection):
+    """Whole numbers from -127 to 127, 124 to a scale: 26 % of float32. What is lost goes into the institution's next delta."""
+
+    type: Literal["int8"] = "int8"
+
+
+class Int4Codec(PlanSection):
+    """Whole numbers from -7 to 7, 120 to a scale: 14 % of float32. What is lost goes into the institution's next delta."""
+
+    type: Literal["int4"] = "int4"
+
+
+Codec = Annotated[Float32Codec | Bfloat16Codec | Int8Codec | Int4Codec, Field(discriminator="type")]
 
 
 class WeightedMean(PlanSection):

@@ -32,7 +32,9 @@ from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
 
 LANES = 2
-"""How many windows are combined at once; each lane holds about four chunks of memory."""
+"""How many windows are combined at once; each lane holds a chunk, and 8 bytes for each number in it."""
+WIDE_ELEMENTS = 4_200_000
+"""Where a chunk holds more numbers, as with four bits each, one lane is all that memory has room for."""
 
 Write = Callable[[memoryview], None]
 
@@ -71,18 +73,21 @@ def reduce_round(job: ReduceJob, write: Write) -> None:
     """
     deltas = in_order(job.deltas)
     delta_codec = codec(job.plan.codec)
-    windows = [DeltaWindow(delta_codec, delta_codec.header(job.manifest)) for _ in range(LANES)]
+    header = tensors.trainable_header(job.manifest)
+    window = DeltaWindow(delta_codec, header)
     for delta in deltas:
-        windows[0].check_size(delta.reader)
+        window.check_size(delta.reader)
     base = _open_base(job, write)
     step = _BlockwiseStep(job, base, write)
-    lanes = [_Lane(job.plan, window, deltas) for window in windows]
-    with ThreadPoolExecutor(LANES, thread_name_prefix="reduce") as pool:
-        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: windows[0].chunks]))
-        for index in range(windows[0].chunks):
+    others = 0 if window.max_elements > WIDE_ELEMENTS else LANES - 1
+    windows = [window, *(DeltaWindow(delta_codec, header) for _ in range(others))]
+    lanes = [_Lane(job.plan, each, deltas) for each in windows]
+    with ThreadPoolExecutor(len(lanes), thread_name_prefix="reduce") as pool:
+        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: window.chunks]))
+        for index in range(window.chunks):
             step.apply(coming.popleft().result())
-            if index + LANES < windows[0].chunks:
-                coming.append(pool.submit(lanes[index % LANES].combine, index + LANES))
+            if index + len(lanes) < window.chunks:
+                coming.append(pool.submit(lanes[index % len(lanes)].combine, index + len(lanes)))
     while frozen := base.take(CHUNK_BYTES):
         write(frozen)
 
@@ -114,14 +119,11 @@ class _Lane:
         self._window = window
         self._deltas = deltas
         self._rule = registry.rule_for(plan.rule, max_elements=window.max_elements)
-        self._combined = np.empty(window.max_elements, dtype=np.float32)
 
     def combine(self, index: int) -> Float32s:
         """The rule's result for chunk `index`; valid until the next call."""
-        part_N = self._combined[: self._window.elements(index)]
         with np.errstate(all="ignore"):  # what overflows is found by its result
-            self._rule.combine(self._numbers(index), part_N)
-        return part_N
+            return self._rule.combine(self._numbers(index), self._window.elements(index))
 
     def _numbers(self, index: int) -> Iterator[Weighted]:
         for delta in self._deltas:

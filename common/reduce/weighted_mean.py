@@ -25,22 +25,33 @@ class WeightedMeanRule:
         self._sum = np.empty(max_elements, dtype=np.float64)
         self._product = np.empty(min(max_elements, BLOCK_ELEMENTS), dtype=np.float64)
 
-    def combine(self, deltas: Iterable[Weighted], out_N: Float32s) -> None:
-        sum_N = self._sum[: len(out_N)]
+    def combine(self, deltas: Iterable[Weighted], elements: int) -> Float32s:
+        sum_N = self._sum[:elements]
         sum_N.fill(0.0)
         total = 0
-        for num_tokens, delta_N in deltas:
+        for num_tokens, pieces in deltas:
             total += num_tokens
-            self._add(sum_N, float(num_tokens), delta_N)
-        np.divide(sum_N, float(total), out=sum_N)
-        np.copyto(out_N, sum_N, casting="same_kind")
+            done = 0
+            for piece_M in pieces:
+                self._add(sum_N[done : done + len(piece_M)], float(num_tokens), piece_M)
+                done += len(piece_M)
+        return self._mean(sum_N, float(total))
 
-    def _add(self, sum_N: Float64s, weight: float, delta_N: Float32s) -> None:
+    def _mean(self, sum_N: Float64s, total: float) -> Float32s:
+        # Over the sums themselves: what a block of means covers was used by then, and chunks of 4-bit numbers are large.
+        mean_N = self._sum.view(np.float32)[: len(sum_N)]
+        for start in range(0, len(sum_N), BLOCK_ELEMENTS):
+            quotient_B = self._product[: len(sum_N[start : start + BLOCK_ELEMENTS])]
+            np.divide(sum_N[start : start + BLOCK_ELEMENTS], total, out=quotient_B)
+            np.copyto(mean_N[start : start + BLOCK_ELEMENTS], quotient_B, casting="same_kind")
+        return mean_N
+
+    def _add(self, sum_M: Float64s, weight: float, delta_M: Float32s) -> None:
         # In blocks, so that the products stay in the processor's cache.
-        for start in range(0, len(delta_N), BLOCK_ELEMENTS):
-            delta_B = delta_N[start : start + BLOCK_ELEMENTS]
+        for start in range(0, len(delta_M), BLOCK_ELEMENTS):
+            delta_B = delta_M[start : start + BLOCK_ELEMENTS]
             product_B = self._product[: len(delta_B)]
-            sum_B = sum_N[start : start + BLOCK_ELEMENTS]
+            sum_B = sum_M[start : start + BLOCK_ELEMENTS]
             np.copyto(product_B, delta_B)  # exact; a product that converts as it goes takes longer
             np.multiply(product_B, weight, out=product_B)
             np.add(sum_B, product_B, out=sum_B)

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from common import tensors
 from common.blobs.reader import BlobStream, ChunkSource
 from common.blobs.reference import CHUNK_BYTES
-from common.codecs.base import DeltaCodec, Float32s
+from common.codecs.base import PIECE_ELEMENTS, DeltaCodec, Fault, Float32s
 from common.errors import WrongTensors
 
 
 class DeltaWindow:
-    """Decodes chunk after chunk of blobs that share one header, into one reused buffer."""
+    """Reads chunk after chunk of blobs of the same tensors into one buffer, and decodes them in pieces into another."""
 
-    def __init__(self, codec: DeltaCodec, header: bytes) -> None:
+    def __init__(self, codec: DeltaCodec, tensors_header: bytes) -> None:
+        """
+        Args:
+            codec: the plan's.
+            tensors_header: which tensors, as `common.tensors` writes it; how many numbers there are comes from it alone.
+        """
         self._codec = codec
-        self._header = header
-        self._size = len(header) + tensors.data_bytes(header)
+        self._header = codec.header_over(tensors_header)
+        self._elements = tensors.data_bytes(tensors_header) // tensors.ELEMENT_BYTES
+        blocks = -(-self._elements // codec.block_elements)
+        self._size = len(self._header) + blocks * codec.block_bytes
         self._buffer = memoryview(bytearray(min(self._size, CHUNK_BYTES)))
+        at_once = max(1, PIECE_ELEMENTS // codec.block_elements)
+        self._piece_bytes = at_once * codec.block_bytes
+        self._piece: Float32s = np.empty(min(at_once, blocks) * codec.block_elements, dtype=np.float32)
         self.chunks = -(-self._size // CHUNK_BYTES)
-        self.max_elements = codec.elements(min(self._size - len(header), CHUNK_BYTES))
+        self.max_elements = min(self._elements, codec.elements(min(self._size - len(self._header), CHUNK_BYTES)))
+        """The most numbers that a chunk holds."""
 
     def elements(self, index: int) -> int:
         """How many numbers chunk `index` holds; none where the header fills it."""
-        end = min(self._size, (index + 1) * CHUNK_BYTES)
-        begin = max(len(self._header), index * CHUNK_BYTES)
-        return self._codec.elements(max(0, end - begin))
+        return self._elements_before(index + 1) - self._elements_before(index)
+
+    def _elements_before(self, index: int) -> int:
+        encoded = min(self._size, index * CHUNK_BYTES) - len(self._header)
+        return min(self._elements, self._codec.elements(max(0, encoded)))
 
     def check_size(self, source: ChunkSource) -> None:
         """
@@ -37,8 +54,8 @@ class DeltaWindow:
                 f"Blob {source.ref} has {source.ref.size:,} bytes, expected {self._size:,} for its tensors."
             )
 
-    def values(self, source: ChunkSource, index: int) -> Float32s:
-        """The numbers in chunk `index`; valid until the next call. The header's part of it is checked and left out.
+    def read(self, source: ChunkSource, index: int) -> memoryview:
+        """The encoded numbers in chunk `index`; valid until the next call. The header's part of it is checked and left out.
 
         Raises:
             WrongTensors: the header is not the manifest's.
@@ -48,7 +65,37 @@ class DeltaWindow:
         lead = self._header[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
         if lead and bytes(chunk[: len(lead)]) != lead:
             tensors.check_header(read_head(source), self._header)
-        return self._codec.decode(chunk[len(lead) :])
+        return chunk[len(lead) :]
+
+    def fault(self, encoded: memoryview, index: int) -> Fault | None:
+        """What the codec's layout does not allow in chunk `index`, which was just read; counted from the blob's first block."""
+        found = self._codec.fault(encoded, self.elements(index))
+        if found is None:
+            return None
+        before = self._elements_before(index)
+        return Fault(
+            found.block + before // self._codec.block_elements,
+            None if found.element is None else found.element + before,
+            found.found,
+            found.expected,
+            found.non_finite,
+        )
+
+    def pieces(self, encoded: memoryview, index: int) -> Iterator[Float32s]:
+        """The numbers in chunk `index`, which was just read, at most 65,536 at a time; each piece is valid until the next."""
+        left = self.elements(index)
+        for start in range(0, len(encoded), self._piece_bytes):
+            piece_N = self._codec.decode(encoded[start : start + self._piece_bytes], self._piece)[:left]
+            left -= len(piece_N)
+            yield piece_N
+
+    def values(self, source: ChunkSource, index: int) -> Iterator[Float32s]:
+        """`read` and its `pieces`.
+
+        Raises:
+            WrongTensors, CorruptChunk: as `read`.
+        """
+        yield from self.pieces(self.read(source, index), index)
 
 
 def read_head(source: ChunkSource) -> bytes:

@@ -4,9 +4,11 @@
     HOME/jobs/…                what no run put there: temporary files of the worker, also what a killed one left behind
     HOME/.check-…/             the same, of `data check`
     HOME/alone/                the same, of `gain`
+    HOME/residuals/            what deltas lost in encoding: no text, but as private; the next round starts from zeros
     HOME/logs/worker.log*      may quote text, where a library failed on it
 
-Snapshots and deltas are numbers that were learned from text, no copies of it: they stay until their run ends.
+Snapshots, deltas and residuals are numbers that were learned from text, no copies of it: they stay until their run ends, and
+residuals go with the rest where all is to go.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def _token_folders(job: Path) -> list[Path]:
 def _leftovers(layout: HomeLayout, jobs: Iterable[Path]) -> list[Path]:
     known = set(jobs)
     strangers = [path for path in _entries(layout.jobs) if path not in known]
-    return [*strangers, *sorted(layout.home.glob(CHECK_PREFIX + "*")), *layout.home.glob(ALONE)]
+    kept = [layout.residuals] if layout.residuals.is_dir() else []
+    return [*strangers, *sorted(layout.home.glob(CHECK_PREFIX + "*")), *layout.home.glob(ALONE), *kept]
 
 
 def _entries(folder: Path) -> list[Path]:

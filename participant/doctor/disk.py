@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from participant.config import HomeLayout
 from participant.doctor.finding import GB, Finding, State, Subject
 from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
@@ -38,7 +39,7 @@ def space(subject: Subject) -> Iterator[Finding]:
 
 
 def _needs(subject: Subject) -> dict[str, int]:
-    """Bytes that each open run of ours may still take, beyond what lies in its job folder."""
+    """Bytes that each open run of ours may still take, beyond what lies in its folders."""
     layout = subject.layout
     if not layout.journal.exists():
         return {}
@@ -51,8 +52,13 @@ def _needs(subject: Subject) -> dict[str, int]:
     for run in runs.values():
         answered = run.answers.get(subject.config.institution)
         if run.ended is None and (answered is None or answered.answer.accept):
-            needs[run.run] = max(0, disk_bytes(run.statement) - _size(layout.jobs / run.run))
+            needs[run.run] = max(0, disk_bytes(run.statement) - _here(layout, run.run))
     return needs
+
+
+def _here(layout: HomeLayout, run: str) -> int:
+    """Bytes that a run takes in folders of its own."""
+    return _size(layout.jobs / run) + _size(layout.residuals / run)
 
 
 def _size(folder: Path) -> int:

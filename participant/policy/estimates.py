@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
+from common.tensors import delta_size, trainable_elements
+from participant.residuals import LOSSLESS
 
 FLOAT_BYTES = 4
 ADAMW_MOMENTS = 2
 SNAPSHOTS = 3
 """Two are kept (this round's, and the moments of the round before); the next one is written before one of them goes."""
+RESIDUALS = 2
+"""The round's that the next one starts from, and the next one's."""
 RUNTIME_BYTES = 500_000_000
 """Python, torch and transformers before any tensor: 0.34 GB after their import on a CPU, and room for their buffers."""
 GB = 1_000_000_000
@@ -56,8 +60,20 @@ def trained_parameters(statement: PlanStatement) -> int:
 
 
 def delta_bytes(statement: PlanStatement) -> int:
-    """4 × elements of the tensors that a delta carries: all but personal ones."""
-    return FLOAT_BYTES * sum(tensor.elements for tensor in statement.manifest if tensor.group != "personal")
+    """A delta as it travels: the trainable tensors in the plan's codec, header included."""
+    if statement.plan.codec.type == LOSSLESS:
+        return delta_size(statement.manifest)
+    # Here: an agent whose plans need no numpy loads none.
+    from common.codecs import codec
+
+    return codec(statement.plan.codec).encoded_size(statement.manifest)
+
+
+def residual_bytes(statement: PlanStatement) -> int:
+    """4 × elements of the trainable tensors; none where the codec loses nothing."""
+    if statement.plan.codec.type == LOSSLESS:
+        return 0
+    return FLOAT_BYTES * trainable_elements(statement.manifest)
 
 
 def traffic_bytes(statement: PlanStatement) -> int:
@@ -68,13 +84,14 @@ def traffic_bytes(statement: PlanStatement) -> int:
 
 
 def disk_bytes(statement: PlanStatement) -> int:
-    """2 × model + 2 × delta + SNAPSHOTS × 3 × 4 T. The token files of the data come on top.
+    """2 × model + delta + encoded delta + RESIDUALS × residual + SNAPSHOTS × 3 × 4 T. The data's token files come on top.
 
-    The model lies in the blob folder and, where the file system has no hard links, again in the job folder; a delta likewise,
-    until its round is closed. A snapshot holds the trained weights and AdamW's two moments.
+    The model lies in the blob folder and, where the file system has no hard links, again in the job folder; so does a delta,
+    there as it was trained and here as it travels. A snapshot holds the trained weights and AdamW's two moments.
     """
     snapshot = (1 + ADAMW_MOMENTS) * FLOAT_BYTES * trained_parameters(statement)
-    return 2 * statement.initial.model.size + 2 * delta_bytes(statement) + SNAPSHOTS * snapshot
+    deltas = delta_size(statement.manifest) + delta_bytes(statement) + RESIDUALS * residual_bytes(statement)
+    return 2 * statement.initial.model.size + deltas + SNAPSHOTS * snapshot
 
 
 def memory_bytes(statement: PlanStatement) -> int:

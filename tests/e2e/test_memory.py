@@ -23,12 +23,12 @@ def peak_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def coordinators_peak(folder: Path, model_bytes: int) -> int:
-    """After a round of two participants with a model of that size."""
+def coordinators_peak(folder: Path, model_bytes: int, codec: str = "float32") -> int:
+    """After a round of two participants with a model of that size, whose deltas travel in that codec."""
     with Federation(folder / "federation", ("bank", "clinic"), min_quorum=2) as federation:
         federation.start_participants()
         shapes = {"embedding": (model_bytes // 4000, 1000)}
-        draft = make_draft(folder / "draft", shapes=shapes, rounds=1, quorum=2)
+        draft = make_draft(folder / "draft", shapes=shapes, rounds=1, quorum=2, codec={"type": codec})
         assert draft.statement.initial.model.size > model_bytes - 4000
         ended = federation.wait_until_ended(federation.start_run(draft))
         assert ended.ended is not None
@@ -42,3 +42,10 @@ def test_a_tenfold_model_takes_the_coordinator_no_more_memory(tmp_path: Path) ->
     large = coordinators_peak(tmp_path / "large", 200 * MEGABYTE)
     assert large - small < 40 * MEGABYTE, f"{small:,} and {large:,} bytes"
     assert large < 300 * MEGABYTE
+
+
+@pytest.mark.parametrize("codec", ["int8", "int4"])
+def test_a_chunk_of_millions_of_small_numbers_takes_the_coordinator_no_more_than_it_may(
+    tmp_path: Path, codec: str
+) -> None:
+    assert coordinators_peak(tmp_path, 200 * MEGABYTE, codec) < 300 * MEGABYTE

@@ -28,6 +28,7 @@ from participant.agent import Agent
 from participant.bench.workbench import RoundOver
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Hello, Progress, Result, Train
 from participant.datasets import DataSet
+from participant.encoding import DeltaEncoder
 from participant.hours.pausing import Gatekeeper
 from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
@@ -35,6 +36,7 @@ from participant.memory.orders import Decision, Order, Orders
 from participant.memory.records import Records
 from participant.policy import LoadedPolicy, Policy, Usage
 from participant.ports import AgentPorts
+from participant.residuals import Residuals
 from participant.sending import REPORTS, Outbox, OutboxPorts
 from participant.witnessing import Witnessing, WitnessingPorts
 from tests.support.blobs import delta_bytes, random_arrays
@@ -312,9 +314,9 @@ class Institution:
         self.membership.on_rotate = lambda: self.orders.clear("rotate")
         session: Any = self.session
         checkpoint = self.witnessing.checkpoint_for
-        self.outbox = Outbox(
-            OutboxPorts(self.name, session, self.journal, self.blobs, key, clock, "blake3", checkpoint)
-        )
+        self.residuals = Residuals(self.folder / "residuals")
+        encoder = DeltaEncoder(self.name, self.blobs, self.residuals, "blake3")
+        self.outbox = Outbox(OutboxPorts(self.name, session, self.journal, self.blobs, encoder, key, clock, checkpoint))
         self.gatekeeper = Gatekeeper(self.source, self.orders, self.records, clock, lambda: self.load)
         stand_ins: dict[str, Any] = {"follower": self.follower, "workbench": self.workbench, "status": self.status}
         self.agent = Agent(
@@ -325,6 +327,7 @@ class Institution:
                 witnesses=self.witnessing,
                 outbox=self.outbox,
                 blobs=self.blobs,
+                residuals=self.residuals,
                 policy=self.source,
                 usage=lambda run: self.used,
                 gatekeeper=self.gatekeeper,

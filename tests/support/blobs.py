@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from common.blobs import digest
 from common.blobs.reference import CHUNK_BYTES, BlobRef, DigestName
 from common.blobs.store import FolderBlobStore
+from common.codecs.encoding import EncodeJob, encode_delta
+from common.plan.model import Codec
 from common.statements.kinds import Tensor
+from common.tensors import trainable_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -60,6 +64,22 @@ def model_bytes(manifest: Sequence[Tensor], arrays: Arrays) -> bytes:
 def delta_bytes(manifest: Sequence[Tensor], arrays: Arrays) -> bytes:
     """A delta blob: trainable tensors."""
     return _file_bytes([tensor for tensor in manifest if tensor.group == "trainable"], arrays)
+
+
+def encoded_delta(manifest: Sequence[Tensor], delta: bytes, codec: Codec) -> bytes:
+    """A delta blob by a plan's codec, of a delta whose institution keeps no residual."""
+    blob = bytearray()
+    encode_delta(
+        EncodeJob(
+            codec=codec,
+            manifest=manifest,
+            delta=io.BytesIO(delta[len(trainable_header(manifest)) :]),
+            residual=None,
+            write=blob.extend,
+            keep=None,
+        )
+    )
+    return bytes(blob)
 
 
 def _file_bytes(tensors: Sequence[Tensor], arrays: Arrays) -> bytes:

@@ -27,7 +27,7 @@ from common.statements.kinds import Answer, Contribution, Member, Predicate
 from common.wire.messages import Approved
 from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, RenewalOffer, UploadPurpose
 from coordinator.rounds.phases import LOSS_SCALE
-from tests.support.blobs import delta_bytes, leaves_and_ref, random_arrays, tensor_manifest
+from tests.support.blobs import delta_bytes, encoded_delta, leaves_and_ref, random_arrays, tensor_manifest
 
 if TYPE_CHECKING:
     from tests.support.coordinators import Coordinator
@@ -144,9 +144,10 @@ class FakeParticipant:
     # --- contributions -----------------------------------------------------------------------------------------------
 
     def delta(self) -> bytes:
-        """Small numbers that depend on institution and round alone."""
+        """Small numbers that depend on institution and round alone, by the plan's codec."""
         seed = int.from_bytes(hashlib.sha256(f"{self.name}/{self.round.number}".encode()).digest()[:4], "big")
-        return delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01))
+        codec = self._state.runs[RUN].statement.plan.codec
+        return encoded_delta(MANIFEST, delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01)), codec)
 
     def send(self, content: bytes) -> BlobRef:
         """A blob to the coordinator for the open round, as the blob servicer would take it."""

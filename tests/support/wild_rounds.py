@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from common import tensors
 from common.blobs.reference import CHUNK_BYTES
+from common.codecs import CODECS
 from common.plan.model import MAX_NUM_TOKENS, Plan, ServerSGD
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round, selftest
 from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from common.statements.kinds import Tensor
 from tests.support.blobs import tensor_manifest
+from tests.support.encoded import encoded_blob
 
 NEAR_THE_TOP = (MAX_NUM_TOKENS, MAX_NUM_TOKENS - 1, MAX_NUM_TOKENS - 12_345, 1, 3, 999_983, 2**28 + 1)
 
@@ -46,19 +48,22 @@ def wild(elements: int, seed: int) -> NDArray[np.float32]:
     return bits.view(np.float32)
 
 
-def wild_job(manifest: Sequence[Tensor], institutions: int, learning_rate: str, *, seed: int = 1) -> ReduceJob:
+def wild_job(
+    manifest: Sequence[Tensor], institutions: int, learning_rate: str, *, seed: int = 1, codec: str = "float32"
+) -> ReduceJob:
     """A round over that manifest; num_tokens from 1 to the largest allowed."""
     in_model = sum(tensor.elements for tensor in manifest if tensor.group != "personal")
     plan = Plan(
         apiVersion="llmasos/v1",
         name="wild",
+        codec={"type": codec},
         server_optimizer=ServerSGD(learning_rate=Decimal(learning_rate)),
     )
     base = MemoryBlob(tensors.model_header(manifest) + wild(in_model, seed).tobytes())
-    return ReduceJob(plan, manifest, base, [_delta(manifest, number, seed) for number in range(institutions)])
+    return ReduceJob(plan, manifest, base, [_delta(manifest, number, seed, codec) for number in range(institutions)])
 
 
-def _delta(manifest: Sequence[Tensor], number: int, seed: int) -> WeightedDelta:
+def _delta(manifest: Sequence[Tensor], number: int, seed: int, codec: str) -> WeightedDelta:
     elements = tensors.trainable_elements(manifest)
     values = wild(elements, 1000 * seed + number)
     if number % 2:
@@ -66,7 +71,7 @@ def _delta(manifest: Sequence[Tensor], number: int, seed: int) -> WeightedDelta:
     return WeightedDelta(
         f"i{number * 37 % 101}",
         NEAR_THE_TOP[number // 2 % len(NEAR_THE_TOP)],
-        MemoryBlob(tensors.trainable_header(manifest) + values.tobytes()),
+        MemoryBlob(encoded_blob(codec, manifest, values)),
     )
 
 
@@ -85,6 +90,12 @@ def jobs() -> dict[str, ReduceJob]:
         ),
         "a number less than a leaf": wild_job(tensor_manifest(trainable={"w": (leaf - 1,)}), 5, "1.3", seed=2),
         "a number past a chunk": wild_job(chunk_border_manifest(1), 3, "0.1", seed=3),
+        **{
+            f"five institutions, {name}": wild_job(
+                tensor_manifest(trainable={"w": (leaf, 2), "b": (7,)}), 5, "0.7", seed=5, codec=name
+            )
+            for name in ("bfloat16", "int8", "int4")
+        },
         "one institution, one number": wild_job(tensor_manifest(trainable={"w": ()}), 1, "0.3", seed=4),
     }
 
@@ -107,7 +118,8 @@ def digests() -> dict[str, str]:
     for name, job in jobs().items():
         results[f"model, {name}"] = hashlib.sha256(reduced(job)).hexdigest()
         header = tensors.trainable_header(job.manifest)
-        results[f"l2, {name}"] = inspect_delta(job.deltas[0].reader, header, max_l2=float("inf")).l2.hex()
+        facts = inspect_delta(job.deltas[0].reader, header, max_l2=float("inf"), codec=CODECS[job.plan.codec.type])
+        results[f"l2, {name}"] = facts.l2.hex()
     return results
 
 

@@ -17,12 +17,14 @@ from blake3 import blake3
 
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
+from common.codecs import CODECS
 from common.plan.model import Plan, ServerSGD
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.reduce.scalar import tree_sum
 from common.statements.kinds import Kind, Tensor
 from common.tensors import model_header, trainable_header
+from tests.support.encoded import encoded_blob
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".venv", ".git", "out", "dist", "build", "node_modules"}
@@ -192,8 +194,8 @@ def plain_manifest() -> list[dict[str, Any]]:
     return [tensor.model_dump(mode="json") for tensor in MANIFEST]
 
 
-def make_delta(seed: int) -> bytes:
-    return trainable_header(MANIFEST) + numbers(1_200_001, seed)
+def make_delta(seed: int, codec: str = "float32") -> bytes:
+    return encoded_blob(codec, MANIFEST, np.frombuffer(numbers(1_200_001, seed), "<f4"))
 
 
 def store_blob(store: FolderBlobStore, content: bytes) -> BlobRef:
@@ -221,26 +223,37 @@ def test_the_printed_program_sums_by_the_same_tree(printed: dict[str, Any], coun
     assert float(printed["tree_sum"](values)) == tree_sum(values)
 
 
-def test_the_printed_program_measures_the_same_norm(printed: dict[str, Any], tmp_path: Path) -> None:
-    store, content = FolderBlobStore(tmp_path), make_delta(3)
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_printed_program_writes_the_headers_of_deltas_of_every_codec(printed: dict[str, Any], codec: str) -> None:
+    for elements in (1, 120, 121, 1_200_001):
+        manifest = (Tensor(name="w", shape=(elements,)),)
+        plain = [tensor.model_dump(mode="json") for tensor in manifest]
+        assert printed["delta_header"](plain, codec) == CODECS[codec].header(manifest)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_printed_program_measures_the_same_norm(printed: dict[str, Any], codec: str, tmp_path: Path) -> None:
+    store, content = FolderBlobStore(tmp_path), make_delta(3, codec)
     with store.open(store_blob(store, content)) as reader:
-        facts = inspect_delta(reader, trainable_header(MANIFEST), max_l2=1e9)
-    assert float(printed["l2"](content, plain_manifest()[:2])) == facts.l2
+        facts = inspect_delta(reader, trainable_header(MANIFEST), max_l2=1e9, codec=CODECS[codec])
+    assert float(printed["l2"](content, plain_manifest()[:2], codec)) == facts.l2
 
 
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("learning_rate", ["1", "0.7"])
 def test_the_printed_program_gives_the_reducers_model_in_every_bit(
-    printed: dict[str, Any], learning_rate: str, tmp_path: Path
+    printed: dict[str, Any], learning_rate: str, codec: str, tmp_path: Path
 ) -> None:
     store = FolderBlobStore(tmp_path)
     base = model_header(MANIFEST) + numbers(1_200_016, 1)
-    deltas = {name: make_delta(seed) for seed, name in enumerate(WEIGHTS, start=2)}
+    deltas = {name: make_delta(seed, codec) for seed, name in enumerate(WEIGHTS, start=2)}
     made = bytearray()
     with ExitStack() as stack:
         job = ReduceJob(
             plan=Plan(
                 apiVersion="llmasos/v1",
                 name="printed",
+                codec={"type": codec},
                 server_optimizer=ServerSGD(learning_rate=Decimal(learning_rate)),
             ),
             manifest=MANIFEST,
@@ -252,5 +265,5 @@ def test_the_printed_program_gives_the_reducers_model_in_every_bit(
         )
         reduce_round(job, made.extend)
     contributions = {name: (WEIGHTS[name], delta) for name, delta in deltas.items()}
-    expected = printed["new_model"](base, contributions, plain_manifest(), learning_rate)
+    expected = printed["new_model"](base, contributions, plain_manifest(), learning_rate, codec)
     assert hashlib.sha256(made).hexdigest() == hashlib.sha256(expected).hexdigest()

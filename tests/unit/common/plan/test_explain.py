@@ -71,6 +71,14 @@ def test_numbers_follow_from_the_plan() -> None:
     assert number(a_plan(tokenizer={"type": "given", "path": "x.json"}), "vocabulary") == "unknown"
 
 
+def test_a_codec_that_loses_something_says_where_that_goes() -> None:
+    plain, short = (" ".join(explain(a_plan(codec={"type": name})).prose) for name in ("float32", "int8"))
+    assert "It sends its delta (new minus base weights) and signs" in plain
+    assert "base weights), as int8; what that loses is added to its next delta; and signs" in short
+    assert row(a_plan(codec={"type": "int4"}), "codec", "type").meaning.startswith("Whole numbers from -7 to 7")
+    assert not row(a_plan(codec={"type": "int4"}), "codec", "type").is_default
+
+
 def test_a_round_is_told_with_the_plans_numbers() -> None:
     prose = " ".join(explain(a_plan(quorum=4, deadline_seconds=90, delta_audience=["auditor"])).prose)
     assert "after 90 s" in prose

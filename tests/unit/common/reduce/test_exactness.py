@@ -96,6 +96,14 @@ ALLOWED = {
     "a root": "return math.sqrt(a) + float(np.sqrt(b)[0])",
     "an order of equals": 'return np.sort(a, kind="stable"), a.argsort(kind="stable")',
     "bits": 'return a.view(np.uint32) ^ np.uint32(5), np.frombuffer(b, dtype="<f4")',
+    "blocks of whole numbers": (
+        'codes = np.frombuffer(b, dtype="u1").reshape(-1, 128).view(np.int8)[:, 4:]\n'
+        "    np.copyto(out, codes)\n"
+        "    bits = a.view(np.uint32)\n"
+        "    bits &= np.uint32(0x7FFFFFFF)\n"
+        '    np.copyto(codes, bits.view(np.int32), casting="same_kind")\n'
+        "    return bits.reshape(-1).take(bits.argmax(axis=1))"
+    ),
     "a power of two": "return a * 2.0**-149 + 2**32",
     "scalars, one operation after the other": "total = 0.0\n    for each in a:\n        total += each * each\n    return total",
     "where something is not finite": "finite = np.isfinite(a)\n    return finite.all() or int(finite.argmin())",

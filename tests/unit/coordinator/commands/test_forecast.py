@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.codecs import CODECS
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, model_size
 from common.windows import Window
@@ -45,6 +46,15 @@ def test_traffic_is_a_model_down_and_a_delta_up_each_round_and_the_final_model()
     assert (traffic.round_down, traffic.round_up) == (MODEL, DELTA)
     assert (traffic.institution_down, traffic.institution_up) == (6 * MODEL + TOKENS, 5 * DELTA)
     assert traffic.coordinator_down == 3 * traffic.institution_down
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+def test_deltas_travel_and_are_kept_as_the_codec_makes_them(name: str) -> None:
+    draft = a_draft(rounds=5, codec={"type": name})
+    encoded = CODECS[name].encoded_size(MANIFEST)
+    assert encoded < DELTA
+    assert traffic_of(draft, cohort=3).round_up == encoded
+    assert disk_of(draft, 3) == 6 * MODEL + 15 * encoded + TOKENS
 
 
 def test_disk_follows_retention() -> None:

@@ -96,6 +96,19 @@ def test_alone_trains_on_the_rounds_own_seeds_and_applies_each_delta_as_a_federa
     assert not (tmp_path / "alone").exists()
 
 
+def test_alone_nothing_is_encoded_whatever_the_runs_codec(
+    north: Institution, bench: Bench, compare: Callable[..., Gain], tmp_path: Path
+) -> None:
+    north.open_round(rounds=2, codec={"type": "int4"})
+    north.agent.work(north.run, north.round)
+    north.others_act()
+    assert compare().rounds == 1
+    initial, after = weights(bench.given[0]), weights(bench.given[1])
+    arrays = random_arrays(MANIFEST, seed=1, scale=0.01)
+    delta = np.concatenate([np.ravel(array) for array in arrays.values()]).astype("<f4")
+    assert np.array_equal(after, (initial + delta[:36]).astype("<f4"))
+
+
 def test_steps_may_be_fewer_or_more_than_the_rounds_had(
     trained: Institution, bench: Bench, compare: Callable[..., Gain]
 ) -> None:

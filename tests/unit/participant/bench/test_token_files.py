@@ -73,12 +73,18 @@ def test_all_copies_are_those_of_every_run_and_what_the_worker_left_behind(layou
     layout.logs.mkdir()
     for name in ("worker.log", "worker.log.1", "other.log"):
         (layout.logs / name).write_bytes(b"log")
+    residual = layout.residuals / "one-a" / "3.f32"
+    residual.parent.mkdir(parents=True)
+    residual.write_bytes(b"1234")
+    purge(layout, "one-a", NOW)
+    assert residual.exists()  # as snapshots, it stays while its run may go on
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "text.txt").write_text("kept")
     (layout.jobs / "link").symlink_to(outside)
     removed = purge(layout, None, NOW)
-    assert sum(each.bytes for each in removed if each.what.name != "link") == 900 + 50 + 6
+    assert sum(each.bytes for each in removed if each.what.name != "link") == 600 + 50 + 6 + 4
+    assert not layout.residuals.exists()
     assert (outside / "text.txt").exists()
     assert runs_with_tokens(layout) == ()
     assert [name for name in names(layout.jobs) if "safetensors" not in name] == [

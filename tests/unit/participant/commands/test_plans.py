@@ -13,6 +13,7 @@ import pytest
 
 from common.homes import atomic_write
 from common.resources import read_config
+from common.tensors import delta_size
 from common.terminal import WIDTH, exit_code_of
 from participant.cli import app
 from participant.config import HomeLayout
@@ -22,7 +23,7 @@ from participant.memory.orders import Decision, Orders
 from participant.policy.rules import RULES
 from participant.tasks import answer_slot
 from tests.support.coordinators import Coordinator
-from tests.support.participants import RUN
+from tests.support.participants import MANIFEST, RUN
 
 AT = "2026-11-21T22:12:00.000Z"
 Output = pytest.CaptureFixture[str]
@@ -146,7 +147,8 @@ def test_a_plan_is_shown_in_words_and_numbers(asked: Home, capsys: Output) -> No
         "hours       not known before the worker has trained here",
     ):
         assert line in out
-    assert re.search(r"^traffic     about \d+(\.\d+)? k?B in all; a round \d+ B in, 156 B out$", out, re.MULTILINE)
+    size = delta_size(MANIFEST)
+    assert re.search(rf"^traffic     about \d+(\.\d+)? k?B in all; a round \d+ B in, {size} B out$", out, re.MULTILINE)
     assert re.search(r"^memory      about 500 MB in training$", out, re.MULTILINE)
     assert "1. The coordinator opens a round" in out
     assert f"Next: llmasos-participant plan check {RUN}" in out

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from common.codecs import CODECS
+from common.statements.kinds import Tensor
+from common.tensors import delta_size, trainable_header
 from participant.policy import estimate
 from participant.policy.estimates import RUNTIME_BYTES, activation_bytes, vocabulary
 from tests.support.plans import a_plan
@@ -21,7 +24,8 @@ MANIFEST = (
 def test_traffic_is_every_rounds_model_and_delta_the_last_evaluation_and_the_tokenizer() -> None:
     initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
     costs = estimate(a_plan_statement(plan=a_plan(rounds=3), manifest=MANIFEST, initial=initial))
-    delta = 4 * (1600 + 10)  # personal tensors stay
+    delta = delta_size([Tensor(name="embedding", shape=(100, 16))])  # frozen and personal tensors stay
+    assert delta == len(trainable_header([Tensor(name="embedding", shape=(100, 16))])) + 4 * 1600
     assert costs.traffic_bytes == 300 + 3 * (7000 + delta) + 7000
     assert (costs.down_bytes_per_round, costs.up_bytes_per_round) == (7000, delta)
 
@@ -29,7 +33,20 @@ def test_traffic_is_every_rounds_model_and_delta_the_last_evaluation_and_the_tok
 def test_disk_is_model_and_delta_twice_and_three_snapshots() -> None:
     initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
     costs = estimate(a_plan_statement(manifest=MANIFEST, initial=initial))
-    assert costs.disk_bytes == 2 * 7000 + 2 * 4 * 1610 + 3 * 12 * 1605  # frozen tensors are in no snapshot
+    snapshot = 12 * 1605  # frozen tensors are in none
+    assert costs.disk_bytes == 2 * 7000 + 2 * costs.up_bytes_per_round + 3 * snapshot
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+def test_an_encoded_delta_is_smaller_on_the_way_and_leaves_two_residuals_at_home(name: str) -> None:
+    initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
+    plain = a_plan_statement(manifest=MANIFEST, initial=initial)
+    statement = a_plan_statement(plan=a_plan(codec={"type": name}), manifest=MANIFEST, initial=initial)
+    costs, as_trained = estimate(statement), estimate(plain).up_bytes_per_round
+    assert costs.up_bytes_per_round == CODECS[name].encoded_size(statement.manifest) < as_trained
+    deltas = as_trained + costs.up_bytes_per_round + 2 * 4 * 1600
+    assert costs.disk_bytes == 2 * 7000 + deltas + 3 * 12 * 1605
+    assert estimate(plain).traffic_bytes - costs.traffic_bytes == 2 * (as_trained - costs.up_bytes_per_round)
 
 
 def test_memory_is_weights_gradients_moments_and_activations() -> None:
