@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ tour: $(STAMP)  ## run a small federation and write its messages into docs/tour.
 
 bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a million (minutes)
 	$(BIN)/python benchmarks/ledger.py
+
+bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
+	$(BIN)/python benchmarks/codecs.py
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -

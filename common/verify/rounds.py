@@ -18,6 +18,7 @@ from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round
+from common.tensors import trainable_header
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
 
@@ -170,7 +171,9 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
             WeightedDelta(name, weights[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
         ]
         for delta in deltas:
-            inspect_delta(delta.reader, codec(plan.codec).header(manifest), max_l2=float(plan.max_delta_l2))
+            inspect_delta(
+                delta.reader, trainable_header(manifest), max_l2=float(plan.max_delta_l2), codec=codec(plan.codec)
+            )
         job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas)
         reduce_round(job, counter.update)
     return counter.result()[0]

@@ -52,6 +52,17 @@ The run has ended, but coordinator and participants can be started again on the 
 {coordinator} run list --home {coordinator_home}
 ```
 
+## Check what happened
+
+Every statement, every contribution and every round, from every party's side; then one file that proves it to somebody who
+has nothing of this:
+
+```sh
+llmasos verify {root}
+{coordinator} evidence export {root}/run.evidence --with-deltas --home {coordinator_home}
+llmasos verify {root}/run.evidence
+```
+
 The next simulation with the same `--out` begins with removing all of this.
 """
 
@@ -63,6 +74,7 @@ def text(layout: Layout, *, title: str, institutions: tuple[str, ...]) -> str:
     own_data = layout.data.exists()
     return TEXT.format(
         title=title,
+        root=shlex.quote(str(layout.root)),
         count=len(institutions),
         names=", ".join(institutions),
         model=shlex.quote(str(layout.model)),

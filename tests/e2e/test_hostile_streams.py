@@ -147,8 +147,9 @@ def test_calls_that_never_send_their_message_are_ended_and_counted(stage: Stage)
 
 
 def test_a_download_that_nobody_reads_is_ended(stage: Stage) -> None:
-    ref = stage.consortium.blob(bytes(4 * CHUNK_BYTES), "mallory")
-    call = stage.peers["mallory"].getting(ref, 4)
+    chunks = 12  # more than the buffers of both ends and of the connection take in
+    ref = stage.consortium.blob(bytes(chunks * CHUNK_BYTES), "mallory")
+    call = stage.peers["mallory"].getting(ref, chunks)
     assert len(next(call).data) == 256 * 1024
     until(lambda: len(stage.listeners._open_calls) == 1)
     until(lambda: len(stage.listeners._open_calls) == 0)

@@ -26,6 +26,35 @@ def header(tensors: list[Json]) -> tuple[bytes, int]:
     return len(head).to_bytes(8, "little") + head, at
 
 
+def decoded(delta: bytes, codec: str, plain: bytes, count: int) -> NDArray[np.float32]:
+    """#codecs: the numbers of a delta blob, whose float32 header would be `plain`.
+
+    Raises:
+        Failed: another header or size, or a block that the codec does not allow.
+    """
+    if codec == "float32":
+        must(delta.startswith(plain) and len(delta) == len(plain) + 4 * count, "rounds", "wrong-tensors")
+        return np.frombuffer(delta, "<f4", offset=len(plain))
+    block, numbers, largest = {"bfloat16": (2, 1, 0), "int8": (128, 124, 127), "int4": (64, 120, 7)}[codec]
+    size = -(-count // numbers) * block
+    text = json.dumps({codec: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}, separators=(",", ":"))
+    head = text.encode() + b" " * (-(8 + len(text)) % 128)
+    head = len(head).to_bytes(8, "little") + head
+    must(delta.startswith(head) and len(delta) == len(head) + size, "rounds", "wrong-tensors")
+    data = np.frombuffer(delta, np.uint8, offset=len(head))
+    if codec == "bfloat16":
+        return np.left_shift(data.view("<u2"), 16, dtype=np.uint32).view(np.float32)
+    blocks = data.reshape(-1, block)
+    scales, codes = blocks[:, :4].copy().view("<f4"), blocks[:, 4:].view(np.int8)
+    if codec == "int4":
+        codes = np.stack([codes << 4 >> 4, codes >> 4], axis=2).reshape(len(blocks), numbers)
+    zero, most = scales.view(np.uint32) == 0, {"int8": 2.0**121, "int4": 2.0**125}[codec]
+    must((zero | ((scales >= 2.0**-126) & (scales <= most))).all(), "rounds", "a scale is none")
+    must((codes >= -largest).all() and not codes[zero[:, 0]].any(), "rounds", "a code is none")
+    must(not codes.reshape(-1)[count:].any(), "rounds", "padding")
+    return (scales * codes.astype(np.float32)).reshape(-1)[:count]
+
+
 def total(values: Floats) -> np.float64:
     """#sums: additions in float64 by one fixed tree."""
 
@@ -58,9 +87,9 @@ def new_model(plan: Json, base: bytes, deltas: list[tuple[int, bytes]]) -> bytes
         base.startswith(start) and len(base) == len(start) + whole, "rounds", "the base model is none of this manifest"
     )
     acc, longest = np.zeros(size // 4), float(plan["plan"]["max_delta_l2"])
+    codec = plan["plan"].get("codec", {"type": "float32"})["type"]
     for num_tokens, delta in deltas:
-        must(delta.startswith(begin) and len(delta) == len(begin) + size, "rounds", "wrong-tensors")
-        d = np.frombuffer(delta, "<f4", offset=len(begin)).astype(np.float64)
+        d = decoded(delta, codec, begin, size // 4).astype(np.float64)
         must(np.isfinite(d).all(), "rounds", "non-finite-delta")
         must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
         acc = acc + np.float64(num_tokens) * d
