@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from common import tensors
 from common.blobs.reference import CHUNK_BYTES, BlobRef
+from common.codecs import CODECS
 from common.errors import ReducerSelfTestFailed
 from common.plan.model import Float32Codec, Plan, ServerSGD, WeightedMean
 from common.reduce.inspect import inspect_delta
@@ -39,6 +40,8 @@ MANIFEST = (
 )
 WEIGHTS = {"north": 536_870_911, "east": 1, "south": 1_048_577, "a-1": 999_983}
 LEARNING_RATES = ("1", "0.7")
+CODED_SEED, CODED_ELEMENTS = 7, 10_007
+"""What each codec encodes and decodes: not a multiple of any block."""
 
 _DENORMAL, _SMALLEST_NORMAL_BITS = 2.0**-149, 0x00800000
 
@@ -104,7 +107,7 @@ def _little_endian(values: NDArray[np.float32]) -> bytes:
 
 
 def compute() -> dict[str, str]:
-    """What golden.json holds, by this machine: SHA-256 of new models, norms as hexadecimal float64."""
+    """What golden.json holds, by this machine: SHA-256 of new models and of codecs' bytes, norms as hexadecimal float64."""
     results = {}
     jobs = golden_jobs()
     for learning_rate, job in jobs.items():
@@ -115,6 +118,11 @@ def compute() -> dict[str, str]:
     for delta in jobs[LEARNING_RATES[0]].deltas:
         facts = inspect_delta(delta.reader, header, max_l2=float("inf"))
         results[f"l2 of {delta.institution}"] = facts.l2.hex()
+    for name, codec in CODECS.items():
+        encoded = codec.encode(numbers(CODED_SEED, CODED_ELEMENTS))
+        decoded = codec.decode(encoded, np.empty(codec.elements(len(encoded)), dtype=np.float32))
+        results[f"{name} sha256, encoded"] = hashlib.sha256(encoded).hexdigest()
+        results[f"{name} sha256, decoded"] = hashlib.sha256(_little_endian(decoded)).hexdigest()
     return results
 
 
