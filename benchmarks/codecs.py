@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,20 +185,18 @@ def report(
     }
 
 
-def table(found: dict[str, object]) -> str:
+def table(found: dict[str, Any]) -> str:
     """The same for people."""
-    copy: dict[str, float] = found["copy"]  # type: ignore[assignment]
-    codecs: dict[str, dict[str, dict[str, float]]] = found["codecs"]  # type: ignore[assignment]
+    copy = found["copy"]
     lines = [
         f"GB of float32 a second of processor time, median (fastest); a copy: {copy['median']:.1f} ({copy['fastest']:.1f})",
         "",
     ]
     lines.append(f"{'':10}{'bytes':>8}" + "".join(f"{step:>15}" for step in STEPS))
-    for name, each in codecs.items():
+    for name, each in found["codecs"].items():
         rates = [f"{each[step]['median']:.1f} ({each[step]['fastest']:.1f})" for step in STEPS]
         lines.append(f"{name:10}{each['share']:>8.1%}" + "".join(f"{text:>15}" for text in rates))
-    met: dict[str, bool] = found["met"]  # type: ignore[assignment]
-    missed = [name for name, reached in met.items() if not reached]
+    missed = [name for name, reached in found["met"].items() if not reached]
     lines += ["", f"not reached: {', '.join(missed)}" if missed else "all rates that are asked for are reached"]
     return "\n".join(lines)
 

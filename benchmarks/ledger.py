@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.ledger.merkle import verify_consistency, verify_inclusion
 from common.ledger.tree import StoredTree
@@ -277,18 +278,17 @@ def contest_report(contest: Contest) -> dict[str, float]:
     }
 
 
-def table(found: dict[str, object]) -> str:
+def table(found: dict[str, Any]) -> str:
     """The same for people."""
-    long: dict[str, object] = found["long"]  # type: ignore[assignment]
+    long = found["long"]
     lines = [f"{'':28}{'plain/s':>12}{'ours/s':>12}{'ratio':>8}"]
     for name in ("group_commits", "single_commits"):
-        each: dict[str, float] = found[name]  # type: ignore[assignment]
+        each = found[name]
         label = f"{name.replace('_', ' ')}, {each.get('batch', 1)} a commit"
         lines.append(f"{label:28}{each['plain_per_second']:>12,}{each['ours_per_second']:>12,}{each['ratio']:>8.2f}")
     lines += ["", f"{'at ' + format(long['leaves'], ',') + ' entries':28}{'median ms':>12}{'p99 ms':>12}"]
-    proofs: dict[str, dict[str, float]] = long["proofs"]  # type: ignore[assignment]
-    lines += [f"{name:28}{each['median_ms']:>12.3f}{each['p99_ms']:>12.3f}" for name, each in proofs.items()]
-    memory = " → ".join(f"{each:.0f}" for each in long["resident_mb"])  # type: ignore[attr-defined]
+    lines += [f"{name:28}{each['median_ms']:>12.3f}{each['p99_ms']:>12.3f}" for name, each in long["proofs"].items()]
+    memory = " → ".join(f"{each:.0f}" for each in long["resident_mb"])
     lines += ["", f"made in {long['seconds']} s; resident MB at each quarter: {memory}; highest {long['highest_mb']}"]
     return "\n".join(lines)
 

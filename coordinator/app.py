@@ -116,9 +116,9 @@ class CoordinatorApp:
 
     def _open_stores(self, keys: Keys) -> None:
         """What is durable: ledger, log, blobs; and who was heard, which is not."""
-        genesis, self._cosignatures = self.layout.genesis.read_bytes(), Cosignatures()
+        self._genesis, self._cosignatures = self.layout.genesis.read_bytes(), Cosignatures()
         self.database = Database(file_url(self.layout.state))
-        self.ledger = Ledger(self.database, keys.statement, self._clock, genesis)
+        self.ledger = Ledger(self.database, keys.statement, self._clock, self._genesis)
         self.log = Log(self.ledger, keys.log, HeadFile(self.layout.log_head), self._cosignatures)
         self.blobs = FolderBlobStore(self.layout.blobs)
         self.board = Board(self.ledger, self._clock, self.config.lease_seconds)
@@ -162,7 +162,7 @@ class CoordinatorApp:
                 membership=membership,
                 blobs=self.blobs,
                 clock=self._clock,
-                genesis=self.layout.genesis.read_bytes(),
+                genesis=self._genesis,
                 measurements=self._measurements,
                 proposals=self._proposals,
             )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from common.errors import BadSignature, LLMasOSError, MalformedMessage
-from common.ledger.notes import MAX_NOTE_BYTES, Note, NoteSignature, parse_note, verify_cosignature
+from common.ledger.notes import MAX_NOTE_BYTES, Note, NoteSignature, named_head, parse_note, verify_cosignature
 from common.ledger.state import LedgerState
 from common.ledger.witnesses import covered_size, majority, witnesses_of
 from common.logs import get_logger
@@ -188,9 +188,9 @@ class Witnesses:
         for data in self._ports.database.checkpoints(newest=REMEMBERED_NOTES):
             try:
                 stored = parse_note(data)
-                size = int(stored.text.split("\n")[1])
+                size = named_head(stored).size
                 note = Note(self._log.note(size).text, stored.signatures)
-            except (LLMasOSError, ValueError, IndexError) as err:
+            except (LLMasOSError, IndexError) as err:
                 log.warning("kept checkpoint unreadable", extra={"error": str(err)[:200]})
                 continue
             for each in note.signatures:

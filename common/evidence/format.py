@@ -21,20 +21,16 @@ since nothing else binds a hash to the log.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import BlobRef
-from common.errors import MalformedStatement
 from common.evidence.subtrees import withheld_subtrees
-from common.ledger.merkle import HASH_BYTES, TreeHead
-from common.ledger.notes import Note, checkpoint_text, parse_note
+from common.ledger.merkle import TreeHead
+from common.ledger.notes import Note, named_head, parse_note
 from common.ledger.tree import Nodes
 from common.verify.material import Blobs
 
@@ -46,7 +42,6 @@ MAX_NOTES_BYTES = 16 * 1024 * 1024
 MAX_METRICS_BYTES = 64 * 1024
 MAX_LINE_BYTES = 256
 SALT_BYTES = 32
-_SIZE = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +76,7 @@ def claimed_head(note: Note) -> TreeHead:
     Raises:
         MalformedStatement: the text is no checkpoint's, or of an empty tree.
     """
-    lines = note.text.split("\n")
-    if len(lines) != 4 or not _SIZE.fullmatch(lines[1]):
-        raise MalformedStatement("A note's text is not an origin, a size above 0 and a root, each on a line.")
-    try:
-        head = TreeHead(int(lines[1]), base64.b64decode(lines[2], validate=True))
-    except (binascii.Error, ValueError) as err:
-        raise MalformedStatement("A checkpoint's root is not base64.") from err
-    if len(head.root) != HASH_BYTES or checkpoint_text(lines[0], head) != note.text:
-        raise MalformedStatement(f"A checkpoint's root has {len(head.root)} bytes, expected {HASH_BYTES}.")
-    return head
+    return named_head(note, least=1)
 
 
 def cuts_of(notes: Sequence[bytes]) -> list[int]:

@@ -184,16 +184,30 @@ def read_checkpoint(note: Note, log: NoteKey) -> TreeHead:
         MalformedStatement: it is a checkpoint of another log, or none.
     """
     verify_note(note, log)
+    origin = note.text.partition("\n")[0]
+    if origin != log.name:
+        raise MalformedStatement(f"A checkpoint is of log {origin!r}, expected {log.name!r}.")
+    return named_head(note)
+
+
+def named_head(note: Note, *, least: int = 0) -> TreeHead:
+    """The tree that a checkpoint's text names, whoever signed it.
+
+    Raises:
+        MalformedStatement: the text is no checkpoint's, or of fewer than `least` entries.
+    """
     lines = note.text.split("\n")
-    if len(lines) != 4 or not _SIZE.fullmatch(lines[1]):
-        raise MalformedStatement("A checkpoint is not an origin, a size and a root, each on a line.")
-    if lines[0] != log.name:
-        raise MalformedStatement(f"A checkpoint is of log {lines[0]!r}, expected {log.name!r}.")
+    if len(lines) != 4 or not _SIZE.fullmatch(lines[1]) or int(lines[1]) < least:
+        above = f" above {least - 1}" if least else ""
+        raise MalformedStatement(
+            f"A note's text is not an origin, a size{above} and a root, each on a line, as a checkpoint's is."
+        )
     try:
-        root = base64.b64decode(lines[2], validate=True)
+        head = TreeHead(int(lines[1]), base64.b64decode(lines[2], validate=True))
     except (binascii.Error, ValueError) as err:
         raise MalformedStatement("A checkpoint's root is not base64.") from err
-    head = TreeHead(int(lines[1]), root)
-    if len(root) != HASH_BYTES or checkpoint_text(log.name, head) != note.text:
-        raise MalformedStatement(f"A checkpoint's root has {len(root)} bytes, expected {HASH_BYTES} in one spelling.")
+    if len(head.root) != HASH_BYTES or checkpoint_text(lines[0], head) != note.text:
+        raise MalformedStatement(
+            f"A checkpoint's root has {len(head.root)} bytes, expected {HASH_BYTES} in one spelling."
+        )
     return head

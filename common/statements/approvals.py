@@ -92,8 +92,7 @@ def verify_approval(payload: bytes, approval: Approval, name: str, key: PublicKe
     alone = dsse.Envelope(payload, PAYLOAD_TYPE, {})
     alone.signatures[approval.keyid] = Signature(approval.keyid, approval.signature.hex())
     try:
-        alone.verify(
-            [verifying_key(key)], threshold=1
-        )  # only this key: its id decides which signature the library tries
+        # Only this key: its id decides which signature the library tries.
+        alone.verify([verifying_key(key)], threshold=1)
     except (SecureSystemsLibError, ValueError) as err:
         raise BadSignature(f"The approval by {name} is not a signature under this statement by its key.") from err

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from common.blobs import digest
 from common.blobs.reference import CHUNK_BYTES, BlobRef, DigestName
 from common.blobs.store import FolderBlobStore
-from common.codecs.encoding import EncodeJob, encode_delta
 from common.plan.model import Codec
 from common.statements.kinds import Tensor
 from common.tensors import trainable_header
+from tests.support.encoded import encoded_blob
 
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -68,18 +67,7 @@ def delta_bytes(manifest: Sequence[Tensor], arrays: Arrays) -> bytes:
 
 def encoded_delta(manifest: Sequence[Tensor], delta: bytes, codec: Codec) -> bytes:
     """A delta blob by a plan's codec, of a delta whose institution keeps no residual."""
-    blob = bytearray()
-    encode_delta(
-        EncodeJob(
-            codec=codec,
-            manifest=manifest,
-            delta=io.BytesIO(delta[len(trainable_header(manifest)) :]),
-            residual=None,
-            write=blob.extend,
-            keep=None,
-        )
-    )
-    return bytes(blob)
+    return encoded_blob(codec.type, manifest, np.frombuffer(delta, "<f4", offset=len(trainable_header(manifest))))
 
 
 def _file_bytes(tensors: Sequence[Tensor], arrays: Arrays) -> bytes:
