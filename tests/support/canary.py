@@ -104,8 +104,9 @@ def find(sentinels: Iterable[str], places: Iterable[Path], *, without: Iterable[
                 continue
             if path != place:
                 found += needles.search(path.name.encode("utf-8", "surrogateescape"), f"name of {path}")
-            if path.is_file():
-                found += needles.search(path.read_bytes(), str(path))
+            content = _content(path)
+            found += needles.search(content, str(path))
+            if content.startswith(_SQLITE):
                 found += needles.search_database(path)
     return found
 
@@ -136,9 +137,6 @@ class _Needles:
 
     def search_database(self, path: Path) -> list[Found]:
         """Values that the file's pages may hold in pieces."""
-        with path.open("rb") as file:
-            if file.read(len(_SQLITE)) != _SQLITE:
-                return []
         found: list[Found] = []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
             connection.text_factory = bytes
@@ -150,6 +148,14 @@ class _Needles:
                             content = value if isinstance(value, bytes) else str(value).encode()
                             found += self.search(content, f"{path}:{table.decode()}")
         return found
+
+
+def _content(path: Path) -> bytes:
+    """What the file holds; nothing where it is none, or where a running daemon removed it after it was listed."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""
 
 
 def _base64_forms(content: bytes) -> Iterator[bytes]:
