@@ -42,12 +42,13 @@ class BlobAccess:
             NotAuthorised: no statement names this blob for this member.
         """
         state = self._ledger.state
-        delta = self._named(state).delta(ref)
-        allowed = (
-            delta.readable_by(reader)
-            if delta is not None
-            else any(may_read_model(run, reader, ref) for run in state.runs.values())
-        )
+        named = self._named(state)
+        delta = named.delta(ref)
+        if delta is not None:
+            allowed = delta.readable_by(reader)
+        else:
+            may = may_read_state if named.is_server_state(ref) else may_read_model
+            allowed = any(may(run, reader, ref) for run in state.runs.values())
         if not allowed:
             raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
 
@@ -128,6 +129,7 @@ class NamedBlobs:
     def __init__(self, state: LedgerState) -> None:
         self._deltas: dict[BlobRef, NamedDelta] = {}
         self._models: dict[BlobRef, int] = {}
+        self._states: set[BlobRef] = set()
         for run in state.runs.values():
             self._add_models(run)
             for record in run.rounds:
@@ -144,6 +146,10 @@ class NamedBlobs:
         delta, as_model = self._deltas.get(ref), self._models.get(ref)
         return None if delta is None or (as_model is not None and as_model < delta.entry.place.index) else delta
 
+    def is_server_state(self, ref: BlobRef) -> bool:
+        """Whether a round left that blob as its server_state: naming it as a plan's model does not make it one."""
+        return ref in self._states
+
     def _add_deltas(self, named: NamedDelta) -> None:
         for ref in named.entry.contribution.blobs.values():
             known = self._deltas.get(ref)
@@ -153,10 +159,13 @@ class NamedBlobs:
     def _add_models(self, run: RunRecord) -> None:
         named = [(ref, run.place.index) for ref in (run.statement.initial.model, run.statement.initial.tokenizer)]
         named += [
-            (record.closed.outputs.model, record.closed_place.index)
+            (ref, record.closed_place.index)
             for record in run.rounds
             if record.closed is not None and record.closed_place is not None
+            for ref in record.closed.outputs.blobs
         ]
+        closed = [record.closed for record in run.rounds if record.closed is not None]
+        self._states.update(each.outputs.server_state for each in closed if each.outputs.server_state is not None)
         for ref, index in named:
             self._models[ref] = min(index, self._models.get(ref, index))
 
@@ -167,10 +176,20 @@ def named_as_delta(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
 
 
 def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
-    """Whether that blob is a model or tokenizer of this run, and this member takes part or looks after it."""
+    """Whether that blob is a model, tokenizer or applied delta of this run, and this member takes part or looks after it."""
     asked = "trainer" in reader.roles or "evaluator" in reader.roles
     refused = reader.name in run.answers and not run.answers[reader.name].answer.accept
     if not ("operator" in reader.roles or "auditor" in reader.roles or (asked and not refused)):
         return False
     models = {run.statement.initial.model, run.statement.initial.tokenizer, run.model}
-    return ref in models or any(ref == record.opened.inputs.model for record in run.rounds)
+    return ref in models or any(
+        ref == record.opened.inputs.model or (record.closed is not None and ref == record.closed.outputs.applied_delta)
+        for record in run.rounds
+    )
+
+
+def may_read_state(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
+    """Whether that blob is a server_state of this run, and this member among those who may recompute its rounds."""
+    if reader.name not in run.statement.plan.delta_audience:
+        return False
+    return any(record.closed is not None and ref == record.closed.outputs.server_state for record in run.rounds)

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
+from common.ledger.downlink import useful_deltas
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
-from common.reduce import ReduceJob, WeightedDelta, reduce_round
-from common.statements.kinds import SealedInput
+from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
+from common.statements.kinds import RoundOutputs, SealedInput
 
 log = get_logger(__name__)
 
@@ -30,14 +30,14 @@ class Aggregation:
         self._blobs = blobs
         self._awaited = awaited
 
-    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
-        """The new model, durable; constant memory for any model and cohort.
+    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
+        """The new model, and with a downlink what belongs to it, durable; constant memory for any model and cohort.
 
         Raises:
             BlobError: an input is missing or its bytes changed.
         """
         plan = run.statement.plan
-        base = current.opened.inputs.model
+        base, state = current.opened.inputs.model, current.opened.inputs.server_state
         used = [entry for entry in inputs if entry.status == "used"]
         with ExitStack() as stack:
             refs = [base] + [current.contributions[entry.institution].contribution.blobs["delta"] for entry in used]
@@ -50,18 +50,29 @@ class Aggregation:
                     WeightedDelta(entry.institution, entry.num_tokens, reader)
                     for entry, reader in zip(used, readers[1:], strict=True)
                 ],
+                server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
             )
             writer = stack.enter_context(self._blobs.writer(base.algorithm))
             started = time.monotonic()
-            reduce_round(job, writer.write)
-            model = writer.commit()
+            if plan.downlink is None:
+                reduce_round(job, writer.write)
+                outputs = RoundOutputs(model=writer.commit())
+            else:
+                applied = stack.enter_context(self._blobs.writer(base.algorithm))
+                kept = stack.enter_context(self._blobs.writer(base.algorithm)) if plan.leaves_server_state else None
+                reduce_round(job, writer.write, Beside(applied.write, kept.write if kept is not None else None))
+                outputs = RoundOutputs(
+                    model=writer.commit(),
+                    server_state=kept.commit() if kept is not None else None,
+                    applied_delta=applied.commit(),
+                )
             for reader in readers:
                 reader.forget_cached()  # who recomputes the round will do so some other day
         log.info(
             "model written",
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
         )
-        return model
+        return outputs
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
@@ -98,18 +109,24 @@ class Aggregation:
 def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
     """Roots that statements name: those that retention keeps, and those that it gives up.
 
-    Initial and newest models and tokenizers are always kept; a round's deltas and base model as long as the plan says, and
-    while the round is open. Deltas of an institution that left are given up as soon as their round is closed, unless somebody
-    else's statement needs them too.
+    Initial and newest models and tokenizers are always kept; while a run goes on its newest server_state, and applied deltas
+    that are still of use; a round's deltas, base model and server_state as long as the plan says, and while the round is open.
+    Deltas of an institution that left are given up as soon as their round is closed, unless somebody else's statement needs
+    them too.
     """
     keep: set[str] = set()
     named: set[str] = set()
     for run in state.runs.values():
         keep |= {run.statement.initial.model.root, run.statement.initial.tokenizer.root, run.model.root}
+        if run.ended is None:
+            keep |= {ref.root for ref in (run.server_state, *useful_deltas(run)) if ref is not None}
         first_kept = _first_kept(run)
         for position, record in enumerate(run.rounds):
             stays = position >= first_kept or record.closed is None
-            (keep if stays else named).add(record.opened.inputs.model.root)
+            starts = (record.opened.inputs.model, record.opened.inputs.server_state)
+            (keep if stays else named).update(ref.root for ref in starts if ref is not None)
+            if record.closed is not None:
+                named |= {ref.root for ref in record.closed.outputs.blobs}
             for name, entry in record.contributions.items():
                 wanted = stays and (record.closed is None or name not in state.departures)
                 (keep if wanted else named).update(ref.root for ref in entry.contribution.blobs.values())

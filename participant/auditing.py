@@ -16,9 +16,9 @@ from common.errors import BlobError, RoleMissing
 from common.identity.keys import SigningKey
 from common.ledger.state import LedgerState, Place, RoundRecord, RunRecord
 from common.statements.envelope import Parent, parse, sign, signed_under
-from common.statements.kinds import Attestation
+from common.statements.kinds import Attestation, RoundOutputs
 from common.verify.material import Blobs
-from common.verify.rounds import Recomputed, in_words, recompute_round
+from common.verify.rounds import Recomputed, first_difference, in_words, recompute_round
 from common.wire.messages import Cosignature, LedgerEntries, MetricsRecord
 from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.memory.mirror import Mirror
@@ -134,14 +134,16 @@ class Auditing:
         if signed is not None:
             return self._send(record, signed)
         found = recompute_round(run, record, self._ports.blobs)
-        if found.model is None:
+        if found.outputs is None:
             return _without_model(record, found)
+        if found.model == closed.outputs.model and found.outputs != closed.outputs:
+            return _another_output(record, found.outputs, closed.outputs)
         attestation = Attestation(
             institution=self._ports.institution,
             run=run.run,
             round=record.number,
             result="equal" if found.model == closed.outputs.model else "different",
-            model=found.model,
+            model=found.outputs.model,
         )
         return self._send(record, self._sign(attestation, place))
 
@@ -171,6 +173,13 @@ def _without_model(record: RoundRecord, found: Recomputed) -> Audited:
     if isinstance(found.fault, BlobError):
         return Audited(record.number, "unknown", f"an input came to harm here: {fault}")
     return Audited(record.number, "different", f"no attestation, since the inputs give no model: {fault}")
+
+
+def _another_output(record: RoundRecord, computed: RoundOutputs, committed: RoundOutputs) -> Audited:
+    """An attestation has words for the model alone, which is right: what is wrong is told, and nothing attested."""
+    name, wanted, got = first_difference(computed, committed)
+    text = f"no attestation: the model is equal, but the inputs give {name} {wanted}, and the round closed with {got}"
+    return Audited(record.number, "different", text)
 
 
 def _attestation(signed: SignedSlot) -> Attestation:

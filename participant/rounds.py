@@ -15,6 +15,7 @@ from common.logs import get_logger
 from common.wire.transfer import TransferOptions
 from participant.bench.workbench import BASE, DELTA, RoundOver
 from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
+from participant.downlink import Downlink
 from participant.hours.pausing import Gatekeeper
 from participant.memory.records import Measurement, Work
 from participant.ports import AgentPorts
@@ -87,6 +88,7 @@ class Rounds:
         self._ports = ports
         self._preparation = preparation
         self._tidy = tidy
+        self._downlink = Downlink(ports.institution, ports.blobs, ports.session)
         self._stopping = threading.Event()
 
     def begin(self, stopping: threading.Event) -> None:
@@ -192,7 +194,7 @@ class Rounds:
         self._ports.status.doing(activity, run=run.run, round=record.number, deadline=deadline)
 
     def _fetch_base(self, run: RunRecord, record: RoundRecord, reporter: RoundReporter) -> Path:
-        """The round's base model, in the place of the last round's."""
+        """The round's base model, in the place of the last round's: made from it by applied deltas, or fetched."""
         self._ports.workbench.remove_base(run.run)
         earlier = [before.opened.inputs.model for before in run.rounds if before.number < record.number]
         options = TransferOptions(
@@ -201,6 +203,7 @@ class Rounds:
             durable=False,  # what a power failure damages is found at the next start and fetched again
             instead_of=earlier[-1] if earlier else None,
         )
+        self._downlink.bring(run, record.opened.inputs.model, options)
         return self._preparation.fetch(record.opened.inputs.model, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.ledger.state import RunRecord
 from participant.ports import AgentPorts
 from participant.residuals import needed_rounds
 
@@ -19,12 +20,19 @@ class Tidying:
         for run in state.active_runs:
             keep |= {run.model.root, run.statement.initial.tokenizer.root}
             keep |= {record.opened.inputs.model.root for record in run.rounds[-2:]}  # the next one is written over it
+            if run.statement.plan.downlink is not None:
+                keep |= self._newest_held(run)
             if run.open_round is not None:
                 keep |= outbox.blobs_of(run.open_round)
         self._delete_all_but(keep)
         institution = self._ports.institution
         self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in state.active_runs})
         self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
+
+    def _newest_held(self, run: RunRecord) -> set[str]:
+        """The newest of a run's models that is here: applied deltas may lead on from it, however many rounds were missed."""
+        models = [run.model, *(record.opened.inputs.model for record in reversed(run.rounds))]
+        return {next((ref.root for ref in models if self._ports.blobs.contains(ref)), run.model.root)}
 
     def leave_nothing(self) -> None:
         """Delete every model, delta, residual and job folder: this institution has left."""

@@ -4,7 +4,7 @@ rosters, leaves, erasures                     always: who may sign, and who is a
 a run that the range touches                  every entry up to the range's end: the rules can judge it
 any other run, and what comes after           withheld, as hashes that the newest checkpoint binds to the log
 measurements                                  the exporter's own
-deltas, base and committed models             where asked for: of the rounds that were closed in the range, as far as they
+deltas, models, server_states                 where asked for: of the rounds that were closed in the range, as far as they
                                               are held, and the plan lets the exporter read them
 """
 
@@ -181,9 +181,10 @@ def _blobs(
     absent = []
     for run, record in rounds:
         lacking: dict[str, list[str]] = {}
+        state = record.opened.inputs.server_state
         for name, ref, may in _wanted(run, record, holdings.institution):
             if not (may and holdings.blobs and holdings.blobs.contains(ref)):
-                named = f"the delta of {name}" if name else "a model"
+                named = f"the delta of {name}" if name else "the server_state" if ref == state else "a model"
                 lacking.setdefault("not held here" if may else "not visible here", []).append(named)
             elif ref.root not in chosen:
                 chosen[ref.root] = ref
@@ -195,12 +196,15 @@ def _blobs(
 
 
 def _wanted(run: RunRecord, record: RoundRecord, reader: str | None) -> Iterable[tuple[str, BlobRef, bool]]:
-    """Whose delta, or of nobody: base and committed model; its reference; whether the exporter may read it."""
-    closed = record.closed
+    """Whose delta, or of nobody: models, server_state; its reference; whether the exporter may read it."""
+    closed, state = record.closed, record.opened.inputs.server_state
     if closed is None:
         return
     yield "", record.opened.inputs.model, True
     yield "", closed.outputs.model, True
+    recomputes = reader is None or reader in run.statement.plan.delta_audience
+    if state is not None:
+        yield "", state, recomputes
     for entry in closed.inputs:
-        may = reader is None or reader == entry.institution or reader in run.statement.plan.delta_audience
+        may = recomputes or reader == entry.institution
         yield entry.institution, record.contributions[entry.institution].contribution.blobs["delta"], may

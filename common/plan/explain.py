@@ -142,7 +142,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
     moments = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
     return (
         f"The coordinator opens a round and invites {who}; the opening names the base model by digest.",
-        "Each institution fetches the base model and measures it on its own held-out documents "
+        f"Each institution fetches {_what_comes(plan)} and measures it on its own held-out documents "
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
         f"{local.optimizer.type}; the optimizer's moments {moments}.",
@@ -150,7 +150,8 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
         "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
-        f"On commit: new model = base + {show(plan.server_optimizer.learning_rate)} × mean of the deltas, weighted by tokens.",
+        f"On commit: new model = base + {show(plan.server_optimizer.learning_rate)} × mean of the deltas, weighted by tokens"
+        f"{_downlink(plan)}.",
         _visibility(plan),
         _ending(plan),
     )
@@ -160,6 +161,19 @@ def _encoding(plan: Plan) -> str:
     if plan.codec.type == "float32":
         return ""
     return f", as {plan.codec.type}; what that loses is added to its next delta;"
+
+
+def _what_comes(plan: Plan) -> str:
+    if plan.downlink is None:
+        return "the base model"
+    return "the base model, or what rounds added since the one that it holds,"
+
+
+def _downlink(plan: Plan) -> str:
+    if plan.downlink is None:
+        return ""
+    added = f", as {plan.downlink.type} says it, so that this is all that who holds the base has to fetch"
+    return added if plan.downlink.type == "float32" else added + "; what that loses is added in the next round"
 
 
 def _visibility(plan: Plan) -> str:

@@ -259,6 +259,8 @@ class Int4Codec(PlanSection):
 
 
 Codec = Annotated[Float32Codec | Bfloat16Codec | Int8Codec | Int4Codec, Field(discriminator="type")]
+DownlinkCodec = Annotated[Float32Codec | Bfloat16Codec | Int8Codec | Int4Codec, Field(discriminator="type")]
+"""What a round adds to the model, as it travels; `float32` among them drops nothing, and has no residual."""
 
 
 class WeightedMean(PlanSection):
@@ -353,6 +355,13 @@ class Plan(PlanSection):
     local: Local = Local()
     evaluation: Evaluation = Evaluation()
     codec: Codec = Float32Codec()
+    downlink: Annotated[
+        DownlinkCodec | None,
+        Field(
+            description="Codec of what a round adds to the model: who holds the base fetches only that, in this size. What it "
+            "drops goes into the next round's model. Default: members fetch whole models."
+        ),
+    ] = None
     rule: Rule = WeightedMean()
     server_optimizer: ServerOptimizer = ServerSGD()
     privacy: Privacy = NoPrivacy()
@@ -376,6 +385,11 @@ class Plan(PlanSection):
         Field(description="Who sees held-out losses: nobody, only sums over 3 or more institutions, or each one's."),
     ] = "pooled"
     retention: Retention = Retention()
+
+    @property
+    def leaves_server_state(self) -> bool:
+        """Whether committed rounds leave a server_state: what the downlink's codec drops; `float32` drops nothing."""
+        return self.downlink is not None and self.downlink.type != "float32"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Plan:

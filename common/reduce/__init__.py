@@ -1,6 +1,7 @@
 """The exact reducer: from a sealed round's deltas to the new model, the same bits on any machine (docs/protocol.md#arithmetic).
 
     round.py         reduce_round: reads base and deltas, asks rule and server optimizer, writes the new model
+    downlink.py      what a round adds to the model, as it travels, and what that drops
     weighted_mean.py, server_sgd.py     a rule and a server optimizer; `registry` finds them by the plan's `type`
     inspect.py       what is refused always: other tensors, NaN and infinity, too long a delta
     scalar.py        sums in float64 by a fixed tree
@@ -12,7 +13,8 @@ pow: theirs change with processor and block size. Memory is a few chunks, whatev
 
 from __future__ import annotations
 
+from common.reduce.downlink import Beside
 from common.reduce.inspect import DeltaFacts, inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 
-__all__ = ["DeltaFacts", "ReduceJob", "WeightedDelta", "inspect_delta", "reduce_round"]
+__all__ = ["Beside", "DeltaFacts", "ReduceJob", "WeightedDelta", "inspect_delta", "reduce_round"]

@@ -27,8 +27,8 @@ class Rule(Protocol):
 
 
 class ServerOptimizer(Protocol):
-    """The outer step: from base and combined delta to the new model."""
+    """The outer step: from the combined delta to what is added to the base model; the reducer adds it."""
 
-    def step(self, base_B: Float32s, combined_B: Float32s) -> None:
-        """Make `base_B` the new model in place; `combined_B` may be used up."""
+    def update(self, combined_B: Float32s) -> None:
+        """Make `combined_B` in place what is added."""
         ...

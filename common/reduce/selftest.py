@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.codecs import CODECS
 from common.errors import ReducerSelfTestFailed
 from common.plan.model import Float32Codec, Plan, ServerSGD, WeightedMean
+from common.reduce.downlink import Beside
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.statements.kinds import Tensor
@@ -40,6 +41,7 @@ MANIFEST = (
 )
 WEIGHTS = {"north": 536_870_911, "east": 1, "south": 1_048_577, "a-1": 999_983}
 LEARNING_RATES = ("1", "0.7")
+DOWNLINK, RESIDUAL_SEED = "int8", 6
 CODED_SEED, CODED_ELEMENTS = 7, 10_007
 """What each codec encodes and decodes: not a multiple of any block."""
 
@@ -107,13 +109,14 @@ def _little_endian(values: NDArray[np.float32]) -> bytes:
 
 
 def compute() -> dict[str, str]:
-    """What golden.json holds, by this machine: SHA-256 of new models and of codecs' bytes, norms as hexadecimal float64."""
+    """What golden.json holds, by this machine: SHA-256 of rounds' outputs and codecs' bytes, norms as hexadecimal float64."""
     results = {}
     jobs = golden_jobs()
     for learning_rate, job in jobs.items():
         model = hashlib.sha256()
         reduce_round(job, model.update)
         results[f"model sha256, learning rate {learning_rate}"] = model.hexdigest()
+    results |= _with_downlink(jobs[LEARNING_RATES[-1]])
     header = tensors.trainable_header(MANIFEST)
     for delta in jobs[LEARNING_RATES[0]].deltas:
         facts = inspect_delta(delta.reader, header, max_l2=float("inf"))
@@ -124,6 +127,17 @@ def compute() -> dict[str, str]:
         results[f"{name} sha256, encoded"] = hashlib.sha256(encoded).hexdigest()
         results[f"{name} sha256, decoded"] = hashlib.sha256(_little_endian(decoded)).hexdigest()
     return results
+
+
+def _with_downlink(job: ReduceJob) -> dict[str, str]:
+    """What a round gives whose update travels encoded, and that starts from a residual."""
+    plan = Plan.model_validate(job.plan.model_dump(mode="json") | {"downlink": {"type": DOWNLINK}})
+    residual = _little_endian(numbers(RESIDUAL_SEED, tensors.trainable_elements(MANIFEST)))
+    state = MemoryBlob(tensors.trainable_header(MANIFEST) + residual)
+    hashes = {name: hashlib.sha256() for name in ("model", "applied_delta", "server_state")}
+    beside = Beside(hashes["applied_delta"].update, hashes["server_state"].update)
+    reduce_round(replace(job, plan=plan, server_state=state), hashes["model"].update, beside)
+    return {f"with downlink {DOWNLINK}: {name} sha256": each.hexdigest() for name, each in hashes.items()}
 
 
 def check_denormals() -> None:

@@ -11,7 +11,7 @@ from common.codecs.base import Float32s
 
 
 class ServerSGDStep:
-    """Two float32 operations, each rounded once: step = lr · combined; new = base + step."""
+    """One float32 operation, rounded once: update = lr · combined; then new = base + update."""
 
     def __init__(self, learning_rate: float) -> None:
         """
@@ -20,6 +20,5 @@ class ServerSGDStep:
         """
         self._learning_rate = np.float32(learning_rate)
 
-    def step(self, base_B: Float32s, combined_B: Float32s) -> None:
+    def update(self, combined_B: Float32s) -> None:
         np.multiply(combined_B, self._learning_rate, out=combined_B)
-        np.add(base_B, combined_B, out=base_B)

@@ -108,11 +108,18 @@ class SealedInput(Predicate):
 
 
 class RoundOutputs(Predicate):
-    """What a committed round produced. After an evaluation, the model is the round's own input."""
+    """What a committed round produced. After an evaluation, model and server_state are the round's own inputs."""
 
     model: BlobRef
     server_state: BlobRef | None = None
+    """With a downlink: what applied deltas have dropped so far."""
     applied_delta: BlobRef | None = None
+    """With a downlink: what was added to the round's base model, encoded."""
+
+    @property
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """All that there are."""
+        return tuple(ref for ref in (self.model, self.server_state, self.applied_delta) if ref is not None)
 
 
 class RoundClosed(Predicate):

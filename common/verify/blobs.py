@@ -13,7 +13,7 @@ from common.verify.report import Check, Finding, Outcome
 
 
 def check_blobs(runs: Sequence[RunRecord], blobs: Blobs) -> Check:
-    """Every model, tokenizer and delta of these runs that is held and that no recomputation reads anyway."""
+    """Every model, tokenizer, delta and state of these runs that is held and that no recomputation reads anyway."""
     findings: list[Finding] = []
     named: dict[BlobRef, tuple[str, int]] = {}
     read_elsewhere: set[BlobRef] = set()
@@ -47,7 +47,11 @@ def named_blobs(run: RunRecord) -> Iterator[tuple[str, int, BlobRef]]:
             for kind, ref in entry.contribution.blobs.items():
                 yield f"The {kind} of {name} for {where}", entry.place.index, ref
         if record.closed is not None and record.closed_place is not None:
-            yield f"The model of {where}", record.closed_place.index, record.closed.outputs.model
+            outputs, leaf = record.closed.outputs, record.closed_place.index
+            yield f"The model of {where}", leaf, outputs.model
+            for name, output in (("applied delta", outputs.applied_delta), ("server_state", outputs.server_state)):
+                if output is not None:
+                    yield f"The {name} of {where}", leaf, output
 
 
 def _inputs(run: RunRecord, blobs: Blobs) -> list[BlobRef]:
@@ -56,7 +60,9 @@ def _inputs(run: RunRecord, blobs: Blobs) -> list[BlobRef]:
     for record in run.committed("train"):
         inputs = record.closed.inputs if record.closed else ()
         used = [each.institution for each in inputs if each.status == "used"]
-        refs = [record.opened.inputs.model, *(record.contributions[name].contribution.blobs["delta"] for name in used)]
+        state = record.opened.inputs.server_state
+        starts = [record.opened.inputs.model, *([state] if state is not None else [])]
+        refs = [*starts, *(record.contributions[name].contribution.blobs["delta"] for name in used)]
         read += refs if all(blobs.contains(ref) for ref in refs) else []
     return read
 

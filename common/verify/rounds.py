@@ -17,7 +17,8 @@ from common.blobs.writer import LeafCounter
 from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
 from common.ledger.state import RoundRecord, RunRecord
-from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round
+from common.reduce import Beside, ReduceJob, WeightedDelta, inspect_delta, reduce_round
+from common.statements.kinds import RoundOutputs
 from common.tensors import trainable_header
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
@@ -41,12 +42,16 @@ class Fetching(Blobs, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """What a round's inputs give: a model, or a fault of theirs, or nothing, since some are lacking."""
+    """What a round's inputs give: a model and what belongs to it, or a fault of theirs, or nothing, since some are lacking."""
 
-    model: BlobRef | None = None
+    outputs: RoundOutputs | None = None
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of inputs by why they are lacking."""
     fault: BlobError | DeltaError | None = None
+
+    @property
+    def model(self) -> BlobRef | None:
+        return self.outputs.model if self.outputs else None
 
 
 def check_rounds(run: RunRecord, blobs: Blobs | None, on_round: OnRound) -> Check:
@@ -62,7 +67,7 @@ def check_rounds(run: RunRecord, blobs: Blobs | None, on_round: OnRound) -> Chec
         if found.lacking:
             attested, neither, auditors = attested + bool(words), neither + (not words), auditors | words
         elif found.fault is None and record.closed is not None:
-            equal += found.model == record.closed.outputs.model
+            equal += found.outputs == record.closed.outputs
         on_round(run.run, record.number)
     question = f"Does each round of {run.run} follow from its sealed contributions?"
     examined = f"{equal} of {len(committed)} recomputed here, equal in every bit"
@@ -88,10 +93,20 @@ def _judged(run: RunRecord, record: RoundRecord, found: Recomputed) -> list[Find
     if found.fault is not None:
         text = f"{where} cannot be recomputed: {found.fault.message} ({found.fault.code})"
         return [Finding(Outcome.FAILED, text, place.index, committed, found.fault.code, "coordinator")]
-    if found.model == closed.outputs.model:
+    if found.outputs is None or found.outputs == closed.outputs:
         return []
-    text = f"{where} was committed with another model than its contributions give."
-    return [Finding(Outcome.FAILED, text, place.index, str(found.model), committed, "coordinator")]
+    name, wanted, got = first_difference(found.outputs, closed.outputs)
+    text = f"{where} was committed with another {name} than its contributions give."
+    return [Finding(Outcome.FAILED, text, place.index, wanted, got, "coordinator")]
+
+
+def first_difference(computed: RoundOutputs, committed: RoundOutputs) -> tuple[str, str, str]:
+    """Which output of two unequal sets is another one, as it was computed, as it was committed."""
+    for name in ("model", "applied_delta", "server_state"):
+        wanted, got = getattr(computed, name), getattr(committed, name)
+        if wanted != got:
+            return name, str(wanted), str(got)
+    raise ValueError("equal outputs")
 
 
 def _words(run: RunRecord, record: RoundRecord) -> set[str]:
@@ -153,8 +168,8 @@ def in_words(lacking: Mapping[str, tuple[str, ...]]) -> str:
     return "; ".join(f"{', '.join(names)} {why}" for why, names in lacking.items())
 
 
-def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
-    """The reference of the model that the sealed contributions give; nothing is kept of its bytes.
+def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs:
+    """The references of what the sealed contributions give; nothing is kept of the bytes.
 
     Each delta is inspected too, as the coordinator had to: one that is too long for the plan gives a model all the same.
 
@@ -164,9 +179,11 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
     """
     plan, manifest = run.statement.plan, run.statement.manifest
     weights = {entry.institution: entry.num_tokens for entry in (record.closed.inputs if record.closed else ())}
-    counter = LeafCounter(record.opened.inputs.model.algorithm)
+    inputs = record.opened.inputs
+    model, applied, state = (LeafCounter(inputs.model.algorithm) for _ in range(3))
     with ExitStack() as stack:
-        base = stack.enter_context(blobs.open(record.opened.inputs.model))
+        base = stack.enter_context(blobs.open(inputs.model))
+        start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None
         deltas = [
             WeightedDelta(name, weights[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
         ]
@@ -174,15 +191,23 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> BlobRef:
             inspect_delta(
                 delta.reader, trainable_header(manifest), max_l2=float(plan.max_delta_l2), codec=codec(plan.codec)
             )
-        job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas)
-        reduce_round(job, counter.update)
-    return counter.result()[0]
+        job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas, server_state=start)
+        beside = Beside(applied.update, state.update if plan.leaves_server_state else None) if plan.downlink else None
+        reduce_round(job, model.update, beside)
+    return RoundOutputs(
+        model=model.result()[0],
+        server_state=state.result()[0] if plan.leaves_server_state else None,
+        applied_delta=applied.result()[0] if plan.downlink else None,
+    )
 
 
 def _inputs(record: RoundRecord) -> list[tuple[str, BlobRef]]:
     """What a recomputation needs, in words."""
     deltas = [(f"the delta of {name}", ref) for name, ref in _deltas(record)]
-    return [("the base model", record.opened.inputs.model), *deltas]
+    state = record.opened.inputs.server_state
+    starts = [("the base model", record.opened.inputs.model)]
+    starts += [("the server_state", state)] if state is not None else []
+    return [*starts, *deltas]
 
 
 def _deltas(record: RoundRecord) -> list[tuple[str, BlobRef]]:

@@ -176,8 +176,17 @@ class Session:
             NotAuthorised, MissingBlob: no statement gives it to this member; it is not there any more.
             BadBlobReference: what is there is not what the reference names.
         """
+        self.leaves(ref)
+
+    def leaves(self, ref: BlobRef) -> bytes:
+        """A blob's leaf list, which gives its root.
+
+        Raises:
+            NotAuthorised, MissingBlob, BadBlobReference: as `expect_readable`.
+        """
         request = convert.leaves_request_to_wire(ref)
-        convert.leaves_from_wire(self.call(lambda stubs: stubs.blobs.Leaves(request, timeout=CALL_SECONDS)), ref)
+        message = self.call(lambda stubs: stubs.blobs.Leaves(request, timeout=CALL_SECONDS))
+        return convert.leaves_from_wire(message, ref)
 
     # --- the channel --------------------------------------------------------------------------------------------------
 

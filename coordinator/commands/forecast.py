@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from common.clock import rfc3339
 from common.codecs import codec
+from common.ledger.downlink import applied_delta_bytes, server_state_bytes
 from common.plan.model import Plan
 from common.statements.kinds import PlanStatement
 from common.tensors import ELEMENT_BYTES, model_size, trainable_elements
@@ -152,15 +153,19 @@ def forecast(
 
 
 def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
-    """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model."""
+    """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model.
+
+    With a downlink only the first model is fetched whole, by who is in every cohort.
+    """
     model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
     tokenizer, rounds = draft.initial.tokenizer.size, draft.plan.rounds
-    down, up = tokenizer + (rounds + 1) * model, rounds * delta
+    later = min(model, applied_delta_bytes(draft) or model)
+    down, up = tokenizer + model + rounds * later, rounds * delta
     return Traffic(
         model=model,
         delta=delta,
         tokenizer=tokenizer,
-        round_down=model,
+        round_down=later,
         round_up=delta,
         institution_down=down,
         institution_up=up,
@@ -171,7 +176,8 @@ def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
 
 def disk_of(draft: PlanStatement, cohort: int) -> int:
     """The most that the run's blobs take at the coordinator: initial and newest model, and of the rounds that retention
-    keeps, and of the one that is open, base model and deltas.
+    keeps, and of the one that is open, base model and deltas. With a downlink also as many server_states, and applied deltas,
+    which together have fewer bytes than a model, or are one.
 
     A bound in bytes keeps the most base models where rounds are small: then each has only as many deltas as a commit needs.
     """
@@ -182,7 +188,10 @@ def disk_of(draft: PlanStatement, cohort: int) -> int:
     if retention.delta_bytes is not None:
         deltas = min(deltas, max(retention.delta_bytes, cohort * delta) + cohort * delta)
     models = min(rounds + 1, with_deltas + 2)
-    return models * model + deltas + draft.initial.tokenizer.size
+    states = min(rounds, with_deltas + 1) * (server_state_bytes(draft) or 0)
+    applied = applied_delta_bytes(draft)
+    beside = states + (0 if applied is None else max(model, applied))
+    return models * model + deltas + beside + draft.initial.tokenizer.size
 
 
 def _worker_memory(draft: PlanStatement) -> int:

@@ -210,22 +210,20 @@ class Engine:
         """Make the new model from exactly the sealed contributions and close the round with it."""
         record, current = state.record, _open_round(state)
         inputs = sealed_inputs(current, used=True)
-        model = current.opened.inputs.model
+        outputs = _unchanged(current)
         if current.opened.task == "train":
             try:
-                model = self._ports.aggregator.aggregate(record, current, inputs)
+                outputs = self._ports.aggregator.aggregate(record, current, inputs)
             except (BlobError, DeltaError) as err:
                 log.error("round cannot be aggregated", extra={"run": record.run, "error": err.message})
                 return self.abandon(state, err.code)
             self._ports.steps.reached(Step.MODEL_WRITTEN, record.run, current.number)
-        outputs = RoundOutputs(model=model, server_state=current.opened.inputs.server_state)
         return self._close(state, "committed", state.sealed or "sealed", inputs, outputs)
 
     def abandon(self, state: RunState, reason: str) -> RunState:
         """Close the round with the model unchanged; its number is consumed."""
         current = _open_round(state)
-        outputs = RoundOutputs(model=current.opened.inputs.model, server_state=current.opened.inputs.server_state)
-        return self._close(state, "abandoned", reason, sealed_inputs(current, used=False), outputs)
+        return self._close(state, "abandoned", reason, sealed_inputs(current, used=False), _unchanged(current))
 
     def end(self, state: RunState, reason: str) -> RunState:
         """The run's last statement."""
@@ -303,6 +301,11 @@ def sealed_inputs(current: RoundRecord, *, used: bool) -> tuple[SealedInput, ...
             )
         )
     return tuple(entries)
+
+
+def _unchanged(current: RoundRecord) -> RoundOutputs:
+    """What a round leaves that changes nothing: what it started from."""
+    return RoundOutputs(model=current.opened.inputs.model, server_state=current.opened.inputs.server_state)
 
 
 def _open_round(state: RunState) -> RoundRecord:

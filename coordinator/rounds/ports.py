@@ -7,9 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from common.blobs.reference import BlobRef
 from common.ledger.state import LedgerState, Place, RoundRecord, RunRecord
-from common.statements.kinds import Predicate, SealedInput
+from common.statements.kinds import Predicate, RoundOutputs, SealedInput
 from coordinator.rounds.phases import Evaluations
 
 
@@ -49,8 +48,9 @@ class Chronicle(Protocol):
 class Aggregator(Protocol):
     """Makes a round's model from its sealed inputs."""
 
-    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
-        """The new model, durable in the blob store. The same inputs give the same bits, so it may be run again.
+    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
+        """The new model and what belongs to it, durable in the blob store. The same inputs give the same bits, so it may be
+        run again.
 
         Raises:
             BlobError: an input's bytes changed since they were accepted.

@@ -135,7 +135,7 @@ class TrainingAlone:
         """Base plus delta, by the reducer's own arithmetic: a federation of one, server learning rate 1, nothing encoded."""
         statement = self._run.statement
         delta = blobs.ingest(self._ports.workbench.job(self._run.run) / DELTA, self._ports.algorithm, move=True)
-        alone = {"server_optimizer": ServerSGD(learning_rate=Decimal(1)), "codec": Float32Codec()}
+        alone = {"server_optimizer": ServerSGD(learning_rate=Decimal(1)), "codec": Float32Codec(), "downlink": None}
         plan: Plan = statement.plan.model_copy(update=alone)
         with blobs.open(model) as base, blobs.open(delta) as reader, blobs.writer(self._ports.algorithm) as writer:
             deltas = [WeightedDelta(self._ports.institution, num_tokens, reader)]

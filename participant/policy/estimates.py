@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.ledger.downlink import applied_delta_bytes
 from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
@@ -42,7 +43,7 @@ def estimate(statement: PlanStatement) -> Estimate:
         parameters=parameters(statement),
         tokens_per_round=statement.plan.local.tokens_per_round,
         traffic_bytes=traffic_bytes(statement),
-        down_bytes_per_round=statement.initial.model.size,
+        down_bytes_per_round=down_bytes(statement),
         up_bytes_per_round=delta_bytes(statement),
         disk_bytes=disk_bytes(statement),
         memory_bytes=memory_bytes(statement),
@@ -69,6 +70,12 @@ def delta_bytes(statement: PlanStatement) -> int:
     return codec(statement.plan.codec).encoded_size(statement.manifest)
 
 
+def down_bytes(statement: PlanStatement) -> int:
+    """What a round's base model costs who holds the one before: the model, or with a downlink an applied delta, if smaller."""
+    model, applied = statement.initial.model.size, applied_delta_bytes(statement)
+    return model if applied is None else min(model, applied)
+
+
 def residual_bytes(statement: PlanStatement) -> int:
     """4 × elements of the trainable tensors; none where the codec loses nothing."""
     if statement.plan.codec.type == LOSSLESS:
@@ -77,21 +84,26 @@ def residual_bytes(statement: PlanStatement) -> int:
 
 
 def traffic_bytes(statement: PlanStatement) -> int:
-    """tokenizer + rounds × (model down + delta up) + model down for the last evaluation. Statements are small beside it."""
-    model = statement.initial.model.size
-    each_round = model + delta_bytes(statement)
-    return statement.initial.tokenizer.size + statement.plan.rounds * each_round + model
+    """tokenizer + model + rounds × (delta up + next model down). Statements are small beside it.
+
+    The last of these models is the one that is evaluated. With a downlink a next model is an applied delta.
+    """
+    each_round = delta_bytes(statement) + down_bytes(statement)
+    return statement.initial.tokenizer.size + statement.initial.model.size + statement.plan.rounds * each_round
 
 
 def disk_bytes(statement: PlanStatement) -> int:
-    """2 × model + delta + encoded delta + RESIDUALS × residual + SNAPSHOTS × 3 × 4 T. The data's token files come on top.
+    """2 × model + delta + encoded delta + RESIDUALS × residual + applied delta + SNAPSHOTS × 3 × 4 T.
+
+    The data's token files come on top. A member that missed rounds holds several applied deltas for a moment.
 
     The model lies in the blob folder and, where the file system has no hard links, again in the job folder; so does a delta,
     there as it was trained and here as it travels. A snapshot holds the trained weights and AdamW's two moments.
     """
     snapshot = (1 + ADAMW_MOMENTS) * FLOAT_BYTES * trained_parameters(statement)
     deltas = delta_size(statement.manifest) + delta_bytes(statement) + RESIDUALS * residual_bytes(statement)
-    return 2 * statement.initial.model.size + deltas + SNAPSHOTS * snapshot
+    applied = applied_delta_bytes(statement) or 0
+    return 2 * statement.initial.model.size + deltas + applied + SNAPSHOTS * snapshot
 
 
 def memory_bytes(statement: PlanStatement) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from common.blobs.reference import BlobRef
+from common.ledger.downlink import way_to
 from common.ledger.state import RunRecord
 from common.statements.envelope import parse
 from common.statements.kinds import Contribution, PlanStatement
@@ -53,16 +55,32 @@ class Usage:
 def usage_of(run: RunRecord, records: Records, journal: Journal) -> Usage:
     """What the run has used here so far.
 
-    Traffic is what was booked as sent for it, and the model of each round that was worked on, once; of a download that broke
-    off and began again, what came twice is not counted.
+    Traffic is what was booked as sent for it, and the model of each round that was worked on, once, or the applied deltas that
+    lead there from the one before; of a download that broke off and began again, what came twice is not counted.
     """
     work = records.work(run.run)
     worked_on = {entry.round for entry in work}
-    down = sum(record.opened.inputs.model.size for record in run.rounds if record.number in worked_on)
+    down = _models_brought(run, worked_on)
     tokenizer = run.statement.initial.tokenizer.size if work else 0
     return replace(
         _hours(work), traffic_bytes=_sent(run, journal) + down + tokenizer, seconds_per_round=_seconds_per_round(work)
     )
+
+
+def _models_brought(run: RunRecord, worked_on: set[int]) -> int:
+    """Bytes of the base models of these rounds, as they come to who holds the one before."""
+    total, had = 0, set[BlobRef]()
+    for record in run.rounds:
+        if record.number not in worked_on:
+            continue
+        model = record.opened.inputs.model
+        way = way_to(run, model, had.__contains__)
+        if way is not None:
+            total += sum(ref.size for ref in way[1])
+        elif run.statement.plan.downlink is None or model not in had:
+            total += model.size
+        had.add(model)
+    return total
 
 
 def expected_usage(statement: PlanStatement, runs: Mapping[str, RunRecord], records: Records) -> Usage:

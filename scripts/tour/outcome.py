@@ -85,7 +85,7 @@ def reduced(ledger: TourLedger) -> Step:
             ),
             ("coordinator", "common/reduce/round.py:reduce_round", "out of core, the same memory for any model"),
             ("coordinator", "common/reduce/weighted_mean.py:WeightedMeanRule.combine", "the rule of this plan"),
-            ("coordinator", "common/reduce/server_sgd.py:ServerSGDStep.step", "its server optimizer"),
+            ("coordinator", "common/reduce/server_sgd.py:ServerSGDStep.update", "its server optimizer"),
             (
                 "coordinator",
                 "common/blobs/writer.py:BlobWriter.commit",

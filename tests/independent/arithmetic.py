@@ -37,9 +37,7 @@ def decoded(delta: bytes, codec: str, plain: bytes, count: int) -> NDArray[np.fl
         return np.frombuffer(delta, "<f4", offset=len(plain))
     block, numbers, largest = {"bfloat16": (2, 1, 0), "int8": (128, 124, 127), "int4": (64, 120, 7)}[codec]
     size = -(-count // numbers) * block
-    text = json.dumps({codec: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}, separators=(",", ":"))
-    head = text.encode() + b" " * (-(8 + len(text)) % 128)
-    head = len(head).to_bytes(8, "little") + head
+    head = packed_header(codec, size)
     must(delta.startswith(head) and len(delta) == len(head) + size, "rounds", "wrong-tensors")
     data = np.frombuffer(delta, np.uint8, offset=len(head))
     if codec == "bfloat16":
@@ -72,30 +70,88 @@ def total(values: Floats) -> np.float64:
     return fold(list(leaves[:, 0]))
 
 
-def new_model(plan: Json, base: bytes, deltas: list[tuple[int, bytes]]) -> bytes:
-    """#weighted-mean, of (num_tokens, delta blob) with institutions in ascending order.
+def packed_header(codec: str, size: int) -> bytes:
+    """#codecs: the bytes before so many encoded ones."""
+    text = json.dumps({codec: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}, separators=(",", ":"))
+    head = text.encode() + b" " * (-(8 + len(text)) % 128)
+    return len(head).to_bytes(8, "little") + head
+
+
+def encoded_size(codec: str, plain: bytes, count: int) -> int:
+    """#codecs: bytes of a delta blob, whose float32 header would be `plain`."""
+    if codec == "float32":
+        return len(plain) + 4 * count
+    block, numbers = {"bfloat16": (2, 1), "int8": (128, 124), "int4": (64, 120)}[codec]
+    size = -(-count // numbers) * block
+    return len(packed_header(codec, size)) + size
+
+
+def encoded(values: NDArray[np.float32], codec: str, plain: bytes) -> bytes:
+    """#codecs, encoding: the one blob of these finite numbers."""
+    if codec == "float32":
+        return plain + values.astype("<f4").tobytes()
+    if codec == "bfloat16":
+        bits = values.view(np.uint32).astype(np.uint64)
+        upper = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)
+        infinite = (upper & np.uint64(0x7FFF)) >= 0x7F80
+        data = np.where(infinite, (upper & np.uint64(0x8000)) | np.uint64(0x7F7F), upper).astype("<u2").tobytes()
+        return packed_header(codec, len(data)) + data
+    most, numbers, top = {"int8": (127, 124, 121), "int4": (7, 120, 125)}[codec]
+    parts = []
+    for at in range(0, len(values), numbers):
+        x = np.zeros(numbers, np.float32)
+        x[: len(values[at : at + numbers])] = values[at : at + numbers]
+        scale = np.abs(x).max() / np.float32(most)
+        scale = np.float32(0) if scale < 2.0**-126 else np.minimum(scale, np.float32(2.0**top))
+        codes = np.zeros(numbers) if scale == 0 else np.clip(np.rint(x / scale), -most, most)
+        signed = codes.astype(np.int64)
+        if codec == "int4":
+            signed = (signed[::2] & 15) | (signed[1::2] & 15) << 4
+        parts.append(np.float32(scale).astype("<f4").tobytes() + (signed & 255).astype(np.uint8).tobytes())
+    data = b"".join(parts)
+    return packed_header(codec, len(data)) + data
+
+
+def trainable_header(manifest: list[Json]) -> tuple[bytes, int]:
+    """#tensors: the bytes before a float32 delta's numbers, and how many of these there are."""
+    head, size = header([tensor for tensor in manifest if tensor["group"] == "trainable"])
+    return head, size // 4
+
+
+def outputs(
+    plan: Json, base: bytes, deltas: list[tuple[int, bytes]], state: bytes | None = None
+) -> tuple[bytes, bytes | None, bytes | None]:
+    """#weighted-mean and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
+
+    Returns:
+        model, applied_delta and server_state; None where the plan makes none.
 
     Raises:
         Failed: the inputs give no model.
     """
-    trainable = [tensor for tensor in plan["manifest"] if tensor["group"] == "trainable"]
-    (begin, size), (start, whole) = (
-        header(trainable),
-        header([it for it in plan["manifest"] if it["group"] != "personal"]),
-    )
+    begin, count = trainable_header(plan["manifest"])
+    start, whole = header([it for it in plan["manifest"] if it["group"] != "personal"])
     must(
         base.startswith(start) and len(base) == len(start) + whole, "rounds", "the base model is none of this manifest"
     )
-    acc, longest = np.zeros(size // 4), float(plan["plan"]["max_delta_l2"])
+    acc, longest = np.zeros(count), float(plan["plan"]["max_delta_l2"])
     codec = plan["plan"].get("codec", {"type": "float32"})["type"]
     for num_tokens, delta in deltas:
-        d = decoded(delta, codec, begin, size // 4).astype(np.float64)
+        d = decoded(delta, codec, begin, count).astype(np.float64)
         must(np.isfinite(d).all(), "rounds", "non-finite-delta")
         must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
         acc = acc + np.float64(num_tokens) * d
-    old = np.frombuffer(base, "<f4", offset=len(start), count=len(acc))
+    old = np.frombuffer(base, "<f4", offset=len(start), count=count)
+    downlink, applied, kept = plan["plan"].get("downlink"), None, None
     with np.errstate(over="ignore"):
         g = (acc / np.float64(sum(num_tokens for num_tokens, _ in deltas))).astype(np.float32)
-        new = old + np.float32(float(plan["plan"]["server_optimizer"]["learning_rate"])) * g
+        added = np.float32(float(plan["plan"]["server_optimizer"]["learning_rate"])) * g
+        if downlink is not None:
+            t = added if state is None else added + decoded(state, "float32", begin, count)
+            must(np.isfinite(t).all(), "rounds", "model-overflow")
+            applied = encoded(t, downlink["type"], begin)
+            added = decoded(applied, downlink["type"], begin, count)
+            kept = None if downlink["type"] == "float32" else begin + (t - added).astype("<f4").tobytes()
+        new = old + added
     must(np.isfinite(g).all() and np.isfinite(new).all(), "rounds", "model-overflow")
-    return bytes(start + new.astype("<f4").tobytes() + base[len(start) + size :])
+    return start + new.astype("<f4").tobytes() + base[len(start) + 4 * count :], applied, kept

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.independent.arithmetic import header, new_model
+from tests.independent.arithmetic import header, outputs
 from tests.independent.bundle import blob_root, tree_root
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -121,7 +121,7 @@ def roster(version: int, *members: Body, approved_by: Iterable[str] = ()) -> Dra
     return Draft("roster", parent, {"version": version, "members": ordered}, approved_by=list(approved_by))
 
 
-def plan(run: str) -> Draft:
+def plan(run: str, downlink: str | None = None) -> Draft:
     """Two rounds with two of three trainers each, quorum 2."""
     body = {
         "apiVersion": "llmasos/v1",
@@ -136,7 +136,7 @@ def plan(run: str) -> Draft:
         "rule": {"type": "weighted-mean"},
         "server_optimizer": {"type": "sgd", "learning_rate": "0.7"},
         "max_delta_l2": "1000",
-    }
+    } | ({"downlink": {"type": downlink}} if downlink else {})
     initial = {"model": reference(BASE), "tokenizer": reference(TOKENIZER)}
     said = {"run": run, "plan": body, "manifest": MANIFEST, "initial": initial}
     return Draft("plan", "@5", said, approved_by=["east", "north"])
@@ -148,10 +148,12 @@ def answer(name: str, run: str, parent: str) -> Draft:
     return Draft("answer", parent, body | {"data_use_agreement": None, "availability": []}, name)
 
 
-def opened(run: str, number: int, parent: str, minutes: float, model: Body, task: str = "train") -> Draft:
+def opened(
+    run: str, number: int, parent: str, minutes: float, model: Body, task: str = "train", *, state: Body | None = None
+) -> Draft:
     body = {"run": run, "round": number, "task": task, "mode": "synchronous", "cohort": "cohort", "seed": "seed"}
     stages = [{"name": "collect", "deadline": at(minutes + 60)}]
-    inputs = {"model": model, "server_state": None}
+    inputs = {"model": model, "server_state": state}
     return Draft("round-opened", parent, body | {"inputs": inputs, "roster": "@5", "stages": stages})
 
 
@@ -163,12 +165,22 @@ def offer(run: str, number: int, k: int, parent: str, *, trains: bool = True) ->
     return Draft("contribution", parent, body | {"metrics_commitment": commitment}, f"cohort {k}")
 
 
-def closed(run: str, number: int, parent: str, offers: Iterable[int], model: Body, outcome: str = "committed") -> Draft:
+def closed(
+    run: str,
+    number: int,
+    parent: str,
+    offers: Iterable[int],
+    model: Body,
+    outcome: str = "committed",
+    *,
+    applied: Body | None = None,
+    state: Body | None = None,
+) -> Draft:
     status = "used" if outcome == "committed" else "unused"
     inputs = [{"contribution": f"@{index}", "status": status} for index in offers]
     body = {"run": run, "round": number, "outcome": outcome, "reason": "all-contributed", "rule": "weighted-mean"}
-    outputs = {"model": model, "server_state": None, "applied_delta": None}
-    return Draft("round-closed", parent, body | {"inputs": inputs, "outputs": outputs})
+    made = {"model": model, "server_state": state, "applied_delta": applied}
+    return Draft("round-closed", parent, body | {"inputs": inputs, "outputs": made})
 
 
 def control(action: str, parent: str, minutes: float, **fields: Any) -> Draft:
@@ -187,16 +199,34 @@ def attested(parent: str, number: int, model: Body) -> Draft:
     return Draft("attestation", parent, body, "audit")
 
 
-def models() -> tuple[bytes, bytes, bytes]:
-    """The models of round 1, and of round 3, which round 2 changed nothing before."""
-    said = plan("alpha").body
-    first = new_model(said, BASE, [(TOKENS[k], DELTAS[1, k]) for k in (0, 1)])
-    return BASE, first, new_model(said, first, [(TOKENS[k], DELTAS[3, k]) for k in (0, 1)])
+@dataclass(frozen=True)
+class Made:
+    """What the run's rounds 1 and 3 make, between which round 2 changes nothing: model, applied delta, state of each."""
+
+    first: tuple[bytes, bytes | None, bytes | None]
+    second: tuple[bytes, bytes | None, bytes | None]
+
+    @property
+    def blobs(self) -> list[bytes]:
+        """All of them, the base model among them."""
+        return [BASE, *(each for each in (*self.first, *self.second) if each is not None)]
 
 
-def a_script(ca_certificate: bytes, ca_digest: str) -> list[Draft]:
+@cache
+def made(downlink: str | None = None) -> Made:
+    said = plan("alpha", downlink).body
+    first = outputs(said, BASE, [(TOKENS[k], DELTAS[1, k]) for k in (0, 1)])
+    return Made(first, outputs(said, first[0], [(TOKENS[k], DELTAS[3, k]) for k in (0, 1)], first[2]))
+
+
+def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None) -> list[Draft]:
     """Every kind of statement, a run from its plan to its end, another one that goes on, and an institution that leaves."""
-    base, first, second = map(reference, models())
+    base = reference(BASE)
+    (first, applied_1, state_1), (second, applied_2, state_2) = (
+        [None if it is None else reference(it) for it in each] for each in (made(downlink).first, made(downlink).second)
+    )
+    assert first is not None
+    assert second is not None
     genesis = {
         "consortium": "hospitals",
         "protocol_version": 1,
@@ -215,25 +245,25 @@ def a_script(ca_certificate: bytes, ca_digest: str) -> list[Draft]:
         roster(3, OPERATOR, EAST, NORTH, approved_by=["east"]),
         roster(4, OPERATOR, EAST, NORTH, SOUTH, approved_by=["north"]),
         roster(5, OPERATOR, EAST, NORTH, SOUTH, AUDIT, approved_by=["north"]),
-        plan("alpha"),
+        plan("alpha", downlink),
         *(answer(name, "alpha", "@6") for name in ("east", "north", "south")),
         refusal("@6", run="alpha"),
         opened("alpha", 1, "@6", 1, base),  # 11
         *(offer("alpha", 1, k, "@11") for k in (0, 1)),
         refusal("@11", run="alpha", round=1),
-        closed("alpha", 1, "@11", (12, 13), first),  # 15
+        closed("alpha", 1, "@11", (12, 13), first, applied=applied_1, state=state_1),  # 15
         control("pause", "@15", 2, run="alpha"),
         control("resume", "@15", 3, run="alpha"),
-        opened("alpha", 2, "@15", 4, first),  # 18
+        opened("alpha", 2, "@15", 4, first, state=state_1),  # 18
         offer("alpha", 2, 0, "@18"),
-        closed("alpha", 2, "@18", (19,), first, "abandoned"),  # 20
-        opened("alpha", 3, "@20", 5, first),  # 21
+        closed("alpha", 2, "@18", (19,), first, "abandoned", state=state_1),  # 20
+        opened("alpha", 3, "@20", 5, first, state=state_1),  # 21
         *(offer("alpha", 3, k, "@21") for k in (0, 1)),
-        closed("alpha", 3, "@21", (22, 23), second),  # 24
+        closed("alpha", 3, "@21", (22, 23), second, applied=applied_2, state=state_2),  # 24
         attested("@15", 1, first),
-        opened("alpha", 4, "@24", 6, second, "evaluate"),  # 26
+        opened("alpha", 4, "@24", 6, second, "evaluate", state=state_2),  # 26
         offer("alpha", 4, 0, "@26", trains=False),
-        closed("alpha", 4, "@26", (27,), second),  # 28
+        closed("alpha", 4, "@26", (27,), second, state=state_2),  # 28
         control("run-ended", "@28", 7, run="alpha", model=second),
         attested("@24", 3, second),
         Draft("release", "@28", {"run": "alpha", "round": 4, "model": second, "files": files}),  # 31
@@ -255,7 +285,7 @@ SIZES = {12: 1.5, 19: 4.5, 22: 5.5, 27: 6.5, 39: 10}
 class Forge:
     """A script's envelopes, with all that they name filled in."""
 
-    def __init__(self, script: list[Draft]) -> None:
+    def __init__(self, script: list[Draft], downlink: str | None = None) -> None:
         self.script, self.entries = script, list[bytes]()
         self.digests: list[str] = []
         self._cohorts: dict[tuple[str, int], list[str]] = {}
@@ -267,7 +297,7 @@ class Forge:
         self.hidden: Collection[int] = ()
         self.conflicting: list[bytes] = []
         self.metrics: list[tuple[str, bytes, bytes]] = [(digest, bytes(32), b"{}") for digest in self.digests[27:28]]
-        self.blobs = [*models(), *(delta for (number, _), delta in DELTAS.items() if number != 2)]
+        self.blobs = [*made(downlink).blobs, *(delta for (number, _), delta in DELTAS.items() if number != 2)]
         self.edit_note: Callable[[int, bytes], bytes] = lambda size, note: note
 
     def _write(self, draft: Draft) -> None:

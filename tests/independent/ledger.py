@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.independent.arithmetic import encoded_size, trainable_header
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
 
 SIGNED_BY_INSTITUTIONS = ("answer", "contribution", "attestation")
@@ -20,6 +21,7 @@ class Run:
 
     def __init__(self, entry: Entry) -> None:
         self.plan, self.tip, self.model = entry, entry, entry.body["initial"]["model"]
+        self.state: Json = None
         self.answers: dict[str, Json] = {}
         self.openings: dict[int, Entry] = {}
         self.closings: dict[int, Entry] = {}
@@ -193,7 +195,7 @@ class Ledger:
             "cohort": self._cohort(run, number, entry.index),
             "seed": int(sha(f"{run.plan.digest}/seed/{number}".encode())[:8], 16),
             "roster": roster,
-            "inputs": {"model": run.model, "server_state": None},
+            "inputs": {"model": run.model, "server_state": run.state},
         }
         for field, value in computed.items():
             must(body[field] == value, "history", f"{entry.index}: {field} is not what #open computes")
@@ -245,11 +247,27 @@ class Ledger:
         ]
         must(body["inputs"] == sealed, "history", f"{entry.index}: not every contribution of its round, once")
         must(not committed or len(sealed) >= (plan["quorum"] if trains else 1), "history", "quorum")
-        kept = body["outputs"]["model"] == opening.body["inputs"]["model"]
-        must(kept or (committed and trains), "history", "an abandoned round, and an evaluation, keep their model")
+        if committed and trains:
+            self._check_beside(run, body["outputs"])
+        else:
+            kept = {**opening.body["inputs"], "applied_delta": None}
+            must(body["outputs"] == kept, "history", "an abandoned round, and an evaluation, keep what they had")
         must(body["rule"] == plan["rule"]["type"], "history", "the plan's rule")
         run.closings[body["round"]], run.tip, run.model = entry, entry, body["outputs"]["model"]
+        run.state = body["outputs"]["server_state"]
         run.trained += committed and trains
+
+    def _check_beside(self, run: Run, made: Json) -> None:
+        """#parents: a commit's applied_delta and server_state are there, in their sizes, as the plan's downlink says."""
+        plain, count = trainable_header(run.plan.body["manifest"])
+        downlink = run.plan.body["plan"]["downlink"]
+        codec = downlink["type"] if downlink else None
+        wanted = {
+            "applied_delta": encoded_size(codec, plain, count) if codec else None,
+            "server_state": len(plain) + 4 * count if codec not in (None, "float32") else None,
+        }
+        for name, size in wanted.items():
+            must((made[name] and made[name]["size"]) == size, "history", f"{name} is not what the downlink makes")
 
     def _admit_refusal(self, entry: Entry, body: Json) -> None:
         run, slot = self.runs.get(body["run"]), (body["institution"], body["run"], body["round"], body["code"])

@@ -24,6 +24,7 @@ from tests.independent.forging import (
     attested,
     blob,
     control,
+    made,
     member,
     offer,
     opened,
@@ -313,6 +314,32 @@ SCRIPTS: dict[str, Callable[[Script], None]] = {
     "a leave dated back": edit(36, "issued_at", at(-60)),
     "a leave dated forward": edit(36, "issued_at", at(60)),
 }
+
+
+_STATE, _APPLIED = (len(each or b"") for each in (made("int8").first[2], made("int8").first[1]))
+_OTHER_STATE = {"algorithm": "blake3", "root": "cd" * 32, "size": _STATE}
+DOWNLINKS: dict[str, Callable[[Script], None]] = {
+    "no applied delta": edit(15, "outputs.applied_delta", None),
+    "no server_state": edit(15, "outputs.server_state", None),
+    "an applied delta of no size of the codec's": edit(15, "outputs.applied_delta.size", _APPLIED + 1),
+    "a server_state of no size of the manifest's": edit(15, "outputs.server_state.size", _STATE - 4),
+    "an opening with no server_state": edit(18, "inputs.server_state", None),
+    "an opening with the server_state of nobody": edit(18, "inputs.server_state", _OTHER_STATE),
+    "a first opening with a server_state": edit(11, "inputs.server_state", _OTHER_STATE),
+    "an abandoned round that drops the server_state": edit(20, "outputs.server_state", None),
+    "an abandoned round with an applied delta": edit(20, "outputs.applied_delta", OTHER),
+    "an evaluation with an applied delta": edit(28, "outputs.applied_delta", OTHER),
+    "an evaluation with a server_state of its own": edit(28, "outputs.server_state", _OTHER_STATE),
+    "a downlink that nobody knows": edit(6, "plan.downlink.type", "int2"),
+    "a plan without the downlink": edit(6, "plan.downlink", None),
+    "another applied delta": edit(24, "outputs.applied_delta.root", "cd" * 32),
+    "another server_state": both(
+        *(edit(index, "outputs.server_state.root", "cd" * 32) for index in (24, 28)),
+        edit(26, "inputs.server_state.root", "cd" * 32),
+    ),
+    "another learning rate": edit(6, "plan.server_optimizer.learning_rate", "0.8"),
+}
+"""Edits of the script with downlink int8."""
 
 
 def noted(change: Callable[[Forge, int, bytes], bytes], at_size: int = 22) -> Callable[[Forge], None]:

@@ -168,6 +168,7 @@ PLAN = Open(
     server_optimizer={"type": one_of("sgd"), "learning_rate": DECIMAL},
     max_delta_l2=DECIMAL,
     delta_audience=Many(NAME),
+    downlink=Maybe({"type": one_of("float32", "bfloat16", "int8", "int4")}),
 )
 SHAPES: dict[str, dict[str, Json]] = {
     "genesis": {
@@ -224,7 +225,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "round": NUMBER,
         "task": one_of("train", "evaluate"),
         "mode": Maybe(one_of("synchronous"), "synchronous"),
-        "inputs": {"model": BLOB, "server_state": NULL},
+        "inputs": {"model": BLOB, "server_state": Maybe(BLOB)},
         "cohort": Many(NAME, least=1, most=100_000),
         "roster": DIGEST,
         "seed": between(0, (1 << 32) - 1),
@@ -261,7 +262,7 @@ SHAPES: dict[str, dict[str, Json]] = {
             {"institution": NAME, "contribution": DIGEST, "num_tokens": TOKENS, "status": one_of("used", "unused")},
             most=100_000,
         ),
-        "outputs": {"model": BLOB, "server_state": NULL, "applied_delta": NULL},
+        "outputs": {"model": BLOB, "server_state": Maybe(BLOB), "applied_delta": Maybe(BLOB)},
     },
     "control": {
         "action": one_of("pause", "resume", "run-ended", "leave", "erased"),

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from common.evidence.select import Holdings, select
 from common.identity.authority import Authority
 from tests.independent import spoiling
-from tests.independent.forging import DELTAS, WITNESSES, Draft, Forge, a_script, public
+from tests.independent.forging import DELTAS, WITNESSES, Draft, Forge, a_script, made, public
 from tests.independent.verify_bundle import Verdict, main
 from tests.support.evidence import a_ledger as a_made_ledger
 from tests.support.evidence import bundle, failures, gaps, report_on
@@ -53,11 +53,11 @@ def authority() -> tuple[bytes, str]:
     return pem, hashlib.sha256(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)).hexdigest()
 
 
-def a_forge(*changes: Callable[[list[Draft]], None]) -> Forge:
-    script = a_script(*authority())
+def a_forge(*changes: Callable[[list[Draft]], None], downlink: str | None = None) -> Forge:
+    script = a_script(*authority(), downlink)
     for change in changes:
         change(script)
-    return Forge(script)
+    return Forge(script, downlink)
 
 
 def both(data: bytes, forge: Forge, folder: Path) -> tuple[str, set[str], set[str]]:
@@ -81,6 +81,28 @@ def test_a_good_bundle_is_good_for_both(tmp_path: Path) -> None:
     assert both(forge.bundle(), forge, tmp_path) == ("verified-with-gaps", set(), {"lineage"})  # a run that goes on
     ended = a_forge(lambda script: script.__delitem__(slice(32, None)))
     assert both(ended.bundle(), ended, tmp_path) == ("verified", set(), set())
+
+
+@pytest.mark.parametrize("downlink", ["float32", "bfloat16", "int8", "int4"])
+def test_a_good_bundle_of_a_run_with_a_downlink_is_good_for_both(downlink: str, tmp_path: Path) -> None:
+    forge = a_forge(lambda script: script.__delitem__(slice(32, None)), downlink=downlink)
+    assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+@pytest.mark.parametrize("name", spoiling.DOWNLINKS)
+def test_both_find_what_is_wrong_with_what_a_downlink_makes(name: str, tmp_path: Path) -> None:
+    forge = a_forge(spoiling.DOWNLINKS[name], downlink="int8")
+    result, failed, _ = both(forge.bundle(), forge, tmp_path)
+    assert result == "failed"
+    assert ("rounds" if name.startswith("another") else "history") in failed
+
+
+def test_for_both_a_round_whose_server_state_lacks_is_a_gap_where_nobody_attests(tmp_path: Path) -> None:
+    forge = a_forge(spoiling.edit(6, "plan.delta_audience", []), downlink="int8")
+    state = made("int8").first[2]
+    assert state is not None
+    forge.blobs.remove(state)
+    assert "rounds" in both(forge.bundle(), forge, tmp_path)[2]
 
 
 @pytest.mark.parametrize("name", spoiling.SCRIPTS)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.independent.arithmetic import new_model
+from tests.independent.arithmetic import outputs
 from tests.independent.bundle import Bundle, Note, blob_root
 from tests.independent.ledger import Ledger, Run
 from tests.independent.statements import Entry, Failed, Json, moment, must, sha
@@ -205,32 +205,37 @@ class Verdict:
                 self._gap("lineage", f"{name} goes on")
             for number, closing in run.closings.items():
                 if closing.body["outcome"] == "committed" and run.openings[number].body["task"] == "train":
-                    self._round(run, number, closing.body["outputs"]["model"])
+                    self._round(run, number, closing.body["outputs"])
 
     def _round(self, run: Run, number: int, committed: Json) -> None:
         said, audience = run.attestations[number], run.plan.body["plan"]["delta_audience"]
         must("different" not in said.values(), "rounds", f"an auditor computed another model of round {number}")
         offers = [entry.body for _, entry in sorted(run.offers[number].items())]
-        base = self._held(run.openings[number].body["inputs"]["model"])
+        inputs = run.openings[number].body["inputs"]
+        base, state = self._held(inputs["model"]), self._held(inputs["server_state"])
         held = [(it["weight"]["num_tokens"], self._held(it["blobs"]["delta"])) for it in offers]
         deltas = [(num_tokens, delta) for num_tokens, delta in held if delta is not None]
-        if base is None or len(deltas) < len(held):
+        if base is None or len(deltas) < len(held) or (state is None) != (inputs["server_state"] is None):
             if not said.keys() & set(audience):
                 self._gap("rounds", f"round {number} cannot be recomputed from this file")
             return
-        model, algorithm = new_model(run.plan.body, base, deltas), committed["algorithm"]
-        computed = {"algorithm": algorithm, "root": blob_root(model, algorithm), "size": len(model)}
-        must(computed == committed, "rounds", f"round {number} gives another model")
+        made = outputs(run.plan.body, base, deltas, state)
+        algorithm = committed["model"]["algorithm"]
+        for name, data in zip(("model", "applied_delta", "server_state"), made, strict=True):
+            computed = data and {"algorithm": algorithm, "root": blob_root(data, algorithm), "size": len(data)}
+            must(computed == committed[name], "rounds", f"round {number} gives another {name}")
 
     def _held(self, reference: Json) -> bytes | None:
+        if reference is None:
+            return None
         content = self._bundle.blobs.get((reference["algorithm"], reference["root"]))
         return content if content is not None and len(content) == reference["size"] else None
 
 
 def _named_blobs(run: Run) -> list[Json]:
     deltas = [entry.body["blobs"] for offers in run.offers.values() for entry in offers.values()]
-    models = [closing.body["outputs"]["model"] for closing in run.closings.values()]
-    return [*run.plan.body["initial"].values(), *(ref for each in deltas for ref in each.values()), *models]
+    made = [ref for closing in run.closings.values() for ref in closing.body["outputs"].values() if ref is not None]
+    return [*run.plan.body["initial"].values(), *(ref for each in deltas for ref in each.values()), *made]
 
 
 def main(path: str, fingerprint: str | None = None) -> int:

@@ -140,6 +140,11 @@ class DirectSession:
         (options or TransferOptions()).on_bytes(ref.size)
         return True
 
+    def leaves(self, ref: BlobRef) -> bytes:
+        self._fail()
+        self._coordinator.access.check_read(self._coordinator[self._name].member, ref)
+        return self._coordinator.blobs.leaves(ref)
+
     def _fail(self) -> None:
         if self.failures:
             raise self.failures.pop(0)

@@ -7,12 +7,12 @@ from typing import cast
 
 from common.errors import LedgerConflict, NotInCohort, RoundNotOpen, SlotTaken, WrongParent
 from common.ledger.cohort import draw_cohort, round_seed
+from common.ledger.downlink import applied_delta_bytes, server_state_bytes
 from common.ledger.rulebook.following import active_run, follows, with_run
 from common.ledger.state import Contributed, LedgerState, Place, RoundRecord, RunRecord, with_entry
 from common.ledger.tasks import check_shape, check_task
-from common.plan.model import Plan
 from common.statements.envelope import Statement
-from common.statements.kinds import ClearWeight, Contribution, Refusal, RoundClosed, RoundOpened
+from common.statements.kinds import ClearWeight, Contribution, PlanStatement, Refusal, RoundClosed, RoundOpened
 
 
 def round_opened(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -105,11 +105,12 @@ def round_closed(state: LedgerState, statement: Statement, place: Place) -> Ledg
             )
     if len(closed.inputs) != len(record.contributions):
         raise LedgerConflict(f"Round {closed.round} closes without a word on one of its contributions.")
-    _check_outcome(run.statement.plan, record, closed)
+    _check_outcome(run, record, closed)
     return with_run(state, run.with_round(replace(record, closed=closed, closed_place=place)))
 
 
-def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None:
+def _check_outcome(run: RunRecord, record: RoundRecord, closed: RoundClosed) -> None:
+    plan = run.statement.plan
     committed, trains = closed.outcome == "committed", record.opened.task == "train"
     used = sum(entry.status == "used" for entry in closed.inputs)
     quorum = plan.quorum if trains else 1
@@ -124,7 +125,25 @@ def _check_outcome(plan: Plan, record: RoundRecord, closed: RoundClosed) -> None
     changes = committed and trains
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
-    if closed.outputs.server_state is not None or closed.outputs.applied_delta is not None:
-        raise LedgerConflict(f"Round {closed.round} has outputs besides the model: not of this protocol version.")
+    _check_beside(run.statement, record, closed, changes=changes)
     if closed.rule != plan.rule.type:
         raise LedgerConflict(f"Round {closed.round} was closed by rule {closed.rule}, the plan says {plan.rule.type}.")
+
+
+def _check_beside(statement: PlanStatement, record: RoundRecord, closed: RoundClosed, *, changes: bool) -> None:
+    """Outputs besides the model: what the plan's downlink makes of a committed training round; else the state as it was."""
+    where, outputs = f"Round {closed.round}", closed.outputs
+    if not changes:
+        if outputs.server_state != record.opened.inputs.server_state or outputs.applied_delta is not None:
+            raise LedgerConflict(
+                f"{where} ({closed.outcome}, {record.opened.task}) may not change the server_state, nor have an applied_delta."
+            )
+        return
+    sizes = (
+        ("applied_delta", outputs.applied_delta, applied_delta_bytes(statement)),
+        ("server_state", outputs.server_state, server_state_bytes(statement)),
+    )
+    for name, ref, expected in sizes:
+        got = None if ref is None else ref.size
+        if got != expected:
+            raise LedgerConflict(f"{where} closes with {name} of {got} bytes, by its plan {expected}.")

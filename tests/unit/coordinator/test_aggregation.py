@@ -20,11 +20,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.errors import LLMasOSError, MissingBlob, ModelOverflow, StorageFailure
 from common.ledger.state import RoundRecord, RunRecord
-from common.statements.kinds import SealedInput
+from common.statements.kinds import RoundOutputs, SealedInput
 from common.tensors import delta_size
 from coordinator.aggregation import UNREFERENCED_SECONDS, Aggregation, kept_roots
 from coordinator.rounds.phases import Phase
@@ -133,7 +132,7 @@ class Failing(Aggregation):
         super().__init__(blobs)
         self._failure: LLMasOSError | None = failure
 
-    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
+    def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -289,6 +289,37 @@ def test_a_new_base_model_takes_the_place_of_the_last_rounds(
     assert fetched == [(new, old, False)]
 
 
+def test_with_a_downlink_a_base_model_is_made_of_the_newest_that_is_kept(
+    north: Institution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round 2 is abandoned: then neither round 2's opening nor round 3's names the model that is here."""
+    record = north.open_round(rounds=4, downlink={"type": "int8"})
+    first = record.opened.inputs.model
+    north.agent.work(north.run, record)
+    fetched: list[BlobRef] = []
+    download = north.session.download
+
+    def watched(ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions) -> bool:
+        if not store.contains(ref):
+            fetched.append(ref)
+        return download(ref, store, owner, options)
+
+    monkeypatch.setattr(north.session, "download", watched)
+    north.others_act()
+    north.coordinator.clock.advance(seconds=4000)  # nobody contributed
+    north.coordinator.advance()
+    north.session.catch_up()
+    north.agent._tidying.tidy()
+    assert north.blobs.contains(first)
+    outputs = north.run.rounds[0].closed.outputs if north.run.rounds[0].closed else None
+    assert outputs is not None
+    assert north.round.number == 3
+    north.agent.work(north.run, north.round)
+    assert fetched == [outputs.applied_delta]
+    assert north.blobs.contains(outputs.model)
+    assert not north.blobs.contains(first), "its file is the new model's"
+
+
 def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_its_round_is_closed(
     north: Institution,
 ) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from common.blobs.reference import BlobRef
 from common.errors import CoordinatorUnreachable, RoleMissing, TwoHistories
 from common.ledger.state import RoundRecord, RunRecord
-from common.statements.kinds import SealedInput
+from common.statements.kinds import RoundOutputs, SealedInput
 from participant.auditing import attestation_slot, expect_auditor
 from tests.support.auditors import Auditor
-from tests.support.coordinators import Coordinator
+from tests.support.coordinators import Coordinator, InlineEngine
+from tests.unit.coordinator.test_downlink import Lying
 
 Start = Callable[..., Auditor]
 
@@ -62,6 +63,28 @@ def test_every_committed_round_is_recomputed_and_attested(start: Start, coordina
     assert [entry.kind for entry in booked] == ["attestation"] * 3, "nothing else left the house"
 
 
+def test_with_a_downlink_every_output_is_recomputed_from_the_server_state(
+    start: Start, coordinator: Coordinator
+) -> None:
+    auditor = start(downlink={"type": "int8"})
+    assert results(auditor) == [(1, "equal"), (2, "equal"), (3, "equal")]
+    assert left_over(auditor) == []
+    assert all("court-auditor" in record.attestations for record in coordinator.run.committed())
+
+
+@pytest.mark.parametrize("name", ["applied_delta", "server_state"])
+def test_an_equal_model_beside_another_output_is_told_and_not_attested(
+    start: Start, coordinator: Coordinator, name: str
+) -> None:
+    ports = replace(coordinator.engine._ports, aggregator=Lying(coordinator, name))
+    coordinator.engine = InlineEngine(ports)
+    auditor = start(downlink={"type": "int8"}, rounds=1)
+    (found,) = auditor.audit()
+    assert (found.result, found.index) == ("different", None)
+    assert found.text.startswith(f"no attestation: the model is equal, but the inputs give {name} blake3:")
+    assert coordinator.run.committed()[0].attestations == {}
+
+
 def test_a_second_audit_says_what_is_known_and_fetches_nothing(start: Start, coordinator: Coordinator) -> None:
     auditor = start()
     auditor.audit()
@@ -84,7 +107,7 @@ def test_a_round_that_was_committed_with_another_model_is_attested_as_different(
 ) -> None:
     honest = coordinator.aggregation.aggregate
 
-    def without_south(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
+    def without_south(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
         return honest(run, current, inputs[:-1] if current.number == 2 else inputs)
 
     monkeypatch.setattr(coordinator.aggregation, "aggregate", without_south)

@@ -260,11 +260,11 @@ CLOSINGS = (
         r"Round 1 was closed by rule median, the plan says weighted-mean\.",
     ),
     Spoiled(
-        "a closing with outputs of later protocols",
+        "a closing with a server_state that its plan makes none of",
         "contributed",
         lambda s: s.closed(outputs={"model": MODEL_1, "server_state": MODEL_1}),
         "ledger-conflict",
-        r"Round 1 has outputs besides the model: not of this protocol version\.",
+        r"Round 1 closes with server_state of \d+ bytes, by its plan None\.",
     ),
 )
 

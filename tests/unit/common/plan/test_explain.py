@@ -79,6 +79,22 @@ def test_a_codec_that_loses_something_says_where_that_goes() -> None:
     assert not row(a_plan(codec={"type": "int4"}), "codec", "type").is_default
 
 
+def test_a_downlink_says_what_comes_and_where_what_it_loses_goes() -> None:
+    plain, short, exact = (
+        " ".join(explain(a_plan(downlink=downlink)).prose) for downlink in (None, {"type": "int8"}, {"type": "float32"})
+    )
+    assert "fetches the base model and measures" in plain
+    assert "mean of the deltas, weighted by tokens. " in plain
+    assert "fetches the base model, or what rounds added since the one that it holds, and measures" in short
+    assert (
+        "as int8 says it, so that this is all that who holds the base has to fetch; what that loses is added" in short
+    )
+    assert "as float32 says it" in exact
+    assert "what that loses" not in exact
+    assert row(a_plan(), "", "downlink").value == "null"
+    assert not row(a_plan(downlink={"type": "int8"}), "downlink", "type").is_default
+
+
 def test_a_round_is_told_with_the_plans_numbers() -> None:
     prose = " ".join(explain(a_plan(quorum=4, deadline_seconds=90, delta_audience=["auditor"])).prose)
     assert "after 90 s" in prose

@@ -13,7 +13,7 @@ from common.blobs.reader import BlobReader
 from common.blobs.reference import BlobRef
 from common.errors import MissingBlob
 from common.ledger.state import RoundRecord, RunRecord
-from common.statements.kinds import Attestation, SealedInput
+from common.statements.kinds import Attestation, RoundOutputs, SealedInput
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
 from common.verify.rounds import Fetching, check_rounds
@@ -163,8 +163,8 @@ def test_an_auditor_who_attests_what_is_not_so_is_shown_beside_the_round(
 ) -> None:
     honest = coordinator.aggregation.aggregate
 
-    def swapped_in_round_two(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
-        return honest(run, current, inputs) if current.number != 2 else current.opened.inputs.model
+    def swapped_in_round_two(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
+        return honest(run, current, inputs) if current.number != 2 else RoundOutputs(model=current.opened.inputs.model)
 
     monkeypatch.setattr(coordinator.aggregation, "aggregate", swapped_in_round_two)
     played(coordinator)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.blobs.reference import BlobRef
 from common.errors import UnknownObject
 from common.ledger.state import RoundRecord, RunRecord
-from common.statements.kinds import SealedInput
+from common.statements.kinds import RoundOutputs, SealedInput
 from common.verify.material import Material, Own
 from common.verify.report import Outcome, Report
 from common.verify.verify import verify
@@ -200,8 +199,8 @@ def test_a_model_that_the_contributions_do_not_give_fails_its_round(
     coordinator = Coordinator(tmp_path / "coordinator")
     honest = coordinator.aggregation.aggregate
 
-    def swapped_in_round_two(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
-        return honest(run, current, inputs) if current.number == 1 else current.opened.inputs.model
+    def swapped_in_round_two(run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
+        return honest(run, current, inputs) if current.number == 1 else RoundOutputs(model=current.opened.inputs.model)
 
     monkeypatch.setattr(coordinator.aggregation, "aggregate", swapped_in_round_two)
     ((name, leaf, text),) = failures(played(coordinator))

@@ -57,6 +57,15 @@ def test_deltas_travel_and_are_kept_as_the_codec_makes_them(name: str) -> None:
     assert disk_of(draft, 3) == 6 * MODEL + 15 * encoded + TOKENS
 
 
+def test_with_a_downlink_only_the_first_model_comes_down_whole_and_states_are_kept() -> None:
+    draft, applied = a_draft(rounds=5, downlink={"type": "int8"}), CODECS["int8"].encoded_size(MANIFEST)
+    traffic = traffic_of(draft, cohort=3)
+    assert applied < MODEL
+    assert (traffic.round_down, traffic.institution_down) == (applied, MODEL + 5 * applied + TOKENS)
+    assert disk_of(draft, 3) == disk_of(a_draft(rounds=5), 3) + 5 * DELTA + MODEL
+    assert disk_of(a_draft(rounds=5, downlink={"type": "float32"}), 3) == disk_of(a_draft(rounds=5), 3) + MODEL
+
+
 def test_disk_follows_retention() -> None:
     assert disk_of(a_draft(rounds=5), 3) == 6 * MODEL + 15 * DELTA + TOKENS, "everything is kept"
     assert disk_of(a_draft(rounds=50, retention={"delta_rounds": 1}), 3) == 4 * MODEL + 6 * DELTA + TOKENS

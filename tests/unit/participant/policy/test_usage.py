@@ -57,6 +57,22 @@ def test_hours_are_counted_by_device_and_rounds_once(
     assert usage.traffic_bytes == record.opened.inputs.model.size + coordinator.run.statement.initial.tokenizer.size
 
 
+def test_with_a_downlink_models_after_the_first_count_as_what_came_of_them(
+    coordinator: Coordinator, records: Records, journal: Journal
+) -> None:
+    """Of this model one applied delta is smaller, two are not."""
+    coordinator.start_run(rounds=4, downlink={"type": "int8"})
+    run = coordinator.play()
+    model, tokenizer = run.model.size, run.statement.initial.tokenizer.size
+    outputs = run.rounds[0].closed.outputs if run.rounds[0].closed else None
+    assert outputs is not None
+    assert outputs.applied_delta is not None
+    applied = outputs.applied_delta.size
+    for number in (1, 2, 4, 5):
+        records.worked(Work(RUN, number, AT, 1, "cpu"))
+    assert usage_of(run, records, journal).traffic_bytes == tokenizer + model + applied + model + applied
+
+
 def test_bytes_that_left_are_counted_for_the_run_that_they_belong_to(
     coordinator: Coordinator, records: Records, journal: Journal
 ) -> None:

@@ -1,0 +1,67 @@
+"""What the ledger says of downlinks: how large outputs are, and which applied deltas lead from one model to another.
+
+round 3 closed: model 3 ── applied delta of 4 ──▶ model 4 ── applied delta of 6 ──▶ model 6      5 was abandoned
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.blobs.reference import BlobRef
+from common.ledger.state import RunRecord
+from common.statements.kinds import PlanStatement
+from common.tensors import delta_size
+
+
+def applied_delta_bytes(statement: PlanStatement) -> int | None:
+    """Bytes of an applied delta; None where the plan has no downlink."""
+    downlink = statement.plan.downlink
+    if downlink is None:
+        return None
+    # Here: an agent whose plans need no numpy loads none.
+    from common.codecs import CODECS
+
+    return CODECS[downlink.type].encoded_size(statement.manifest)
+
+
+def server_state_bytes(statement: PlanStatement) -> int | None:
+    """Bytes of a server_state; None where rounds leave none."""
+    return delta_size(statement.manifest) if statement.plan.leaves_server_state else None
+
+
+def way_to(
+    run: RunRecord, model: BlobRef, held: Callable[[BlobRef], bool]
+) -> tuple[BlobRef, tuple[BlobRef, ...]] | None:
+    """The newest model that is held and leads to `model`, and the applied deltas on the way, in the order of their rounds.
+
+    None where none is held, or where the applied deltas have together not fewer bytes than the model.
+    """
+    way: tuple[BlobRef, ...] = ()
+    wanted = model
+    for record in reversed(run.committed("train")):
+        if record.closed is None or record.closed.outputs.model != wanted:
+            continue
+        if record.closed.outputs.applied_delta is None:
+            return None
+        way = (record.closed.outputs.applied_delta, *way)
+        if sum(ref.size for ref in way) >= model.size:
+            return None
+        wanted = record.opened.inputs.model
+        if held(wanted):
+            return wanted, way
+    return None
+
+
+def useful_deltas(run: RunRecord) -> tuple[BlobRef, ...]:
+    """The applied deltas that somebody may still fetch, newest first: together they have fewer bytes than a model."""
+    found: list[BlobRef] = []
+    total = 0
+    for record in reversed(run.committed("train")):
+        ref = record.closed.outputs.applied_delta if record.closed is not None else None
+        if ref is None:
+            break
+        total += ref.size
+        if found and total >= run.model.size:
+            break
+        found.append(ref)
+    return tuple(found)
