@@ -3,6 +3,7 @@
     python benchmarks/codec_quality.py                           # a table
     python benchmarks/codec_quality.py --seeds 1 2 3 --json -    # the same as JSON
     python benchmarks/codec_quality.py --no-feedback             # what the residuals are worth
+    python benchmarks/codec_quality.py --downlink                # models travel by the same codec
 
 The tiny plan with more rounds, three institutions with sources of the standard library, by the code of a deployment: a worker's
 round, the codecs, the residuals, the coordinator's reducer. One process, without network and ledger, which change no number.
@@ -36,9 +37,9 @@ from common.codecs.encoding import EncodeJob, encode_delta
 from common.ledger.cohort import local_seed, round_seed
 from common.plan.load import load_plan, plan_yaml
 from common.plan.model import Plan
-from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
+from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
 from common.resources import config_path
-from common.statements.kinds import PlanStatement
+from common.statements.kinds import PlanStatement, RoundOutputs
 from llmasos.evaluation.perplexity import LOSS_SCALE
 from llmasos.preparation import Prepared, prepare
 from llmasos.simulation.stdlib_corpus import GROUPS, copy_institution
@@ -63,6 +64,7 @@ class Settings:
     seeds: tuple[int, ...]
     rounds: int
     feedback: bool
+    downlink: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Trained:
     perplexity: float
     bytes_up: int
     """Of one institution in one round."""
+    bytes_down: int
+    """Of one institution in one round after its first: a model, or an applied delta."""
     seconds: float
 
 
@@ -144,31 +148,40 @@ def train(plan: Plan, folder: Path, texts: Path, *, feedback: bool) -> Trained:
             stack.callback(each.job.close)
         blobs = FolderBlobStore(folder / "blobs")
         stack.callback(blobs.close)
-        model = blobs.ingest(prepared.folder / "model.safetensors", "blake3", move=False)
+        made = RoundOutputs(model=blobs.ingest(prepared.folder / "model.safetensors", "blake3", move=False))
         size = 0
         for index in range(plan.rounds):
-            weights = [each.train(index, blobs.path(model)) for each in institutions]
+            weights = [each.train(index, blobs.path(made.model)) for each in institutions]
             deltas = [each.offer(index, blobs, feedback=feedback) for each in institutions]
-            model, size = apply(prepared.draft, blobs, model, list(zip(weights, deltas, strict=True))), deltas[0].size
-        measured = [each.measure(blobs.path(model)) for each in institutions]
+            made, size = apply(prepared.draft, blobs, made, list(zip(weights, deltas, strict=True))), deltas[0].size
+        measured = [each.measure(blobs.path(made.model)) for each in institutions]
     loss, tokens = (sum(column) for column in zip(*measured, strict=True))
     perplexity = math.exp(loss / LOSS_SCALE / tokens)
-    return Trained(plan.codec.type, plan.seed, perplexity, size, time.monotonic() - started)
+    down = made.applied_delta.size if made.applied_delta is not None else made.model.size
+    return Trained(plan.codec.type, plan.seed, perplexity, size, down, time.monotonic() - started)
 
 
 def apply(
-    statement: PlanStatement, blobs: FolderBlobStore, model: BlobRef, offered: Sequence[tuple[int, BlobRef]]
-) -> BlobRef:
-    """The new model, by the coordinator's reducer."""
+    statement: PlanStatement, blobs: FolderBlobStore, before: RoundOutputs, offered: Sequence[tuple[int, BlobRef]]
+) -> RoundOutputs:
+    """What a round makes, by the coordinator's reducer."""
     with ExitStack() as stack:
-        base = stack.enter_context(blobs.open(model))
+        base = stack.enter_context(blobs.open(before.model))
+        state = stack.enter_context(blobs.open(before.server_state)) if before.server_state is not None else None
         deltas = [
             WeightedDelta(name, weight, stack.enter_context(blobs.open(ref)))
             for name, (weight, ref) in zip(NAMES, offered, strict=True)
         ]
-        writer = stack.enter_context(blobs.writer("blake3"))
-        reduce_round(ReduceJob(statement.plan, statement.manifest, base, deltas), writer.write)
-        return writer.commit()
+        model, applied, kept = (stack.enter_context(blobs.writer("blake3")) for _ in range(3))
+        job = ReduceJob(statement.plan, statement.manifest, base, deltas, state)
+        keeps = statement.plan.leaves_server_state
+        if statement.plan.downlink is None:
+            reduce_round(job, model.write)
+            return RoundOutputs(model=model.commit())
+        reduce_round(job, model.write, Beside(applied.write, kept.write if keeps else None))
+        return RoundOutputs(
+            model=model.commit(), applied_delta=applied.commit(), server_state=kept.commit() if keeps else None
+        )
 
 
 def measure(settings: Settings, folder: Path) -> list[Trained]:
@@ -184,6 +197,7 @@ def measure(settings: Settings, folder: Path) -> list[Trained]:
                 "rounds": settings.rounds,
                 "seed": seed,
                 "codec": {"type": codec},
+                "downlink": {"type": codec} if settings.downlink and codec != "float32" else None,
             }
             chosen = Plan.model_validate(changed)
             found.append(train(chosen, folder / f"{codec}-{seed}", texts, feedback=settings.feedback))
@@ -208,6 +222,7 @@ def compare(found: Sequence[Trained], settings: Settings) -> dict[str, Any]:
             "difference_percent": statistics.fmean(differences),
             "difference_percent_range": [min(differences), max(differences)],
             "bytes_up_percent": 100 * mine[settings.seeds[0]].bytes_up / plain[settings.seeds[0]].bytes_up,
+            "bytes_down_percent": 100 * mine[settings.seeds[0]].bytes_down / plain[settings.seeds[0]].bytes_down,
         }
     values = [each.perplexity for each in plain.values()]
     spread = 100 * statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else None
@@ -215,6 +230,7 @@ def compare(found: Sequence[Trained], settings: Settings) -> dict[str, Any]:
         "rounds": settings.rounds,
         "institutions": len(NAMES),
         "error_feedback": settings.feedback,
+        "downlink": settings.downlink,
         "spread_percent": spread,
         "codecs": codecs,
     }
@@ -224,12 +240,12 @@ def table(report: dict[str, Any]) -> str:
     feedback = "with" if report["error_feedback"] else "without"
     lines = [
         f"{report['rounds']} rounds, {report['institutions']} institutions, {feedback} error feedback",
-        f"{'codec':<9} {'bytes up':>9} {'perplexity':>11} {'difference':>11} {'lowest':>9} {'highest':>9}",
+        f"{'codec':<9} {'bytes up':>9} {'down':>7} {'perplexity':>11} {'difference':>11} {'lowest':>9} {'highest':>9}",
     ]
     for name, found in report["codecs"].items():
         low, high = found["difference_percent_range"]
         lines.append(
-            f"{name:<9} {found['bytes_up_percent']:>8.1f}% {found['mean']:>11.4f} "
+            f"{name:<9} {found['bytes_up_percent']:>8.1f}% {found['bytes_down_percent']:>6.1f}% {found['mean']:>11.4f} "
             f"{found['difference_percent']:>+10.3f}% {low:>+8.3f}% {high:>+8.3f}%"
         )
     if report["spread_percent"] is not None:
@@ -243,10 +259,11 @@ def main() -> None:
     parser.add_argument("--codecs", nargs="+", default=list(CODECS), choices=list(CODECS))
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--no-feedback", action="store_true", help="throw away what encoding loses")
+    parser.add_argument("--downlink", action="store_true", help="models travel by the same codec as deltas")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - for standard output")
     given = parser.parse_args()
     codecs = ("float32", *(name for name in given.codecs if name != "float32"))
-    settings = Settings(codecs, tuple(given.seeds), given.rounds, not given.no_feedback)
+    settings = Settings(codecs, tuple(given.seeds), given.rounds, not given.no_feedback, given.downlink)
     with tempfile.TemporaryDirectory(prefix="llmasos-codecs-") as folder:
         report = compare(measure(settings, Path(folder)), settings)
     if given.json is None:
