@@ -69,12 +69,15 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
                 flat[first : first + piece_P.size].copy_(torch.from_numpy(piece_P.astype(np.float32, copy=False)))
 
 
-def write_delta(path: Path, before_path: Path, model: torch.nn.Module, manifest: Sequence[Tensor]) -> None:
+def write_delta(
+    path: Path, before_path: Path, model: torch.nn.Module, manifest: Sequence[Tensor], *, spare: Path | None = None
+) -> None:
     """Write the delta file: for each trainable element float32(after − before), `delta_size(manifest)` bytes.
 
     Args:
         before_path: the model file that training started from.
         model: after training.
+        spare: a file that is written over and renamed, if it is there: cheaper than a new one.
 
     Raises:
         WrongTensors: model or `before_path` are not the manifest's.
@@ -83,7 +86,7 @@ def write_delta(path: Path, before_path: Path, model: torch.nn.Module, manifest:
     """
     tensors = _by_name(model, manifest)
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
-    with _open_model(before_path, manifest) as before, replacing(path) as file:
+    with _open_model(before_path, manifest) as before, replacing(path, spare=spare) as file:
         file.write(trainable_header(manifest))
         for entry in manifest:
             if entry.group != "trainable":
