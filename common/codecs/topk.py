@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import tensors
-from common.codecs.base import PIECE_ELEMENTS, Bytes, Fault, Float32s
+from common.codecs.base import PIECE_ELEMENTS, Bytes, Fault, Float32s, Uint32s
 from common.codecs.packed import packed_header
 from common.errors import NonFiniteDelta
 from common.statements.kinds import Tensor
@@ -172,8 +172,8 @@ class TopkCodec:
             return False
         return bool(((bits_RK != 0) == used_RK).all())
 
-    def _value_bits(self, blocks_RB: Bytes) -> NDArray[np.uint32]:
-        bits_RK: NDArray[np.uint32] = blocks_RB.view("<u4")[:, : self._kept]
+    def _value_bits(self, blocks_RB: Bytes) -> Uint32s:
+        bits_RK: Uint32s = blocks_RB.view("<u4")[:, : self._kept]
         return bits_RK
 
     def _first_fault(self, blocks_RB: Bytes, first: int, elements: int) -> Fault | None:
@@ -227,19 +227,18 @@ class TopkCodec:
         return blocks_RB.reshape(-1).data
 
     def _encode(self, values_RE: Float32s, blocks_RB: Bytes, first: int) -> None:
-        chosen_M = np.flatnonzero(self._choose(values_RE, first))
-        rank_M = _ranks(chosen_M, len(values_RE), self.block_elements)
+        chosen_M, rank_M = self._choose(values_RE, first)
         row_M = chosen_M // self.block_elements
         at_M = chosen_M - row_M * self.block_elements
         slots_M = row_M * (BLOCK_BYTES // VALUE_BYTES) + rank_M
         blocks_RB.view("<f4").reshape(-1)[slots_M] = values_RE.reshape(-1).take(chosen_M)
         blocks_RB.reshape(-1)[row_M * BLOCK_BYTES + self._kept * VALUE_BYTES + rank_M] = at_M % GROUP_ELEMENTS
         bits = np.zeros((len(blocks_RB), self._bits), dtype=np.bool_)
-        bits[row_M, at_M // GROUP_ELEMENTS + rank_M] = True
+        bits.reshape(-1)[row_M * self._bits + at_M // GROUP_ELEMENTS + rank_M] = True
         np.copyto(blocks_RB[:, self._groups_at :], np.packbits(bits, axis=1, bitorder="little"))
 
-    def _choose(self, values_RE: Float32s, first: int) -> Booleans:
-        """Which numbers are kept, shape (R, E); `first` is the first row's number."""
+    def _choose(self, values_RE: Float32s, first: int) -> tuple[Places, Places]:
+        """Which numbers are kept, row after row as if they were one, and their ranks; `first` is the first row's number."""
         bits_RE = values_RE.view(np.uint32) & _ABSOLUTE
         unfit = bits_RE >= _INFINITY
         if unfit.any():
@@ -249,19 +248,24 @@ class TopkCodec:
         place = self.block_elements - self._kept
         least_R1 = np.partition(bits_RE, place, axis=1)[:, place : place + 1].copy()
         np.copyto(least_R1, _SMALLEST, where=least_R1 == 0)
-        chosen_RE: Booleans = bits_RE >= least_R1
-        self._settle_ties(chosen_RE, bits_RE, least_R1)
-        return chosen_RE
+        chosen_M = np.flatnonzero(bits_RE >= least_R1)
+        rank_M = _ranks(chosen_M, len(bits_RE), self.block_elements)
+        if not (rank_M >= self._kept).any():
+            return chosen_M, rank_M
+        chosen_M = chosen_M[self._first_of_equals(chosen_M, rank_M, bits_RE, least_R1)]
+        return chosen_M, _ranks(chosen_M, len(bits_RE), self.block_elements)
 
-    def _settle_ties(self, chosen_RE: Booleans, bits_RE: NDArray[np.uint32], least_R1: NDArray[np.uint32]) -> None:
-        """Of equal magnitudes the earlier numbers: leave out the last ones where that many have no room."""
-        chosen_M = np.flatnonzero(chosen_RE)
-        rank_M = _ranks(chosen_M, len(chosen_RE), self.block_elements)
-        crowded_M = chosen_M[rank_M == self._kept] // self.block_elements  # a rank stands once in a row
-        for row in crowded_M.tolist():
-            ats = np.flatnonzero(chosen_RE[row])
-            ties = ats[bits_RE[row].take(ats) == least_R1[row, 0]]
-            chosen_RE[row, ties[self._kept - len(ats) :]] = False
+    def _first_of_equals(self, chosen_M: Places, rank_M: Places, bits_RE: Uint32s, least_R1: Uint32s) -> Booleans:
+        """Which stay where rows have more than are kept: of the least magnitude that is kept, the earlier ones."""
+        stays_M = np.full(len(chosen_M), True, dtype=np.bool_)
+        for at in np.flatnonzero(
+            rank_M == self._kept
+        ).tolist():  # one in each such row: its rank says where the row begins
+            row = int(chosen_M[at]) // self.block_elements
+            begin, end = at - self._kept, int(np.searchsorted(chosen_M, (row + 1) * self.block_elements))
+            ties = begin + np.flatnonzero(bits_RE.reshape(-1).take(chosen_M[begin:end]) == least_R1[row, 0])
+            stays_M[ties[self._kept - (end - begin) :]] = False
+        return stays_M
 
 
 def _ranks(ascending_M: Places, rows: int, row_length: int) -> Places:
