@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -
+
+fuzz: $(STAMP)  ## hostile bytes to every reader, FUZZ_SECONDS=60 each (minutes; needs the extra `fuzz`, and says so)
+	$(BIN)/python -m tests.fuzz $(TARGETS)
 
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

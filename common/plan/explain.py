@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, LoRA, Plan
+from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, LoRA, Plan, TopkCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,8 @@ def _delta(plan: Plan) -> str:
 def _encoding(plan: Plan) -> str:
     if plan.codec.type == "float32":
         return ""
-    return f", as {plan.codec.type}; what that loses is added to its next delta;"
+    share = f" with {show(plan.codec.fraction)} of its numbers" if isinstance(plan.codec, TopkCodec) else ""
+    return f", as {plan.codec.type}{share}; what that loses is added to its next delta;"
 
 
 def _visibility(plan: Plan) -> str:

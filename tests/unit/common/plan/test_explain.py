@@ -75,6 +75,9 @@ def test_a_codec_that_loses_something_says_where_that_goes() -> None:
     plain, short = (" ".join(explain(a_plan(codec={"type": name})).prose) for name in ("float32", "int8"))
     assert "It sends its delta (new minus base weights) and signs" in plain
     assert "base weights), as int8; what that loses is added to its next delta; and signs" in short
+    some = a_plan(codec={"type": "topk", "fraction": "0.02"})
+    assert ", as topk with 0.02 of its numbers; what that loses is added" in " ".join(explain(some).prose)
+    assert row(some, "codec", "fraction").meaning == "Share of a delta's numbers that travels."
     assert row(a_plan(codec={"type": "int4"}), "codec", "type").meaning.startswith("Whole numbers from -7 to 7")
     assert not row(a_plan(codec={"type": "int4"}), "codec", "type").is_default
 

@@ -51,7 +51,7 @@ def test_disk_is_model_and_delta_twice_and_three_snapshots() -> None:
     assert costs.disk_bytes == 2 * 7000 + 2 * costs.up_bytes_per_round + 3 * snapshot
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4", "topk"])
 def test_an_encoded_delta_is_smaller_on_the_way_and_leaves_two_residuals_at_home(name: str) -> None:
     initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
     plain = a_plan_statement(manifest=MANIFEST, initial=initial)
