@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-ledger bench-codecs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,8 +62,11 @@ bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a 
 bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 	$(BIN)/python benchmarks/codecs.py
 
-bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
-	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -
+bench-round: $(STAMP)  ## a round beside bare gRPC: 100, 400 and 1000 MB, table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/round_cost.py --plot $(OUT)/round_cost.svg
+
+bench: bench-round bench-ledger bench-codecs  ## all benchmarks, one after the other (many minutes)
 
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
