@@ -14,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## .venv with everything (a few minutes, once; every target below does it when needed)
 
@@ -66,7 +66,17 @@ bench-round: $(STAMP)  ## a round beside bare gRPC: 100, 400 and 1000 MB, table 
 	@mkdir -p $(OUT)
 	$(BIN)/python benchmarks/round_cost.py --plot $(OUT)/round_cost.svg
 
-bench: bench-round bench-ledger bench-codecs  ## all benchmarks, one after the other (many minutes)
+bench-empty: $(STAMP)  ## 20 rounds that move nothing, beside fsync (under a minute)
+	$(BIN)/python benchmarks/empty_rounds.py
+
+bench-folding: $(STAMP)  ## the reducer alone beside memcpy, each codec (under a minute)
+	$(BIN)/python benchmarks/folding.py
+
+bench-growth: $(STAMP)  ## rounds over sizes, and over 4 to 64 simulated senders; table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/growth.py --plot $(OUT)/growth.svg
+
+bench: bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs  ## all of these, one after the other
 
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -308,8 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
             for mb in options.mb
         ]
     except LLMasOSError as error:
-        print(f"error: {error.message}\n  fix: {error.fix}", file=sys.stderr)
-        return 1
+        return output.failed(error)
     output.deliver(options, result(rows, limits, options.cgroup), table, plot)
     return 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -74,10 +75,12 @@ def total(usages: Iterable[Usage]) -> Usage:
 
 
 def children(pid: int) -> list[int]:
-    """Ids of the processes that this one started and that are still there."""
+    """Ids of the processes that this one started and that are still there; none where it is gone itself."""
     found: list[int] = []
-    for task in (PROC / str(pid) / "task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in (PROC / str(pid) / "task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # threads come and go
+                found += [int(child) for child in (task / "children").read_text().split()]
     return sorted(found)
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from synthetic_run import a_plan, prepare
 
 from common.clock import parse_rfc3339
 from common.errors import OperationError
+from common.ledger.notes import parse_note
 from common.plan.model import Plan
 from llmasos.simulation.deployment import Deployment, InstitutionFolder, edit_line
 from llmasos.simulation.layout import Layout
@@ -62,23 +64,43 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A round's opening and close in the ledger, seconds since the epoch, to the millisecond."""
+
+    opened: float
+    closed: float
+
+    @property
+    def seconds(self) -> float:
+        return self.closed - self.opened
+
+
+@dataclass(frozen=True, slots=True)
 class Federation:
     """What the real system took."""
 
-    round_seconds: list[float]
-    """Of each training round, opening to close."""
+    spans: list[Span]
+    """Of each training round."""
     moved_bytes: list[int]
     """Of each training round, both ways, as the coordinator counts."""
     used: Used
     """A round's."""
-    close_to_close_seconds: float
-    """A round's time with what lies between rounds."""
     coordinator_peak_mb: float
     agent_peak_mb: float
 
     @property
+    def round_seconds(self) -> list[float]:
+        """Opening to close."""
+        return [span.seconds for span in self.spans]
+
+    @property
     def median_seconds(self) -> float:
         return statistics.median(self.round_seconds)
+
+    @property
+    def close_to_close_seconds(self) -> float:
+        """A round's time with what lies between rounds, the mean."""
+        return (self.spans[-1].closed - self.spans[0].closed) / (len(self.spans) - 1)
 
 
 def trained(view: RunView) -> list[Round]:
@@ -86,10 +108,23 @@ def trained(view: RunView) -> list[Round]:
     return [entry for entry in view.rounds if entry.task == "train" and entry.outcome == "committed"]
 
 
+def real_agents(deployment: Deployment, settings: Settings, plan: Plan) -> None:
+    """An agent for each name, with the null worker as its training process."""
+    for name in settings.names:
+        start_agent(deployment, name, plan)
+
+
 def measure_federation(
-    settings: Settings, layout: Layout, processes: Processes, profile: Profile | None = None
+    settings: Settings,
+    layout: Layout,
+    processes: Processes,
+    profile: Profile | None = None,
+    start: Callable[[Deployment, Settings, Plan], None] = real_agents,
 ) -> Federation:
     """Run all rounds; every process has ended when this returns.
+
+    Args:
+        start: starts whoever takes part, once the coordinator listens.
 
     Raises:
         OperationError: the run failed, or somebody died; what happened stands in the logs below `layout`.
@@ -101,10 +136,11 @@ def measure_federation(
     started = time.monotonic()
     progress = LineProgress(sys.stderr, lambda: time.monotonic() - started)
     with Deployment(layout, processes, consortium=CONSORTIUM) as deployment:
-        progress.stage(f"starting a coordinator and {settings.participants} agents, {settings.bytes / MEGABYTE:g} MB")
+        progress.stage(
+            f"starting a coordinator and {settings.participants} participants, {settings.bytes / MEGABYTE:g} MB"
+        )
         deployment.start_coordinator()
-        for name in settings.names:
-            start_agent(deployment, name, plan)
+        start(deployment, settings, plan)
         with Sampler(deployment) as sampler:
             if profile is not None:
                 profile.start(sampler.roles)
@@ -130,24 +166,23 @@ def federation(view: RunView, spans: list[Span], sampler: Sampler, peaks_mb: tup
     """What is left of the measurements, when everything is over."""
     first, last, between = spans[0].closed, spans[-1].closed, len(spans) - 1
     return Federation(
-        [span.seconds for span in spans],
+        spans,
         [entry.bytes_up + entry.bytes_down for entry in trained(view)],
         (sampler.at(last) - sampler.at(first)) * (1 / between),
-        (last - first) / between,
         *peaks_mb,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A round's opening and close in the ledger, seconds since the epoch, to the millisecond."""
+def cosigners(layout: Layout) -> int:
+    """How many witnesses cosigned the checkpoints that the coordinator keeps, which show that openings were seen."""
+    with read_state(layout) as database:
+        notes = [parse_note(bytes(note)) for (note,) in database.execute("SELECT note FROM checkpoints")]
+    return len({signature.name for note in notes for signature in note.signatures[1:]})  # the first is the log's
 
-    opened: float
-    closed: float
 
-    @property
-    def seconds(self) -> float:
-        return self.closed - self.opened
+def read_state(layout: Layout) -> closing[sqlite3.Connection]:
+    """The coordinator's database, beside it or after it; nothing is written."""
+    return closing(sqlite3.connect(f"file:{layout.coordinator / 'state.sqlite'}?mode=ro", uri=True))
 
 
 def round_spans(layout: Layout) -> list[Span]:

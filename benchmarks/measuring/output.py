@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.errors import LLMasOSError
 from llmasos.simulation.svg import Mark, Series, line_chart
 
 COLOURS = ("#3065c0", "#c0562a", "#2e8b57", "#8a4fbe", "#b8860b", "#c02a6a", "#1f8fa0", "#6b6b6b")
@@ -57,6 +59,12 @@ def deliver(
         Path(options.json).write_text(text + "\n")
     if options.plot is not None:
         options.plot.write_text(plot(found) + "\n")
+
+
+def failed(error: LLMasOSError) -> int:
+    """Say what went wrong and what to do, as the commands do; the exit code."""
+    print(f"error: {error.message}\n  fix: {error.fix}", file=sys.stderr)
+    return 1
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

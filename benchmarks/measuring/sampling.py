@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -47,12 +48,13 @@ class Used:
 
 
 class Sampler:
-    """Samples while its `with` block lasts, or until a process is gone."""
+    """Samples while its `with` block lasts; who has ended counts with what was last seen."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._moments: list[float] = []
         self._samples: list[Used] = []
+        self._last: dict[int, Usage] = {}
         self.roles: dict[int, str] = {}
         """Process ids that were there, and what each was: coordinator, agent or worker."""
         self._over = threading.Event()
@@ -72,7 +74,7 @@ class Sampler:
         """What everybody had used by then.
 
         Raises:
-            OperationError: sampling had not begun, or had ended: a process was gone.
+            OperationError: sampling had not begun, or had ended.
         """
         after = bisect_left(self._moments, moment)
         if not 0 < after < len(self._moments):
@@ -86,15 +88,16 @@ class Sampler:
     def _run(self) -> None:
         while not self._over.is_set():
             started = time.time()
-            try:
-                found = roles(self._deployment)
-                used = Used(*(_of(role, found) for role in ("coordinator", "agent", "worker")))
-            except (OperationError, OSError):
-                return  # somebody has ended: so has what can be measured
+            self.roles |= roles(self._deployment)
+            for pid in self.roles:
+                with suppress(OperationError):  # it has ended
+                    self._last[pid] = usage(pid)
             self._moments.append((started + time.time()) / 2)
-            self._samples.append(used)
-            self.roles |= found
-            self._over.wait(max(LEAST_SECONDS, SECONDS_EACH_PROCESS * len(found)))
+            self._samples.append(Used(self._of("coordinator"), self._of("agent"), self._of("worker")))
+            self._over.wait(max(LEAST_SECONDS, SECONDS_EACH_PROCESS * len(self.roles)))
+
+    def _of(self, role: str) -> Usage:
+        return total(used for pid, used in self._last.items() if self.roles[pid] == role)
 
 
 def roles(deployment: Deployment) -> dict[int, str]:
@@ -105,7 +108,3 @@ def roles(deployment: Deployment) -> dict[int, str]:
     for agent in deployment.participants.values():
         found |= {agent.pid: "agent"} | dict.fromkeys(children(agent.pid), "worker")
     return found
-
-
-def _of(role: str, found: dict[int, str]) -> Usage:
-    return total(usage(pid) for pid, what in found.items() if what == role)
