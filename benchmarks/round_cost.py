@@ -84,7 +84,7 @@ def measure_row(settings: Settings, aids: Aids) -> dict[str, Any]:
         if cages is not None:
             extras["cgroups"] = {name: asdict(reading) for name, reading in cages.readings().items()}
         if profile is not None:
-            extras["profile"] = profile.shares()
+            extras["profile"] = profile.report()
     unit = unit_costs(aids.effort, participants=settings.participants)
     return report(settings, federation, bare, aids.limits, unit) | extras
 
@@ -120,7 +120,7 @@ def report(
         "gb_moved": round(moved, 3),
         "gb_written": round(federation.used.all.written_bytes / GIGABYTE, 3),
         "processor": processor(settings, federation, bare),
-        "where": where(settings, federation, limits, unit),
+        "where": where(settings, federation, bare, limits, unit),
         "each": {
             "round_seconds": federation.round_seconds,
             "bare_grpc_seconds": [round(one, 3) for one in bare.seconds],
@@ -148,7 +148,7 @@ def processor(settings: Settings, federation: Federation, bare: Bare) -> dict[st
     def ours(part: Usage) -> dict[str, float]:
         return share(part.seconds) | {"kernel_seconds": round(part.system_seconds, 3)}
 
-    server, peers = (sum(each) / len(each) for each in (bare.server_seconds, bare.peer_seconds))
+    server, peers = bare.processor_seconds
     return {
         "coordinator": ours(used.coordinator),
         "agents": ours(used.agents),
@@ -160,9 +160,11 @@ def processor(settings: Settings, federation: Federation, bare: Bare) -> dict[st
     }
 
 
-def where(settings: Settings, federation: Federation, limits: machine.Limits, unit: UnitCosts) -> dict[str, float]:
+def where(
+    settings: Settings, federation: Federation, bare: Bare, limits: machine.Limits, unit: UnitCosts
+) -> dict[str, float]:
     """Processor seconds by step; what the steps do not explain is `rest`, and may be below 0 where they say too much."""
-    steps = derived_seconds(settings, limits, unit)
+    steps = derived_seconds(settings, limits, unit, sum(bare.processor_seconds))
     measured = federation.used.all.seconds
     return {
         **{step: round(seconds, 3) for step, seconds in steps.items()},
@@ -189,8 +191,9 @@ def table(found: dict[str, Any]) -> str:
     rows = found["rows"]
     parts = [main_table(rows), "", where_table(rows), "", limits_line(found["limits"])]
     for row in rows:
-        for role, shares in row.get("profile", {}).items():
-            parts.append(f"{label(row)}, samples of {role}s: " + ", ".join(f"{n} {s:.0%}" for n, s in shares.items()))
+        for role, found_in in row.get("profile", {}).items():
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in found_in["steps"].items())
+            parts.append(f"{label(row)}, samples of {role}s: {shares}")
         if "cgroups" in row:
             parts.append(cgroup_line(row, found["cgroup_mb"]))
         if not row["met"]["all_bytes_moved"]:

@@ -26,6 +26,11 @@ class Bare:
     peer_seconds: list[float]
 
     @property
+    def processor_seconds(self) -> tuple[float, float]:
+        """Of the server and of all peers, means of a repetition."""
+        return statistics.mean(self.server_seconds), statistics.mean(self.peer_seconds)
+
+    @property
     def median_seconds(self) -> float:
         return statistics.median(self.seconds)
 

@@ -4,14 +4,16 @@
     ─────────────────────────────────────────────────────────────────────────────
     TLS          2nS sealed and opened
     sockets      2nS through TCP over loopback, both ends
+    gRPC         what bare gRPC used for its 2nS beyond these two: measured, less what is derived
+    copies       ours beyond gRPC's: pieces cut and encoded, decoded and put together
     hash         each side of each transfer, the agent's ingest, inspection, the reducer's inputs and output
     files        what is read from and written to the page cache at the same places
     fold         nS of deltas, without hashing and without writing
     inspect      nS of deltas, without hashing
-    rest         what is left of the measured whole: gRPC itself, Python, copies between buffers, page faults, waking up
+    rest         what is left of the measured whole: Python, page faults, threads that wake and wait, statements
 
-The costs are measured alone and in a warm cache, in the same run; the counts are those of docs/performance.md. So each row but
-the total is derived, not measured; `--profile` measures.
+The costs are measured alone and in a warm cache, in the same run; the counts are those of docs/performance.md, of steps that
+move whole models and deltas. So each row but the total is derived, not measured; `--profile` measures.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Counts:
     """How often a round handles S bytes."""
 
     moved: int
+    copied: int
     hashed: int
     read: int
     written_new: int
@@ -47,6 +50,7 @@ def counts(participants: int) -> Counts:
     n = participants
     return Counts(
         moved=2 * n,
+        copied=4 * 2 * n,
         # the agent: what came down, its delta taken in, its delta sent; the coordinator: what is sent, what came,
         # what is inspected, what is folded; base and new model
         hashed=3 * n + 4 * n + 2,
@@ -58,12 +62,20 @@ def counts(participants: int) -> Counts:
     )
 
 
-def derived_seconds(settings: Settings, limits: Limits, unit: UnitCosts) -> dict[str, float]:
-    """Processor seconds of a round by step, everybody together."""
+def derived_seconds(settings: Settings, limits: Limits, unit: UnitCosts, bare_seconds: float) -> dict[str, float]:
+    """Processor seconds of a round by step, everybody together.
+
+    Args:
+        bare_seconds: those of moving the same bytes through bare gRPC, both sides.
+    """
     count, gigabytes = counts(settings.participants), settings.bytes / 1e9
+    tls = count.moved * gigabytes * (1 / limits.seal + 1 / limits.open)
+    sockets = count.moved * gigabytes / limits.sockets
     return {
-        "TLS": count.moved * gigabytes * (1 / limits.seal + 1 / limits.open),
-        "sockets": count.moved * gigabytes / limits.sockets,
+        "TLS": tls,
+        "sockets": sockets,
+        "gRPC": max(0.0, bare_seconds - tls - sockets),
+        "copies": count.copied * gigabytes / limits.memcpy,
         "hash": count.hashed * gigabytes / limits.blake3,
         "files": gigabytes
         * (

@@ -4,7 +4,7 @@
     profile.start(roles)           # {1234: "coordinator", 1240: "agent"}; what these processes start is sampled, too
     …
     profile.stop(begin, end)       # samples between these moments count
-    print(profile.shares())        # {"coordinator": {"hash": 0.21, "kernel: copies": 0.17, …}, …}
+    print(profile.report())        # {"coordinator": {"steps": {"hash": 0.21, "kernel: copies": 0.17, …}, "functions": …}, …}
 
 gRPC's library has no symbols: TLS in it is told apart by what perf can name only in part, so gRPC and TLS are one row.
 """
@@ -22,20 +22,22 @@ from pathlib import Path
 from common.errors import OperationError
 
 FREQUENCY = "199"
+MOST_FUNCTIONS = 25
 SAMPLE = re.compile(r"\s*(?P<pid>\d+)\s+(?P<time>[\d.]+):\s+[0-9a-f]+ (?P<symbol>.*) \((?P<library>.*)\)$")
 KERNEL_STEPS = (
-    ("kernel: copies", ("copy", "rep_movs", "memcpy")),
-    (
-        "kernel: new pages",
-        ("clear_page", "fault", "alloc_pages", "rmqueue", "clear_huge", "get_page_from", "free_unref"),
-    ),
     (
         "kernel: files",
-        ("ext4", "xfs", "btrfs", "filemap", "folio", "iomap", "writeback", "jbd2", "blk_", "virtblk", "xas_"),
+        ("folio", "ext4", "xfs", "btrfs", "filemap", "iomap", "writeback", "jbd2", "blk_", "virtblk", "xas_"),
     ),
+    ("kernel: copies", ("copy", "rep_movs")),
+    ("kernel: new pages", ("clear_page", "fault", "alloc_pages", "rmqueue", "get_page_from", "free_unref", "memset")),
     ("kernel: network", ("tcp", "sock", "skb", "ip_", "net", "loopback")),
+    (
+        "kernel: waking and switching",
+        ("task_switch", "spin_unlock", "schedule", "futex", "wake", "irq", "idle", "epoll"),
+    ),
 )
-"""What the names of the kernel's functions hold, in this order."""
+"""What the names of the kernel's functions hold, in this order; copies are those to and from sockets, and out of files."""
 LIBRARIES = (
     ("hash", ("blake3",)),
     ("gRPC and TLS", ("cygrpc",)),
@@ -81,29 +83,34 @@ class Profile:
             self._perf.wait(timeout=60)
             self._perf = None
 
-    def shares(self) -> dict[str, dict[str, float]]:
-        """Of each role's samples, the share of each step, largest first.
+    def report(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Of each role's samples, the share of each step and of the most frequent functions, largest first.
 
         Raises:
             OperationError: perf recorded nothing that it can read.
         """
         argv = ["perf", "script", "-i", str(self._file), "-F", "pid,time,ip,sym,dso"]
         found = subprocess.run(argv, capture_output=True, text=True, check=False)
-        samples: dict[str, Counter[str]] = defaultdict(Counter)
+        steps: dict[str, Counter[str]] = defaultdict(Counter)
+        functions: dict[str, Counter[str]] = defaultdict(Counter)
         for line in found.stdout.splitlines():
             match = SAMPLE.match(line)
             if match and self._span[0] <= float(match["time"]) <= self._span[1]:
                 role = self._roles.get(int(match["pid"]), "other")
-                samples[role][step_of(match["symbol"], match["library"])] += 1
-        if not samples:
+                steps[role][step_of(match["symbol"], match["library"])] += 1
+                functions[role][f"{match['symbol']} ({Path(match['library']).name})"] += 1
+        if not steps:
             raise OperationError(
                 f"perf recorded nothing: {found.stderr.strip()[-300:]}",
                 "See perf_event_paranoid in perf's manual, or leave --profile out.",
             )
         return {
-            role: {step: round(count / counter.total(), 3) for step, count in counter.most_common()}
-            for role, counter in samples.items()
+            role: {"steps": shares(steps[role]), "functions": shares(functions[role], MOST_FUNCTIONS)} for role in steps
         }
+
+
+def shares(counter: Counter[str], most: int | None = None) -> dict[str, float]:
+    return {name: round(count / counter.total(), 3) for name, count in counter.most_common(most)}
 
 
 def step_of(symbol: str, library: str) -> str:

@@ -91,6 +91,8 @@ def test_usage_counts_processor_time_and_written_bytes(tmp_path: Path) -> None:
 
 def test_samples_of_perf_fall_into_steps() -> None:
     assert profile.step_of("_copy_to_iter", "[kernel.kallsyms]") == "kernel: copies"
+    assert profile.step_of("copy_folio_from_iter_atomic", "[kernel.kallsyms]") == "kernel: files"
+    assert profile.step_of("finish_task_switch.isra.0", "[kernel.kallsyms]") == "kernel: waking and switching"
     assert profile.step_of("tcp_sendmsg_locked", "[kernel.kallsyms]") == "kernel: network"
     assert profile.step_of("[unknown]", "/x/grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so") == "gRPC and TLS"
     assert profile.step_of("blake3_hash_many_avx512", "/x/blake3/blake3.so") == "hash"
