@@ -17,7 +17,8 @@ the same TLS, in the same run (bare_grpc.py); `ratio` the one by the other. Memo
     limits          what the machine does at best, measured in the same run (measuring/machine.py)
     cgroups         with --cgroup: each daemon in a memory cgroup of its own (measuring/cgroups.py)
 
-The result of one size and one number of participants has that row's fields at its top, too.
+The result of one size and one number of participants has that row's fields at its top, too. A row that could not be measured
+has `failed`, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import machine, output
+from measuring import cost_report, machine, output
 from measuring.accounting import GIGABYTE, MEGABYTE, Usage
 from measuring.bare import Bare, measure_bare
 from measuring.breakdown import UnitCosts, derived_seconds
@@ -39,7 +41,7 @@ from measuring.federation import LEAST_ROUNDS, Federation, Settings, expect_room
 from measuring.profile import Profile
 from measuring.units import unit_costs
 
-from common.errors import LLMasOSError
+from common.errors import LLMasOSError, OperationError
 from llmasos.simulation.layout import Layout
 from llmasos.simulation.processes import Processes
 
@@ -78,7 +80,8 @@ def measure_row(settings: Settings, aids: Aids) -> dict[str, Any]:
         layout, profile = Layout(folder), Profile(folder / "perf.data") if aids.profile else None
         cages = stack.enter_context(Cages.find(aids.cgroup_mb * MEGABYTE)) if aids.cgroup_mb else None
         processes = stack.enter_context(CagedProcesses(cages) if cages else Processes())
-        federation = measure_federation(settings, layout, processes, profile)
+        with explained_by(cages):
+            federation = measure_federation(settings, layout, processes, profile)
         bare = measure_bare(settings, layout, processes)
         extras: dict[str, Any] = {}
         if cages is not None:
@@ -87,6 +90,34 @@ def measure_row(settings: Settings, aids: Aids) -> dict[str, Any]:
             extras["profile"] = profile.report()
     unit = unit_costs(aids.effort, participants=settings.participants)
     return report(settings, federation, bare, aids.limits, unit) | extras
+
+
+@contextmanager
+def explained_by(cages: Cages | None) -> Iterator[None]:
+    """
+    Raises:
+        OperationError: what was raised inside; names the daemons that their cgroups' limit killed.
+    """
+    try:
+        yield
+    except OperationError as error:
+        killed = [name for name, each in cages.readings().items() if each.oom_kills] if cages else []
+        if not killed:
+            raise
+        raise OperationError(
+            f"The limit of its memory cgroup killed {' and '.join(killed)}. {error.message}",
+            "Raise --cgroup, to find out how much is needed.",
+        ) from error
+
+
+def row_or_failure(settings: Settings, aids: Aids) -> dict[str, Any]:
+    """A row; one that fails does not take the others along."""
+    try:
+        return measure_row(settings, aids)
+    except LLMasOSError as error:
+        output.failed(error)
+        mb = settings.bytes // MEGABYTE
+        return {"mb": mb, "participants": settings.participants, "rounds": settings.rounds, "failed": error.message}
 
 
 def report(
@@ -184,102 +215,6 @@ def result(rows: list[dict[str, Any]], limits: machine.Limits, cgroup_mb: int | 
     }
 
 
-# --- for people ------------------------------------------------------------------------------------------------------
-
-
-def table(found: dict[str, Any]) -> str:
-    rows = found["rows"]
-    parts = [main_table(rows), "", where_table(rows), "", limits_line(found["limits"])]
-    for row in rows:
-        for role, found_in in row.get("profile", {}).items():
-            shares = ", ".join(f"{name} {share:.0%}" for name, share in found_in["steps"].items())
-            parts.append(f"{label(row)}, samples of {role}s: {shares}")
-        if "cgroups" in row:
-            parts.append(cgroup_line(row, found["cgroup_mb"]))
-        if not row["met"]["all_bytes_moved"]:
-            parts.append(
-                f"{label(row)}: the coordinator counted {row['gb_moved']} GB only: the round moved less than it says"
-            )
-    return "\n".join(parts)
-
-
-def label(row: dict[str, Any]) -> str:
-    return f"{row['mb']} MB × {row['participants']}"
-
-
-def main_table(rows: list[dict[str, Any]]) -> str:
-    header = ["", "round\ns", "bare gRPC\ns", "ratio", "held\nagainst", "ratio", "may\nbe", "", "coordinator\nMB"]
-    header += ("agent\nMB", "processor s/GB\ncoordinator", "\nagents", "\nworkers", "bare\nserver", "bare\npeers")
-    lines = []
-    for row in rows:
-        used, bound = row["processor"], row["bound"]
-        lines.append(
-            [
-                label(row),
-                f"{row['round_seconds']:.2f}",
-                f"{row['bare_grpc_seconds']:.2f}",
-                f"{row['ratio']:.2f}",
-                f"{bound['what']}, {bound['seconds']:.2f} s",
-                f"{bound['ratio']:.2f}",
-                f"{bound['allowed']:.2f}",
-                "met" if row["met"]["time"] and row["met"]["memory"] else "NOT MET",
-                f"{row['coordinator_peak_mb']:.0f}",
-                f"{row['agent_peak_mb']:.0f}",
-                *(
-                    f"{used[side]['seconds_per_gb']:.2f}"
-                    for side in ("coordinator", "agents", "workers", "bare_server", "bare_peers")
-                ),
-            ]
-        )
-    return output.columns(header, lines)
-
-
-def where_table(rows: list[dict[str, Any]]) -> str:
-    """Processor seconds for each GB moved, by step."""
-    steps = list(rows[0]["where"])
-    header = ["processor s/GB, derived", *steps[:-1], "all, measured"]
-    lines = []
-    for row in rows:
-        moved = 2 * row["participants"] * row["mb"] / 1000
-        lines.append([label(row), *(f"{row['where'][step] / moved:.2f}" for step in steps)])
-    return output.columns(header, lines)
-
-
-def limits_line(limits: dict[str, float]) -> str:
-    rates = ", ".join(f"{name} {limits[name]:.1f}" for name in ("memcpy", "blake3", "seal", "open", "sockets"))
-    files = ", ".join(
-        f"{name.replace('_', ' ')} {limits[name]:.1f}" for name in ("cache_new", "cache_over", "cache_read")
-    )
-    return (
-        f"this machine, GB/s of processor time: {rates}, {files}\n"
-        f"the disk until durable, GB/s elapsed: new {limits['disk_new']:.2f}, written over {limits['disk_over']:.2f}; "
-        f"fsync of 4 KiB {limits['fsync_ms']:.2f} ms"
-    )
-
-
-def cgroup_line(row: dict[str, Any], limit_mb: int) -> str:
-    readings = row["cgroups"]
-    peak = max(each["peak_mb"] for each in readings.values())
-    kills = sum(each["oom_kills"] for each in readings.values())
-    hits = sum(each["limit_hits"] for each in readings.values())
-    return (
-        f"{label(row)}: each daemon in a cgroup of {limit_mb} MB without swap, its page cache and its worker included: "
-        f"highest {peak:.0f} MB, OOM kills {kills}, limit met {hits} times (pages were taken back)"
-    )
-
-
-def plot(found: dict[str, Any]) -> str:
-    """Seconds for each GB moved, over sizes: straight lines where cost is linear."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for row in found["rows"]:
-        moved = 2 * row["participants"] * row["mb"] / 1000
-        for name, key in (("round", "round_seconds"), ("bare gRPC", "bare_grpc_seconds")):
-            lines.setdefault(f"{name}, {row['participants']}", []).append((row["mb"], row[key] / moved))
-    return output.lines_plot(
-        dict(lines), title="A round beside bare gRPC", x="size of the model, MB", y="seconds for each GB moved"
-    )
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = output.parser(__doc__)
     parser.add_argument("--mb", type=output.numbers, help="sizes of model and delta, millions of bytes [100,400,1000]")
@@ -302,18 +237,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     effort = machine.QUICK if options.quick else machine.Effort()
     try:
+        if options.cgroup is not None:
+            Cages.find(options.cgroup * MEGABYTE)  # or it says at once why not
         with tempfile.TemporaryDirectory(prefix="limits-", dir=options.folder) as folder:
             limits = machine.measure(Path(folder), effort)
         aids = Aids(limits, effort, options.folder, options.cgroup, options.profile)
         rows = [
-            measure_row(Settings(mb * MEGABYTE, participants, options.rounds, options.keep_rounds), aids)
+            row_or_failure(Settings(mb * MEGABYTE, participants, options.rounds, options.keep_rounds), aids)
             for participants in options.participants
             for mb in options.mb
         ]
     except LLMasOSError as error:
         return output.failed(error)
-    output.deliver(options, result(rows, limits, options.cgroup), table, plot)
-    return 0
+    output.deliver(options, result(rows, limits, options.cgroup), cost_report.table, cost_report.plot)
+    return 1 if any("failed" in row for row in rows) else 0
 
 
 if __name__ == "__main__":

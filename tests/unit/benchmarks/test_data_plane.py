@@ -10,19 +10,14 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    import growth
-finally:
-    sys.path.remove(str(BENCHMARKS))
+from tests.support.benchmark_modules import BENCHMARKS, growth
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def run(script: str, folder: Path, *options: str) -> Any:
     command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json", "-", "--folder", str(folder), *options]
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=170)
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
     assert found.returncode == 0, found.stderr
     assert [path for path in folder.iterdir() if path.suffix != ".svg"] == [], "nothing is left behind"
     return json.loads(found.stdout)

@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import OperationError
-
-BENCHMARKS = str(Path(__file__).resolve().parents[3] / "benchmarks")
-sys.path.insert(0, BENCHMARKS)
-try:
-    import growth
-    from measuring import accounting, cgroups, machine, profile
-finally:
-    sys.path.remove(BENCHMARKS)
+from tests.support.benchmark_modules import accounting, cgroups, growth, machine, profile
 
 V1_MOUNT = "30 20 0:26 / {root} rw,relatime - cgroup cgroup rw,memory"
 V2_MOUNT = "30 20 0:26 / {root} rw,relatime - cgroup2 cgroup rw,nsdelegate"

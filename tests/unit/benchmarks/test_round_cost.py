@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "round_cost.py"
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), "--quick", *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=170)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
