@@ -15,7 +15,7 @@ from benchmarks.peers.errors import PeerFailure
 from benchmarks.peers.observer import Limits
 
 MEGABYTE = 1_000_000
-CAUSE = re.compile(r"\b(\w*(Error|Exception|Failure)\b.*|Killed.*|out of memory.*)")
+CAUSE = re.compile(r"\b([\w.]*(Error|Exception|Failure)\b.*|Killed.*|out of memory.*)")
 MOST_OF_CAUSE = 160
 
 

@@ -195,7 +195,7 @@ class Observer:
                 alive[sample.pid] = self._members[sample.pid, sample.born] = with_memory(sample)
                 if (role := self._roles(arguments(sample.pid))) is not None:
                     self._role_of[sample.pid, sample.born] = role
-            else:
+            elif sample.parent != os.getpid():  # a child of ours may not have become its command yet
                 self._strangers.add(sample.pid)
         return list(alive.values())
 
