@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs bench-peers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a 
 
 bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 	$(BIN)/python benchmarks/codecs.py
+
+bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
+	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -

@@ -32,7 +32,7 @@ from benchmarks.peers.run_nvflare import NvFlare
 from benchmarks.peers.run_ours import Ours
 from benchmarks.peers.table import Measured, Row, System, report, table
 
-SYSTEMS = ("ours", "flower", "nvflare", "flower-insecure")
+SYSTEMS = ("ours", "flower", "nvflare", "flower-insecure", "nvflare-torch")
 MEMORY_SHARE = 0.85
 """Of the memory that is free at the start: what a system may take by default, so that the machine survives it."""
 
@@ -59,8 +59,8 @@ def run(name: str, runner: Runner, job: Job) -> Row:
 def run_all(options: argparse.Namespace) -> tuple[list[Row], float | None]:
     """One after another, each in an empty folder that is gone afterwards unless --keep."""
     ours, rows = Ours(), []
-    runners: dict[str, Runner] = {"ours": ours, "nvflare": NvFlare()}
-    runners |= {"flower": Flower(), "flower-insecure": Flower(tls=False)}
+    peers: tuple[Flower | NvFlare, ...] = (Flower(), Flower(tls=False), NvFlare(), NvFlare(torch=True))
+    runners: dict[str, Runner] = {"ours": ours} | {peer.name: peer for peer in peers}
     cache = options.folder.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     limits = Limits(options.seconds, options.memory_mb or None)

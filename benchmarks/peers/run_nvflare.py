@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import workload
@@ -45,21 +46,26 @@ def roles(argv: Sequence[str]) -> str | None:
     return "client" if "nvflare.private.fed.app.client" in text else None
 
 
+@dataclass(frozen=True, slots=True)
 class NvFlare:
-    """With mutual TLS over gRPC, as a provisioned deployment has it."""
+    """With mutual TLS over gRPC, as a provisioned deployment has it; numpy arrays or torch tensors travel."""
 
-    name = "nvflare"
+    torch: bool = False
+
+    @property
+    def name(self) -> str:
+        return "nvflare-torch" if self.torch else "nvflare"
 
     def describe(self, job: Job) -> System:
         """
         Raises:
             PeerFailure: it cannot be installed.
         """
+        exchange = "torch tensors, kept on disk until added up" if self.torch else "numpy arrays"
         settings = (
-            "provisioned server and sites as processes, FedAvg recipe through the production environment, numpy "
-            "parameters, trainer in the site's job process (the default); as its guide says for large models: memory "
-            "cleanup in every round on both sides, MALLOC_ARENA_MAX 4 and 2, task time-outs of 600 s; the new model is "
-            "written to disk"
+            f"provisioned server and sites as processes, FedAvg recipe through the production environment, {exchange}, "
+            "trainer in the site's job process (the default); as its guide says for large models: memory cleanup in every "
+            "round on both sides, MALLOC_ARENA_MAX 4 and 2, task time-outs of 600 s; the new model is written to disk"
         )
         return System(self.name, version(self._binaries(job), "nvflare"), "gRPC, mutual TLS", settings)
 
@@ -77,14 +83,14 @@ class NvFlare:
                 provision(job, observer, binaries, kits)
                 for name in ("server1", *sites):
                     start_kit(observer, binaries, kits / name, job.work / f"{name}.log")
-                submit(job, observer, binaries, kits, result)
+                submit(job, observer, binaries, kits, result, torch=self.torch)
                 observer.wait_for(result.exists)
             except PeerFailure as failure:
                 raise with_cause(failure, logs) from failure
             return measured(read_result(result)["rounds"], observer.usage)
 
     def _binaries(self, job: Job) -> Path:
-        return environment(job.cache / "venv-nvflare", "requirements-nvflare.txt")
+        return environment(job.cache / f"venv-{self.name}", f"requirements-{self.name}.txt")
 
 
 def provision(job: Job, observer: Observer, binaries: Path, kits: Path) -> None:
@@ -108,13 +114,14 @@ def start_kit(observer: Observer, binaries: Path, kit: Path, log: Path) -> None:
     )
 
 
-def submit(job: Job, observer: Observer, binaries: Path, kits: Path, result: Path) -> None:
+def submit(job: Job, observer: Observer, binaries: Path, kits: Path, result: Path, *, torch: bool) -> None:
     """Hand the recipe in through the admin's kit."""
     app = job.work / "app"
     shutil.copytree(HERE / "apps" / "nvflare", app)
     shutil.copy(workload.__file__, app / "workload.py")
     numbers = {"--total-bytes": job.total_bytes, "--participants": job.participants, "--rounds": job.rounds}
     argv = [str(binaries / "python"), "job.py", "--kit", str(kits / ADMIN), "--user", ADMIN, "--result", str(result)]
+    argv += ["--torch"] if torch else []
     argv += [word for name, value in numbers.items() for word in (name, str(value))]
     observer.start("job", argv, log=job.work / "job.log", environment=variables(binaries, job.work), folder=app)
 

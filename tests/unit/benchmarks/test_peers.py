@@ -364,7 +364,7 @@ def test_a_system_that_cannot_be_installed_is_a_row_and_no_crash(
 def test_an_unknown_system_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.parse_arguments(["--systems", "ours,openfl"])
-    assert "'openfl' is none of ours, flower, nvflare, flower-insecure" in capsys.readouterr().err
+    assert "'openfl' is none of ours, flower, nvflare, flower-insecure, nvflare-torch" in capsys.readouterr().err
 
 
 def test_the_certificate_is_for_this_machine_and_the_key_is_private(tmp_path: Path) -> None:

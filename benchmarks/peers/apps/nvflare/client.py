@@ -1,5 +1,6 @@
 """The client's side, by NVFLARE's Client API: take the parameters, change them a little, send them back."""
 
+import numpy as np
 import nvflare.client as flare
 from workload import mark
 
@@ -12,7 +13,7 @@ def main() -> None:
         if model is None:
             break
         for values in model.params.values():
-            mark(values, participant, model.current_round + 1)
+            mark(np.asarray(values), participant, model.current_round + 1)  # of a torch tensor, its own memory
         flare.send(flare.FLModel(params=model.params, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
 
 
