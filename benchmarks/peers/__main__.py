@@ -47,13 +47,13 @@ class Runner(Protocol):
 
 def run(name: str, runner: Runner, job: Job) -> Row:
     """One system from installation to its last process's end; a failure is a row too."""
-    system = System(name, "–", "–", "not run")
+    system, load = System(name, "–", "–", "not run"), round(os.getloadavg()[0], 1)
     try:
         system = runner.describe(job)
         print(f"{name} {system.version}: {job.mb} MB, {job.participants} participants", file=sys.stderr, flush=True)
-        return Row(system, runner.run(job))
+        return Row(system, runner.run(job), load_before=load)
     except PeerFailure as failure:
-        return Row(system, failure=short(str(failure)))
+        return Row(system, failure=short(str(failure)), load_before=load)
 
 
 def run_all(options: argparse.Namespace) -> tuple[list[Row], float | None]:
@@ -117,12 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not Path("/proc/self/status").exists():
         sys.exit("error: what processes take is read from /proc, which only Linux has")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no process is left behind
-    machine: dict[str, object] = {
+    machine = {
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
     }
-    machine["load_before"] = round(os.getloadavg()[0], 1)
     rows, bare = run_all(options)
     found = report(
         rows,

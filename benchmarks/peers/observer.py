@@ -140,7 +140,7 @@ class Observer:
             for name, process in self._started:
                 code = process.poll()
                 if code is not None and not done():
-                    raise PeerFailure(f"{name} ended {how(code)}")
+                    raise PeerFailure(self._fault or f"{name} ended {how(code)}")
             time.sleep(SAMPLE_SECONDS)
 
     def end_all(self) -> None:

@@ -41,11 +41,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A system with its figures, or with the cause why it has none."""
+    """A system with its figures, or with the cause why it has none. `load_before` is the machine's before it started."""
 
     system: System
     measured: Measured | None = None
     failure: str | None = None
+    load_before: float | None = None
 
 
 def typical(values: Sequence[float]) -> float:
@@ -71,7 +72,9 @@ def report(rows: Sequence[Row], bare_seconds: float | None, **settings: object) 
     return {
         **settings,
         "bare_grpc_seconds": bare_seconds,
-        "systems": [asdict(row.system) | _figures(row, bare_seconds) for row in rows],
+        "systems": [
+            asdict(row.system) | {"load_before": row.load_before} | _figures(row, bare_seconds) for row in rows
+        ],
     }
 
 

@@ -357,6 +357,7 @@ def test_a_system_that_cannot_be_installed_is_a_row_and_no_crash(
     (row,) = json.loads(capsys.readouterr().out)["systems"]
     assert row["failure"] == "not installable: pip said nothing"
     assert (row["name"], row["version"]) == ("flower", "–")
+    assert row["load_before"] >= 0
     assert calls[-1][-2:] == ["--requirement", str(wanted)]
     assert list((tmp_path / "cache").iterdir()) == [], "nothing is left behind"
 
