@@ -81,6 +81,9 @@ bench: bench-round bench-empty bench-folding bench-growth bench-ledger bench-cod
 fuzz: $(STAMP)  ## hostile bytes to every reader, FUZZ_SECONDS=60 each (minutes; needs the extra `fuzz`, and says so)
 	$(BIN)/python -m tests.fuzz $(TARGETS)
 
+bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
+	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
+
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
