@@ -62,6 +62,7 @@ class Agent:
         while not stopping.is_set():
             if self._ports.follower.failure is not None:
                 raise self._ports.follower.failure
+            wakes = self._mirror.wakes  # before anything is looked at: what comes from here on ends the wait below
             self._ports.witnesses.expect_one_history()
             state = self._mirror.state
             if self._leaves(state):
@@ -71,7 +72,7 @@ class Agent:
             if task is not None:
                 self._attempt(task)
             else:
-                self._mirror.wait_beyond(state.size, IDLE_SECONDS)
+                self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
 
     def answer(self, run: RunRecord) -> bool:
         """Answer a plan; whether there was an answer to give."""
@@ -124,6 +125,7 @@ class Agent:
     def _attempt(self, task: Task) -> None:
         """Do one task; what cannot be done is given up by name, what may go better later is tried again."""
         slot = answer_slot(task.run) if isinstance(task, AnswerPlan) else contribution_slot(task.record)
+        self._tidying.changed()
         try:
             if isinstance(task, AnswerPlan):
                 self.answer(task.run)

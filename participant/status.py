@@ -49,7 +49,8 @@ class StatusFile:
                 return
             self._fields = after
             written = {**after, "changed_at": rfc3339(self._clock.now())}
-            atomic_write(self._path, json.dumps(written, indent=2).encode())
+            # Not synced: it says what a process does now, and after a loss of power there is none.
+            atomic_write(self._path, json.dumps(written, indent=2).encode(), durable=False)
 
 
 def read_status(path: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from common.ledger.state import LedgerState
 from participant.ports import AgentPorts
-from participant.residuals import needed_rounds
+from participant.residuals import LOSSLESS, needed_rounds
 
 
 class Tidying:
@@ -11,10 +12,17 @@ class Tidying:
 
     def __init__(self, ports: AgentPorts) -> None:
         self._ports = ports
+        self._tidied: LedgerState | None = None
+
+    def changed(self) -> None:
+        """Work may have left something: the next `tidy` looks, though the ledger be the same."""
+        self._tidied = None
 
     def tidy(self) -> None:
         """Keep of runs that go on: the newest models, tokenizers, deltas whose round is open, residuals that may be a start."""
         state, outbox = self._ports.mirror.state, self._ports.outbox
+        if state is self._tidied:
+            return
         keep: set[str] = set()
         for run in state.active_runs:
             keep |= {run.model.root, run.statement.initial.tokenizer.root}
@@ -23,8 +31,10 @@ class Tidying:
                 keep |= outbox.blobs_of(run.open_round)
         self._delete_all_but(keep)
         institution = self._ports.institution
-        self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in state.active_runs})
+        lossy = [run for run in state.active_runs if run.statement.plan.codec.type != LOSSLESS]
+        self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in lossy})
         self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
+        self._tidied = state
 
     def leave_nothing(self) -> None:
         """Delete every model, delta, residual and job folder: this institution has left."""

@@ -9,7 +9,7 @@ What is known here outlives the process: all of it stands in the journal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from common.clock import Clock, rfc3339
@@ -93,8 +93,12 @@ class Checkpoints:
         return replace(found, note=replace(found.note, signatures=signed[:1]))
 
     def keep(self, kind: CheckpointKind, found: Iterable[Checkpoint]) -> None:
-        """As Journal.keep_checkpoints."""
-        self._journal.keep_checkpoints(kind, [each.row for each in found])
+        """As Journal.keep_kinds, of one kind."""
+        self.keep_together({kind: found})
+
+    def keep_together(self, kept: Mapping[CheckpointKind, Iterable[Checkpoint]]) -> None:
+        """Several kinds at once: one wait for the disk."""
+        self._journal.keep_kinds({kind: [each.row for each in found] for kind, found in kept.items()})
 
     def kept(self, kind: CheckpointKind) -> list[Checkpoint]:
         """Those of one kind in the journal, believed only as far as they can be."""

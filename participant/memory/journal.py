@@ -7,7 +7,7 @@ other tables of the same file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,14 +128,19 @@ class Journal:
         return [KeptCheckpoint(*row) for row in self._file.read(query, (kind,))]
 
     def keep_checkpoints(self, kind: CheckpointKind, entries: Sequence[KeptCheckpoint]) -> None:
-        """Keep notes. Those of `newest`, `ahead` and `covering` take the place of all that were kept as such."""
+        """Keep notes of one kind."""
+        self.keep_kinds({kind: entries})
+
+    def keep_kinds(self, kept: Mapping[CheckpointKind, Sequence[KeptCheckpoint]]) -> None:
+        """Keep notes, all together. Those of `newest`, `ahead` and `covering` take the place of all that were kept as such."""
         with self._file.transaction() as connection:
-            if kind in ("newest", "ahead", "covering"):
-                connection.execute("DELETE FROM checkpoints WHERE kind = ?", (kind,))
-            connection.executemany(
-                "INSERT OR IGNORE INTO checkpoints (size, root, note, kind, seen_at) VALUES (?, ?, ?, ?, ?)",
-                [(each.size, each.root, each.note, kind, each.seen_at) for each in entries],
-            )
+            for kind, entries in kept.items():
+                if kind in ("newest", "ahead", "covering"):
+                    connection.execute("DELETE FROM checkpoints WHERE kind = ?", (kind,))
+                connection.executemany(
+                    "INSERT OR IGNORE INTO checkpoints (size, root, note, kind, seen_at) VALUES (?, ?, ?, ?, ?)",
+                    [(each.size, each.root, each.note, kind, each.seen_at) for each in entries],
+                )
 
     # --- what was signed ---------------------------------------------------------------------------------------------
 
@@ -171,6 +176,10 @@ class Journal:
             "INSERT INTO egress (at, kind, bytes, digest, receiver) VALUES (?, ?, ?, ?, ?)",
             (entry.at, entry.kind, entry.bytes, entry.digest, entry.receiver),
         )
+
+    def booked_after(self, position: int) -> list[tuple[int, int, str]]:
+        """Position, bytes and digest of what was booked after that position, ascending; positions begin at 1."""
+        return self._file.read("SELECT id, bytes, digest FROM egress WHERE id > ? ORDER BY id", (position,))
 
     def egress(self, since: str = "") -> list[Egress]:
         """All that left from `since` (RFC 3339 UTC) on, oldest first."""
