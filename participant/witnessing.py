@@ -120,6 +120,13 @@ class Witnessing:
                 is kept.
             BadSignature, MalformedStatement: a note is damaged, or not the log's; it counts for nothing.
         """
+        try:
+            return self._judged(entries)
+        finally:
+            self._seen.settle()
+
+    def _judged(self, entries: LedgerEntries) -> bool:
+        """As `heard`; the newest checkpoint waits to be kept together with what else is."""
         self._seen.never_shorter(entries.ledger_size, entries.checkpoint)
         news, found = self._seen.catch_up(), list[Checkpoint]()
         if entries.checkpoint:
