@@ -125,13 +125,13 @@ class Agent:
     def _attempt(self, task: Task) -> None:
         """Do one task; what cannot be done is given up by name, what may go better later is tried again."""
         slot = answer_slot(task.run) if isinstance(task, AnswerPlan) else contribution_slot(task.record)
-        self._tidying.changed()
         try:
             if isinstance(task, AnswerPlan):
                 self.answer(task.run)
             else:
                 self._begun = slot
                 self.work(task.run, task.record)
+            return
         except Interrupted:
             # A state, not a failure: no attempt is counted, and the loop comes back to it.
             log.info("work interrupted", extra={"run": task.run.run, "slot": slot})
@@ -145,6 +145,7 @@ class Agent:
             self._stopping.wait(IDLE_SECONDS)
         except LLMasOSError as err:
             self._failed(slot, err)
+        self._tidying.changed()
 
     def _failed(self, slot: str, err: LLMasOSError) -> None:
         # Bytes that broke or got lost on the way may arrive the next time; what was refused is refused.

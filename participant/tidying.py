@@ -12,16 +12,17 @@ class Tidying:
 
     def __init__(self, ports: AgentPorts) -> None:
         self._ports = ports
-        self._tidied: LedgerState | None = None
+        self._tidied: object = None
 
     def changed(self) -> None:
-        """Work may have left something: the next `tidy` looks, though the ledger be the same."""
+        """Work that broke off may have left something: the next `tidy` looks, though the rounds be the same."""
         self._tidied = None
 
     def tidy(self) -> None:
         """Keep of runs that go on: the newest models, tokenizers, deltas whose round is open, residuals that may be a start."""
         state, outbox = self._ports.mirror.state, self._ports.outbox
-        if state is self._tidied:
+        rounds = _rounds(state)
+        if rounds == self._tidied:
             return
         keep: set[str] = set()
         for run in state.active_runs:
@@ -34,7 +35,7 @@ class Tidying:
         lossy = [run for run in state.active_runs if run.statement.plan.codec.type != LOSSLESS]
         self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in lossy})
         self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
-        self._tidied = state
+        self._tidied = rounds
 
     def leave_nothing(self) -> None:
         """Delete every model, delta, residual and job folder: this institution has left."""
@@ -46,3 +47,8 @@ class Tidying:
         for ref, _ in self._ports.blobs.list():
             if ref.root not in keep:
                 self._ports.blobs.delete(ref)
+
+
+def _rounds(state: LedgerState) -> tuple[object, ...]:
+    """What decides about what is needed: which runs go on, and where each of them is."""
+    return len(state.runs), *((run.run, len(run.rounds), run.open_round is None) for run in state.active_runs)
