@@ -18,6 +18,9 @@ log = get_logger(__name__)
 UNREFERENCED_SECONDS = 3600.0
 """A whole blob that no statement names is kept so long: its statement may be on the way."""
 
+WALK_SECONDS = 60.0
+"""The folder is walked so often for blobs that no statement names, and whenever retention gives up more."""
+
 
 class Aggregation:
     """The engine's Aggregator over a folder of blobs.
@@ -29,6 +32,8 @@ class Aggregation:
     def __init__(self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set) -> None:
         self._blobs = blobs
         self._awaited = awaited
+        self._gone: set[str] = set()
+        self._walk_at = 0.0
 
     def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
         """The new model, durable; constant memory for any model and cohort.
@@ -63,17 +68,23 @@ class Aggregation:
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
+        if not state.active_runs:
+            self._blobs.drop_spares()
+        due = time.monotonic() >= self._walk_at
+        if not due and not state.departures and not any(_bounded(run) for run in state.runs.values()):
+            return  # nothing was given up since the last walk
         keep, given_up = kept_roots(state)
         awaited = self._awaited()
         keep, given_up = keep | awaited, given_up - awaited
+        if given_up == self._gone and not due:
+            return
         cutoff = time.time() - UNREFERENCED_SECONDS
         for ref, modified in self._blobs.list():
             if ref.root in given_up:
-                self._blobs.retire(ref)
+                (self._blobs.retire if state.active_runs else self._blobs.delete)(ref)
             elif ref.root not in keep and modified < cutoff:
                 self._blobs.delete(ref, older_than=cutoff)
-        if not state.active_runs:
-            self._blobs.drop_spares()
+        self._gone, self._walk_at = given_up, time.monotonic() + WALK_SECONDS
         if not any(run.open_round for run in state.active_runs):
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)
@@ -115,6 +126,11 @@ def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
                 wanted = stays and (record.closed is None or name not in state.departures)
                 (keep if wanted else named).update(ref.root for ref in entry.contribution.blobs.values())
     return keep, named - keep
+
+
+def _bounded(run: RunRecord) -> bool:
+    retention = run.statement.plan.retention
+    return retention.delta_rounds is not None or retention.delta_bytes is not None
 
 
 def _first_kept(run: RunRecord) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from common.blobs.reference import BlobRef
+from common.ledger.state import LedgerState
 from participant.ports import AgentPorts
-from participant.residuals import needed_rounds
+from participant.residuals import LOSSLESS, needed_rounds
 
 
 class Tidying:
@@ -12,10 +13,18 @@ class Tidying:
 
     def __init__(self, ports: AgentPorts) -> None:
         self._ports = ports
+        self._tidied: object = None
+
+    def changed(self) -> None:
+        """Work that broke off may have left something: the next `tidy` looks, though the rounds be the same."""
+        self._tidied = None
 
     def tidy(self) -> None:
         """Keep of runs that go on: the newest models, tokenizers, deltas whose round is open, residuals that may be a start."""
         state, outbox = self._ports.mirror.state, self._ports.outbox
+        rounds = _rounds(state)
+        if rounds == self._tidied:
+            return
         keep: set[str] = set()
         for run in state.active_runs:
             keep |= {run.model.root, run.statement.initial.tokenizer.root}
@@ -27,8 +36,10 @@ class Tidying:
         if not state.active_runs:
             self._ports.blobs.drop_spares()
         institution = self._ports.institution
-        self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in state.active_runs})
+        lossy = [run for run in state.active_runs if run.statement.plan.codec.type != LOSSLESS]
+        self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in lossy})
         self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
+        self._tidied = rounds
 
     def leave_nothing(self) -> None:
         """Delete every model, delta, residual and job folder: this institution has left."""
@@ -40,3 +51,8 @@ class Tidying:
 
     def _others(self, keep: set[str]) -> list[BlobRef]:
         return [ref for ref, _ in self._ports.blobs.list() if ref.root not in keep]
+
+
+def _rounds(state: LedgerState) -> tuple[object, ...]:
+    """What decides about what is needed: which runs go on, and where each of them is."""
+    return len(state.runs), *((run.run, len(run.rounds), run.open_round is None) for run in state.active_runs)

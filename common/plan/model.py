@@ -384,6 +384,11 @@ class StopRules(PlanSection):
         None
     )
 
+    @property
+    def looks_at_losses(self) -> bool:
+        """Whether there is any rule."""
+        return self.target_perplexity is not None or self.patience_rounds is not None
+
 
 class Retention(PlanSection):
     """How long the coordinator keeps what lets others recompute a round. Of both bounds, the stricter one counts."""

@@ -6,6 +6,7 @@ of the rounds that were worked on. Nothing here is guessed: what was never measu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -51,19 +52,58 @@ class Usage:
 
 
 def usage_of(run: RunRecord, records: Records, journal: Journal) -> Usage:
-    """What the run has used here so far.
+    """What the run has used here so far: see `UsageCounter`."""
+    return UsageCounter(records, journal).of(run)
 
-    Traffic is what was booked as sent for it, the model of the first round that was worked on, and of each later one what
+
+class UsageCounter:
+    """What runs have used, for one thread that asks again and again: what cannot change is read once.
+
+    Traffic is what was booked as sent for a run, the model of the first round that was worked on, and of each later one what
     training changes; of a download that broke off and began again, what came twice is not counted.
     """
-    work = records.work(run.run)
-    worked_on = {entry.round for entry in work}
-    fetched = sum(record.number in worked_on for record in run.rounds)
-    down = run.statement.initial.model.size + (fetched - 1) * down_bytes(run.statement) if fetched else 0
-    tokenizer = run.statement.initial.tokenizer.size if work else 0
-    return replace(
-        _hours(work), traffic_bytes=_sent(run, journal) + down + tokenizer, seconds_per_round=_seconds_per_round(work)
-    )
+
+    def __init__(self, records: Records, journal: Journal) -> None:
+        self._records, self._journal = records, journal
+        self._booked: Counter[str] = Counter()
+        self._position = 0
+        self._settled: dict[str, tuple[int, frozenset[str]]] = {}
+
+    def of(self, run: RunRecord) -> Usage:
+        """What the run has used here so far."""
+        work = self._records.work(run.run)
+        worked_on = {entry.round for entry in work}
+        fetched = sum(record.number in worked_on for record in run.rounds)
+        down = run.statement.initial.model.size + (fetched - 1) * down_bytes(run.statement) if fetched else 0
+        tokenizer = run.statement.initial.tokenizer.size if work else 0
+        traffic = self._sent(run) + down + tokenizer
+        return replace(_hours(work), traffic_bytes=traffic, seconds_per_round=_seconds_per_round(work))
+
+    def _sent(self, run: RunRecord) -> int:
+        """Bytes that the journal booked for this run's answer, contributions and their blobs."""
+        for position, count, digest in self._journal.booked_after(self._position):
+            self._booked[digest] += count
+            self._position = position
+        counted, ours = self._settled.get(run.run, (0, frozenset()))
+        ended = [record for record in run.rounds[:-1] if record.number > counted]  # nothing is signed for them any more
+        if ended:
+            ours |= self._named(contribution_slot(record) for record in ended)
+            self._settled[run.run] = ended[-1].number, ours
+        ours |= self._named([answer_slot(run), *(contribution_slot(record) for record in run.rounds[-1:])])
+        return sum(self._booked[digest] for digest in ours if digest in self._booked)
+
+    def _named(self, slots: Iterable[str]) -> frozenset[str]:
+        """Digests of what was signed for these slots, and of the blobs that it names."""
+        found: set[str] = set()
+        for slot in slots:
+            signed = self._journal.signed(slot)
+            if signed is None:
+                continue
+            found.add(signed.digest)
+            predicate = parse(signed.envelope).predicate
+            if isinstance(predicate, Contribution):
+                found |= {ref.root for ref in predicate.blobs.values()}
+        return frozenset(found)
 
 
 def expected_usage(statement: PlanStatement, runs: Mapping[str, RunRecord], records: Records) -> Usage:
@@ -99,17 +139,3 @@ def _seconds_per_round(work: list[Work]) -> float | None:
     """Of the newest round that trained, all its stretches together; None: none did."""
     trained = [entry.round for entry in work if entry.tokens > 0]
     return sum(entry.seconds for entry in work if entry.round == trained[-1]) if trained else None
-
-
-def _sent(run: RunRecord, journal: Journal) -> int:
-    """Bytes that the journal booked for this run's answer, contributions and their blobs."""
-    ours = set()
-    for slot in (answer_slot(run), *(contribution_slot(record) for record in run.rounds)):
-        signed = journal.signed(slot)
-        if signed is None:
-            continue
-        ours.add(signed.digest)
-        predicate = parse(signed.envelope).predicate
-        if isinstance(predicate, Contribution):
-            ours |= {ref.root for ref in predicate.blobs.values()}
-    return sum(entry.bytes for entry in journal.egress() if entry.digest in ours)
