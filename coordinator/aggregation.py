@@ -33,6 +33,7 @@ class Aggregation:
         self._blobs = blobs
         self._awaited = awaited
         self._gone: set[str] = set()
+        self._awaited_before: set[str] = set()
         self._walk_at = 0.0
 
     def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> BlobRef:
@@ -70,11 +71,11 @@ class Aggregation:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
         if not state.active_runs:
             self._blobs.drop_spares()
-        due = time.monotonic() >= self._walk_at
+        awaited = self._awaited()
+        due = time.monotonic() >= self._walk_at or awaited != self._awaited_before
         if not due and not state.departures and not any(_bounded(run) for run in state.runs.values()):
             return  # nothing was given up since the last walk
         keep, given_up = kept_roots(state)
-        awaited = self._awaited()
         keep, given_up = keep | awaited, given_up - awaited
         if given_up == self._gone and not due:
             return
@@ -84,7 +85,8 @@ class Aggregation:
                 (self._blobs.retire if state.active_runs else self._blobs.delete)(ref)
             elif ref.root not in keep and modified < cutoff:
                 self._blobs.delete(ref, older_than=cutoff)
-        self._gone, self._walk_at = given_up, time.monotonic() + WALK_SECONDS
+        self._gone, self._awaited_before = given_up, awaited
+        self._walk_at = time.monotonic() + WALK_SECONDS
         if not any(run.open_round for run in state.active_runs):
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)
