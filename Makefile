@@ -14,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## .venv with everything (a few minutes, once; every target below does it when needed)
 
@@ -62,8 +62,27 @@ bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a 
 bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 	$(BIN)/python benchmarks/codecs.py
 
-bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
-	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -
+bench-round: $(STAMP)  ## a round beside bare gRPC: 100, 400 and 1000 MB, table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/round_cost.py --plot $(OUT)/round_cost.svg
+
+bench-empty: $(STAMP)  ## 20 rounds that move nothing, beside fsync (under a minute)
+	$(BIN)/python benchmarks/empty_rounds.py
+
+bench-folding: $(STAMP)  ## the reducer alone beside memcpy, each codec (under a minute)
+	$(BIN)/python benchmarks/folding.py
+
+bench-growth: $(STAMP)  ## rounds over sizes, and over 4 to 64 simulated senders; table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/growth.py --plot $(OUT)/growth.svg
+
+bench: bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs  ## all of these, one after the other
+
+fuzz: $(STAMP)  ## hostile bytes to every reader, FUZZ_SECONDS=60 each (minutes; needs the extra `fuzz`, and says so)
+	$(BIN)/python -m tests.fuzz $(TARGETS)
+
+bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
+	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
 
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -3,8 +3,8 @@
 Same certificates, same channel options, same message size, synchronous server, a process each; but no digests, no disk, no
 statements: bytes come from one buffer and are dropped on arrival. What a round costs beyond this is what the system costs.
 
-    server prints {"address": …}, then {"seconds": …} for each repetition: from the moment when all peers stand ready
-    until the last one's last byte is in.
+    server prints {"address": …}, then {"seconds": …, "processor_seconds": …} for each repetition: from the moment when all
+    peers stand ready until the last one's last byte is in; each peer prints its own {"processor_seconds": …}.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bare:
 
     def __init__(self, peers: int, total: int) -> None:
         self._total = total
-        self._started = 0.0
+        self._started = self._used = 0.0
         self._ready = threading.Barrier(peers, action=self._start)
         self._done = threading.Barrier(peers, action=self._report)
 
@@ -70,10 +70,11 @@ class Bare:
         )
 
     def _start(self) -> None:
-        self._started = time.perf_counter()
+        self._started, self._used = time.perf_counter(), time.process_time()
 
     def _report(self) -> None:
-        say({"seconds": time.perf_counter() - self._started})
+        seconds, used = time.perf_counter() - self._started, time.process_time() - self._used
+        say({"seconds": seconds, "processor_seconds": used})
 
 
 def say(value: dict[str, object]) -> None:
@@ -108,10 +109,12 @@ def take_part(options: argparse.Namespace) -> None:
         download, upload = channel.unary_stream(f"/{SERVICE}/Download"), channel.stream_unary(f"/{SERVICE}/Upload")
         for _ in range(options.repetitions):
             ready(b"", wait_for_ready=True)
+            used = time.process_time()
             received = sum(len(piece) for piece in download(b""))
             taken = int(upload(pieces(options.bytes)))
             if (received, taken) != (options.bytes, options.bytes):
                 raise RuntimeError(f"moved {received} and {taken} bytes, expected {options.bytes} each")
+            say({"processor_seconds": time.process_time() - used})
             done(b"")
 
 

@@ -4,6 +4,7 @@
     python benchmarks/codec_quality.py --seeds 1 2 3 --json -    # the same as JSON
     python benchmarks/codec_quality.py --no-feedback             # what the residuals are worth
     python benchmarks/codec_quality.py --downlink                # models travel by the same codec
+    python benchmarks/codec_quality.py --codecs topk topk:0.1    # also with another share of the numbers
 
 The tiny plan with more rounds, three institutions with sources of the standard library, by the code of a deployment: a worker's
 round, the codecs, the residuals, the coordinator's reducer. One process, without network and ledger, which change no number.
@@ -53,6 +54,8 @@ from participant.worker.rounds import RoundContext, evaluate_round, train_round
 
 PLAN = "plans/tiny.yaml"
 NAMES = tuple(GROUPS)[:3]
+DOWNLINKS = ("bfloat16", "int8", "int4")
+"""Codecs by which models may travel too; with the others `--downlink` changes nothing."""
 NO_SNAPSHOT_SECONDS = 1e9
 
 
@@ -136,8 +139,14 @@ class Institution:
         return sums.loss_sum_fixed, sums.num_tokens
 
 
-def train(plan: Plan, folder: Path, texts: Path, *, feedback: bool) -> Trained:
-    """A whole run."""
+def section(codec: str) -> dict[str, str]:
+    """A plan's, of `int8`, or of `topk:0.1` with the share that is kept."""
+    name, colon, fraction = codec.partition(":")
+    return {"type": name} | ({"fraction": fraction} if colon else {})
+
+
+def train(plan: Plan, codec: str, folder: Path, texts: Path, *, feedback: bool) -> Trained:
+    """A whole run; `codec` is what its result is listed by."""
     started = time.monotonic()
     folder.mkdir()
     (folder / "plan.yaml").write_text(plan_yaml(plan), encoding="utf-8")
@@ -158,7 +167,7 @@ def train(plan: Plan, folder: Path, texts: Path, *, feedback: bool) -> Trained:
     loss, tokens = (sum(column) for column in zip(*measured, strict=True))
     perplexity = math.exp(loss / LOSS_SCALE / tokens)
     down = made.applied_delta.size if made.applied_delta is not None else made.model.size
-    return Trained(plan.codec.type, plan.seed, perplexity, size, down, time.monotonic() - started)
+    return Trained(codec, plan.seed, perplexity, size, down, time.monotonic() - started)
 
 
 def apply(
@@ -196,11 +205,11 @@ def measure(settings: Settings, folder: Path) -> list[Trained]:
             changed = plan.model_dump(mode="json") | {
                 "rounds": settings.rounds,
                 "seed": seed,
-                "codec": {"type": codec},
-                "downlink": {"type": codec} if settings.downlink and codec != "float32" else None,
+                "codec": section(codec),
+                "downlink": section(codec) if settings.downlink and codec in DOWNLINKS else None,
             }
             chosen = Plan.model_validate(changed)
-            found.append(train(chosen, folder / f"{codec}-{seed}", texts, feedback=settings.feedback))
+            found.append(train(chosen, codec, folder / f"{codec}-{seed}", texts, feedback=settings.feedback))
             shown = found[-1]
             print(
                 f"seed {seed}  {codec:<9} perplexity {shown.perplexity:.4f}  ({shown.seconds:.0f} s)", file=sys.stderr
@@ -256,7 +265,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--codecs", nargs="+", default=list(CODECS), choices=list(CODECS))
+    parser.add_argument("--codecs", nargs="+", default=list(CODECS), metavar="CODEC", help="int8, topk:0.1, …")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--no-feedback", action="store_true", help="throw away what encoding loses")
     parser.add_argument("--downlink", action="store_true", help="models travel by the same codec as deltas")

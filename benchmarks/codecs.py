@@ -49,6 +49,7 @@ STEPS = ("encode", "feedback", "decode", "check", "inspect", "fold")
 LEAST = {
     ("int8", "encode"): 1.0,
     ("int4", "encode"): 1.0,
+    ("topk", "encode"): 1.0,
     ("bfloat16", "encode"): 1.0,
     ("int8", "decode"): 5.0,
     ("int4", "decode"): 2.0,

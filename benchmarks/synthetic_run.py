@@ -28,11 +28,12 @@ def a_manifest(total_bytes: int) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def a_plan(*, rounds: int, participants: int) -> Plan:
-    """FedAvg of all participants, no early end."""
+def a_plan(*, rounds: int, participants: int, keep_rounds: int | None = None) -> Plan:
+    """FedAvg of all participants, no early end; `keep_rounds` is the plan's retention.delta_rounds."""
     return Plan.model_validate(
         {"apiVersion": "llmasos/v1", "name": "round-cost", "rounds": rounds, "quorum": participants}
         | {"local": {"steps": 1, "batch_size": 1, "sequence_length": 128}}
+        | {"retention": {"delta_rounds": keep_rounds}}
     )
 
 

@@ -54,13 +54,7 @@ def loads(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> JsonVal
         raise StrictJsonError(f"{len(data):,} bytes, at most {max_bytes:,} allowed")
     _check_depth(data, max_depth)
     try:
-        value: JsonValue = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_distinct_keys,
-            parse_int=_bounded_integer,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
+        value: JsonValue = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as err:
         raise StrictJsonError(f"byte {err.start} is not UTF-8") from err
     except json.JSONDecodeError as err:
@@ -77,7 +71,12 @@ def dumps(value: JsonValue) -> bytes:
         StrictJsonError: `value` holds what `loads` refuses.
     """
     _check_value(value, MAX_DEPTH)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return spelled(value)
+
+
+def spelled(value: JsonValue) -> bytes:
+    """As `dumps`, of a value that came from `loads` and so holds nothing that is refused: it is not looked at again."""
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def validate(model: type[M], value: JsonValue) -> M:
@@ -86,8 +85,13 @@ def validate(model: type[M], value: JsonValue) -> M:
     Raises:
         StrictJsonError: names the path of each of the first wrong fields and what was expected there.
     """
+    return validate_spelled(model, dumps(value))
+
+
+def validate_spelled(model: type[M], spelling: bytes) -> M:
+    """The same, of what `dumps` or `spelled` wrote."""
     try:
-        return model.model_validate_json(dumps(value), strict=True)
+        return model.model_validate_json(spelling, strict=True)
     except ValidationError as err:
         raise StrictJsonError(explain(err)) from None  # pydantic's own text would quote the input
 
@@ -111,6 +115,8 @@ def _printable(text: str, max_characters: int) -> str:
 
 def _check_depth(data: bytes, max_depth: int) -> None:
     """Before `json.loads`, whose recursion a hostile nesting would exhaust."""
+    if data.count(b"{") + data.count(b"[") <= max_depth:
+        return  # so few brackets, within strings or not, cannot nest deeper
     depth = 0
     for token in _STRING_OR_BRACKET.finditer(data):
         opener = data[token.start()]
@@ -145,6 +151,12 @@ def _no_float(text: str) -> NoReturn:
     raise StrictJsonError(f"the number {_printable(text, 40)}, expected integers or decimal text")
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_distinct_keys, parse_int=_bounded_integer, parse_float=_no_float, parse_constant=_no_float
+)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def _check_value(value: Any, depth_left: int) -> None:
     match value:
         case None | bool():
@@ -171,6 +183,8 @@ def _check_value(value: Any, depth_left: int) -> None:
 
 
 def _check_text(text: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as err:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.ledger.downlink import useful_deltas
+from common.blobs.writer import BlobWriter
+from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
@@ -17,6 +19,9 @@ log = get_logger(__name__)
 
 UNREFERENCED_SECONDS = 3600.0
 """A whole blob that no statement names is kept so long: its statement may be on the way."""
+
+WALK_SECONDS = 60.0
+"""The folder is walked so often for blobs that no statement names, and whenever retention gives up more."""
 
 
 class Aggregation:
@@ -29,6 +34,9 @@ class Aggregation:
     def __init__(self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set) -> None:
         self._blobs = blobs
         self._awaited = awaited
+        self._gone: set[str] = set()
+        self._awaited_before: set[str] = set()
+        self._walk_at = 0.0
 
     def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
         """The new model, and with a downlink what belongs to it, durable; constant memory for any model and cohort.
@@ -52,39 +60,52 @@ class Aggregation:
                 ],
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
             )
-            writer = stack.enter_context(self._blobs.writer(base.algorithm))
+            writer = stack.enter_context(self._blobs.writer(base.algorithm, about=base.size))
             started = time.monotonic()
             if plan.downlink is None:
                 reduce_round(job, writer.write)
                 outputs = RoundOutputs(model=writer.commit())
             else:
-                applied = stack.enter_context(self._blobs.writer(base.algorithm))
-                kept = stack.enter_context(self._blobs.writer(base.algorithm)) if plan.leaves_server_state else None
+                applied, kept = self._writers_beside(run, base, stack)
                 reduce_round(job, writer.write, Beside(applied.write, kept.write if kept is not None else None))
                 outputs = RoundOutputs(
                     model=writer.commit(),
                     server_state=kept.commit() if kept is not None else None,
                     applied_delta=applied.commit(),
                 )
-            for reader in readers:
-                reader.forget_cached()  # who recomputes the round will do so some other day
         log.info(
             "model written",
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
         )
         return outputs
 
+    def _writers_beside(self, run: RunRecord, base: BlobRef, stack: ExitStack) -> tuple[BlobWriter, BlobWriter | None]:
+        """For the applied delta, and for the server_state where rounds leave one."""
+        applied, kept = applied_delta_bytes(run.statement) or 0, server_state_bytes(run.statement)
+        return stack.enter_context(self._blobs.writer(base.algorithm, about=applied)), (
+            None if kept is None else stack.enter_context(self._blobs.writer(base.algorithm, about=kept))
+        )
+
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
-        keep, given_up = kept_roots(state)
+        if not state.active_runs:
+            self._blobs.drop_spares()
         awaited = self._awaited()
+        due = time.monotonic() >= self._walk_at or awaited != self._awaited_before
+        if not due and not state.departures and not any(_gives_up(run) for run in state.runs.values()):
+            return  # nothing was given up since the last walk
+        keep, given_up = kept_roots(state)
         keep, given_up = keep | awaited, given_up - awaited
+        if given_up == self._gone and not due:
+            return
         cutoff = time.time() - UNREFERENCED_SECONDS
         for ref, modified in self._blobs.list():
             if ref.root in given_up:
-                self._blobs.delete(ref)
+                (self._blobs.retire if state.active_runs else self._blobs.delete)(ref)
             elif ref.root not in keep and modified < cutoff:
                 self._blobs.delete(ref, older_than=cutoff)
+        self._gone, self._awaited_before = given_up, awaited
+        self._walk_at = time.monotonic() + WALK_SECONDS
         if not any(run.open_round for run in state.active_runs):
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)
@@ -93,6 +114,7 @@ class Aggregation:
         """Delete the deltas of an institution that left, and what it had begun to send (membership.Eraser)."""
         keep, _ = kept_roots(state)
         self._blobs.discard_uploads(institution)
+        self._blobs.drop_spares()
         open_rounds = False
         for run in state.runs.values():
             for record in run.rounds:
@@ -131,6 +153,13 @@ def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
                 wanted = stays and (record.closed is None or name not in state.departures)
                 (keep if wanted else named).update(ref.root for ref in entry.contribution.blobs.values())
     return keep, named - keep
+
+
+def _gives_up(run: RunRecord) -> bool:
+    """Whether its rounds leave blobs that are not kept: by a bound in its plan, or applied deltas that are of no more use."""
+    plan = run.statement.plan
+    bounded = plan.retention.delta_rounds is not None or plan.retention.delta_bytes is not None
+    return bounded or plan.downlink is not None
 
 
 def _first_kept(run: RunRecord) -> int:

@@ -8,19 +8,21 @@ they see is of entries which a crash could still take away.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import accumulate
 
 from common.clock import Clock, parse_rfc3339, rfc3339
 from common.errors import LedgerConflict, UnknownCertificate
 from common.identity.certificates import spiffe_id
 from common.identity.keys import SigningKey
 from common.ledger.merkle import TreeHead
-from common.ledger.rules import Admission, admit, admit_verified, start
+from common.ledger.rules import Admission, admit, admit_verified, signer_key, start
 from common.ledger.state import LedgerState, Place
 from common.ledger.tree import StoredTree
 from common.statements.envelope import Parent, Statement, sign
-from common.statements.kinds import CertificateId, Member, Predicate, Roster
+from common.statements.kinds import Kind, Member, Predicate, Roster
 from coordinator.ports import LedgerSlice
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
 from coordinator.store.tiles import Tiles
@@ -28,6 +30,14 @@ from coordinator.store.tree import LedgerTree, envelope_hash
 
 Beside = Callable[[Transaction], None]
 """More writes in the transaction that appends a statement."""
+
+TAIL_ENTRIES, TAIL_BYTES = 256, 4 * 1024 * 1024
+"""Newest envelopes that stay in memory: every follower asks for them at once."""
+LINGER_SECONDS = 0.1
+"""How long a follower's answer waits for more after entries on which nobody waits to act."""
+UNHURRIED = frozenset({Kind.ANSWER, Kind.CONTRIBUTION, Kind.REFUSAL, Kind.ATTESTATION, Kind.ROUND_CLOSED})
+"""What is told a little later, together with what follows: contributions, their round's closing and the next one's opening
+reach a follower in one answer, and are one checkpoint to cosign."""
 
 
 def _nothing_else() -> bool:
@@ -49,6 +59,9 @@ class Ledger:
         self._appended_at: dict[int, datetime] = {}
         self._holders: tuple[Roster | None, dict[str, Member]] = (None, {})
         self._seals = database.seals()
+        self._tail: deque[LedgerRow] = deque()
+        self._tail_bytes = 0
+        self._hurried = 0
         self._tiles = Tiles(database)
         self._published: tuple[LedgerState, LedgerTree] = self._replay(genesis_envelope)
 
@@ -73,13 +86,25 @@ class Ledger:
     ) -> LedgerSlice:
         """Consecutive envelopes from `from_index`; waits up to `wait_seconds` for the first, or until `or_when`.
 
-        `or_when` is asked when the ledger grew, and at `wake`.
+        Of kinds that are UNHURRIED alone it waits LINGER_SECONDS longer, where it may wait at all. `or_when` is asked when the
+        ledger grew, and at `wake`.
         """
         with self._grown:
-            self._grown.wait_for(lambda: self.state.size > from_index or or_when(), timeout=wait_seconds)
-            size = self.state.size
-        rows = self._database.envelopes(from_index, max_bytes=max_bytes) if size > from_index else []
+            came = self._grown.wait_for(lambda: self.state.size > from_index or or_when(), timeout=wait_seconds)
+            if came and wait_seconds > 0:
+                self._grown.wait_for(lambda: self._hurried >= from_index or or_when(), timeout=LINGER_SECONDS)
+            size, tail = self.state.size, tuple(self._tail)
+        rows = self._rows(from_index, tail, max_bytes) if size > from_index else []
         return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
+
+    def _rows(self, from_index: int, tail: Sequence[LedgerRow], max_bytes: int) -> list[LedgerRow]:
+        """As Database.envelopes, from memory where that reaches back so far."""
+        if not tail or tail[0].index > from_index:
+            return self._database.envelopes(from_index, max_bytes=max_bytes)
+        asked = tail[from_index - tail[0].index :]
+        totals = accumulate(len(row.envelope) for row in asked)
+        fitting = sum(total <= max_bytes for total in totals)
+        return list(asked[: max(1, fitting)])
 
     def envelope(self, place: Place) -> bytes:
         """The stored envelope of a statement that stands there."""
@@ -120,8 +145,8 @@ class Ledger:
         state = self.state
         member = self._holder(state.roster, serial)
         if member is not None:
-            presented = CertificateId(serial=serial, spki_sha256=spki_sha256)
-            if spiffe_id(state.genesis.consortium, member.name) == peer and presented in member.certificates:
+            held = any(each.serial == serial and each.spki_sha256 == spki_sha256 for each in member.certificates)
+            if spiffe_id(state.genesis.consortium, member.name) == peer and held:
                 return member
         raise UnknownCertificate(
             f"The certificate with serial {serial} for {peer} is not in the newest roster of "
@@ -172,10 +197,13 @@ class Ledger:
     def take(self, statement: Statement, beside: Beside | None = None) -> Place:
         """Append an institution's statement, as the very bytes that it signed.
 
-        Its signature is verified once more: the key that counts is the one of the roster right below its own index, and the
-        roster may have changed since the caller looked.
+        The key that counts is the one of the roster right below its own index, and the roster may have changed since the caller
+        looked: under another key than that its signature does not count.
         """
-        return self._write(admit(self.state, statement.envelope), beside)
+        state = self.state
+        if signer_key(state, statement) != statement.signer_key:
+            return self._write(admit(state, statement.envelope), beside)
+        return self._write(admit_verified(state, statement), beside)
 
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
         place, now = admission.place, self._clock.now()
@@ -189,8 +217,17 @@ class Ledger:
         self._appended_at[place.index] = parse_rfc3339(row.appended_at)
         with self._grown:
             self._published = (admission.state, tree)
+            self._remember(row)
+            if place.kind not in UNHURRIED:
+                self._hurried = place.index
             self._grown.notify_all()
         return place
+
+    def _remember(self, row: LedgerRow) -> None:
+        self._tail.append(row)
+        self._tail_bytes += len(row.envelope)
+        while len(self._tail) > TAIL_ENTRIES or self._tail_bytes > TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft().envelope)
 
     def wake(self) -> None:
         """Let waiting readers look again. Any thread, holding no lock that they could wait for."""

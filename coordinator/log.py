@@ -174,6 +174,9 @@ class Log:
 
     def _sign(self, head: TreeHead) -> Note:
         with self._signing:
+            known = self._notes.get(head.size)
+            if known is not None:  # another thread was asked for the same one
+                return known
             note = sign_note(Note(checkpoint_text(self.key.name, head)), self.key.name, self._key)
             if head.size > self._signed:
                 self._file.write(note)  # before anybody sees the note: what is not remembered was never signed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -81,17 +82,35 @@ def parse_metrics(content: bytes) -> ContributionMetrics:
     return measured
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of one run's closed rounds, until somebody's measurements may be deleted."""
+
+    run: str
+    deletions: int
+    departures: object
+    closed: dict[int, tuple[EvaluationSums, ...]] = field(default_factory=dict)
+
+
 class StoredMeasurements:
     """The engine's Measurements, from the metrics table."""
 
     def __init__(self, ledger: Ledger, database: Database) -> None:
         self._ledger = ledger
         self._database = database
+        self._read = _Read("", -1, None)
 
     def evaluations(self, run: str) -> Evaluations:
-        """Every institution's measurement, by round."""
-        rows = self._database.metrics(run)
-        found = {record.number: _sums(record, rows) for record in self._ledger.state.runs[run].rounds}
+        """Every institution's measurement, by round. On the engine's thread; a closed round is read once."""
+        state, read = self._ledger.state, self._read
+        if (read.run, read.deletions) != (run, self.deletions) or read.departures is not state.departures:
+            read = self._read = _Read(run, self.deletions, state.departures)
+        found: dict[int, tuple[EvaluationSums, ...]] = {}
+        for record in state.runs[run].rounds:
+            known = read.closed.get(record.number)
+            found[record.number] = sums = self.of_round(record) if known is None else known
+            if record.closed is not None:
+                read.closed[record.number] = sums
         return {number: sums for number, sums in found.items() if sums}
 
     def of_round(self, record: RoundRecord) -> tuple[EvaluationSums, ...]:

@@ -62,6 +62,7 @@ class Agent:
         while not stopping.is_set():
             if self._ports.follower.failure is not None:
                 raise self._ports.follower.failure
+            wakes = self._mirror.wakes  # before anything is looked at: what comes from here on ends the wait below
             self._ports.witnesses.expect_one_history()
             state = self._mirror.state
             if self._leaves(state):
@@ -71,7 +72,7 @@ class Agent:
             if task is not None:
                 self._attempt(task)
             else:
-                self._mirror.wait_beyond(state.size, IDLE_SECONDS)
+                self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
 
     def answer(self, run: RunRecord) -> bool:
         """Answer a plan; whether there was an answer to give."""
@@ -130,6 +131,7 @@ class Agent:
             else:
                 self._begun = slot
                 self.work(task.run, task.record)
+            return
         except Interrupted:
             # A state, not a failure: no attempt is counted, and the loop comes back to it.
             log.info("work interrupted", extra={"run": task.run.run, "slot": slot})
@@ -143,6 +145,7 @@ class Agent:
             self._stopping.wait(IDLE_SECONDS)
         except LLMasOSError as err:
             self._failed(slot, err)
+        self._tidying.changed()
 
     def _failed(self, slot: str, err: LLMasOSError) -> None:
         # Bytes that broke or got lost on the way may arrive the next time; what was refused is refused.

@@ -31,7 +31,7 @@ from participant.memory.mirror import Mirror
 from participant.memory.orders import Orders
 from participant.memory.records import Records
 from participant.plans.inquiring import Inquiring
-from participant.policy import usage_of
+from participant.policy import UsageCounter
 from participant.policy.source import PatientPolicy
 from participant.ports import AgentPorts
 from participant.residuals import Residuals
@@ -139,7 +139,7 @@ class ParticipantApp:
             blobs=self.blobs,
             residuals=self.residuals,
             policy=policy,
-            usage=lambda run: usage_of(run, self.records, self.journal),
+            usage=UsageCounter(self.records, self.journal).of,
             gatekeeper=Gatekeeper(policy, self.orders, self.records, clock),
             orders=self.orders,
             records=self.records,

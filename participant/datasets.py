@@ -9,6 +9,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +68,16 @@ def data_sets(layout: HomeLayout) -> tuple[DataSet, ...]:
         InvalidConfiguration: a file is not one; the message names file and line.
     """
     return tuple(load_yaml(path, DataSet) for path in sorted(layout.data.glob("*.yaml")))
+
+
+def file_stamps(layout: HomeLayout) -> tuple[object, ...]:
+    """Name, inode, size and time of each data set's file: another value whenever one was replaced, as commands replace them."""
+    found = []
+    for path in sorted(layout.data.glob("*.yaml")):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def data_set(layout: HomeLayout, name: str) -> DataSet:

@@ -91,7 +91,7 @@ class Downlink:
             held, *deltas = (stack.enter_context(self._blobs.open(ref)) for ref in (way.held, *way.deltas))
             upload = self._blobs.begin(way.wanted, leaves, owner=self._institution, durable=False, instead_of=way.held)
             chunks = _Chunks(upload)
-            apply_deltas(ApplyJob(downlink.type, run.statement.manifest, held, deltas), chunks.write)
+            apply_deltas(ApplyJob(downlink.type, run.statement.manifest, held, deltas), chunks.write, chunks.lacks)
         upload.finish()
         return chunks.differing
 
@@ -104,9 +104,10 @@ class _Chunks:
         self._missing = set(chain.from_iterable(range(first, first + count) for first, count in upload.missing()))
         self.differing = 0
 
+    def lacks(self, index: int) -> bool:
+        return index in self._missing
+
     def write(self, index: int, content: memoryview) -> None:
-        if index not in self._missing:
-            return
         try:
             self._upload.write(index, content)
         except CorruptChunk:

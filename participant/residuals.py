@@ -10,6 +10,7 @@ that counts and those of rounds whose fate is open: either may be the next round
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -46,15 +47,16 @@ def counts(record: RoundRecord, institution: str) -> bool:
 
 def starting_round(run: RunRecord, institution: str, number: int) -> int | None:
     """The round whose residual round `number` starts from: the newest earlier one whose delta is in the model; None: zeros."""
-    earlier = [record.number for record in run.rounds if record.number < number and counts(record, institution)]
-    return max(earlier, default=None)
+    backwards = (record for record in reversed(run.rounds) if record.number < number)
+    return next((record.number for record in backwards if counts(record, institution)), None)
 
 
 def needed_rounds(run: RunRecord, institution: str) -> frozenset[int]:
     """The rounds whose residuals may still be a start: the newest that counts, and those that are open."""
-    settled = [record.number for record in run.rounds if counts(record, institution)]
+    settled = (record.number for record in reversed(run.rounds) if counts(record, institution))
+    newest = [*itertools.islice(settled, 1)]
     still_open = [record.number for record in run.rounds if record.closed is None and record.opened.task == "train"]
-    return frozenset(still_open + settled[-1:])
+    return frozenset(still_open + newest)
 
 
 # --- where they lie -----------------------------------------------------------------------------------------------------

@@ -12,14 +12,16 @@ from common.clock import rfc3339
 from common.ledger.cohort import local_seed
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
+from common.tensors import delta_size
 from common.wire.transfer import TransferOptions
-from participant.bench.workbench import BASE, DELTA, RoundOver
+from participant.bench.workbench import BASE, DELTA, SPARE, RoundOver
 from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
 from participant.downlink import Downlink
 from participant.hours.pausing import Gatekeeper
 from participant.memory.records import Measurement, Work
 from participant.ports import AgentPorts
 from participant.reporter import RoundReporter
+from participant.residuals import LOSSLESS
 from participant.sending import REPORTS
 from participant.watching import End, Interrupted, Watch
 
@@ -171,12 +173,16 @@ class Rounds:
         return result
 
     def _train_message(self, run: RunRecord, record: RoundRecord) -> Train:
+        if run.statement.plan.codec.type == LOSSLESS:  # else the worker's file stays in the job folder
+            size = delta_size(run.statement.manifest)
+            self._ports.blobs.lend(size, self._ports.workbench.job(run.run) / SPARE)
         return Train(
             round=record.number,
             trained_rounds=len(run.committed()),
             seed=local_seed(record.opened.seed, self._ports.institution),
             base=BASE,
             delta=DELTA,
+            spare=SPARE,
             resume=True,
         )
 
@@ -196,12 +202,12 @@ class Rounds:
     def _fetch_base(self, run: RunRecord, record: RoundRecord, reporter: RoundReporter) -> Path:
         """The round's base model, in the place of the last round's: made from it by applied deltas, or fetched."""
         self._ports.workbench.remove_base(run.run)
-        earlier = [before.opened.inputs.model for before in run.rounds if before.number < record.number]
+        earlier = (before.opened.inputs.model for before in reversed(run.rounds) if before.number < record.number)
         options = TransferOptions(
             on_bytes=reporter.fetched,
             stop=reporter.over,
             durable=False,  # what a power failure damages is found at the next start and fetched again
-            instead_of=earlier[-1] if earlier else None,
+            instead_of=next(filter(self._ports.blobs.contains, earlier), None),
         )
         self._downlink.bring(run, record.opened.inputs.model, options)
         return self._preparation.fetch(record.opened.inputs.model, options)

@@ -51,10 +51,10 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        size = 0
+        size, wakes = 0, self._mirror.wakes
         while not self.over.is_set():
-            state = self._mirror.wait_beyond(size, WATCH_SECONDS)
-            size = state.size
+            state = self._mirror.wait_beyond(size, WATCH_SECONDS, wakes=wakes)
+            size, wakes = state.size, self._mirror.wakes
             try:
                 why = self._reason(state)
             except LLMasOSError as err:

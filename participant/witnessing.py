@@ -24,7 +24,7 @@ from common.logs import get_logger
 from common.statements.kinds import Roster
 from common.wire.messages import Cosignature, LedgerEntries
 from participant.memory.checkpoints import Checkpoint, Checkpoints, by_size
-from participant.memory.journal import Journal
+from participant.memory.journal import CheckpointKind, Journal
 from participant.memory.mirror import Mirror
 
 log = get_logger(__name__)
@@ -120,6 +120,13 @@ class Witnessing:
                 is kept.
             BadSignature, MalformedStatement: a note is damaged, or not the log's; it counts for nothing.
         """
+        try:
+            return self._judged(entries)
+        finally:
+            self._seen.settle()
+
+    def _judged(self, entries: LedgerEntries) -> bool:
+        """As `heard`; the newest checkpoint waits to be kept together with what else is."""
         self._seen.never_shorter(entries.ledger_size, entries.checkpoint)
         news, found = self._seen.catch_up(), list[Checkpoint]()
         if entries.checkpoint:
@@ -172,11 +179,14 @@ class Witnessing:
             largest |= dict.fromkeys(cosigners(each.note, witnesses), each)  # ascending by size: the last one stays
         covering = tuple(sorted({each.head.size: each for each in largest.values()}.values(), key=by_size))
         covered = covered_size({name: each.head.size for name, each in largest.items()}, len(witnesses))
+        kept_now: dict[CheckpointKind, Iterable[Checkpoint]] = {}
         if covering != self._covering:
-            self._seen.keep("covering", covering)
+            kept_now["covering"] = covering
         openings = [each for each in self._own_openings(state) if before <= each < covered]
         if openings:
-            self._seen.keep("cosigned", [each for each in covering if each.head.size > min(openings)])
+            kept_now["cosigned"] = [each for each in covering if each.head.size > min(openings)]
+        if kept_now:
+            self._seen.keep_together(kept_now)
         sizes = {_whole(witnesses[name]): each.head.size for name, each in largest.items()}
         news = sizes != self._sizes
         self._covering, self._sizes, self._counted_under = covering, sizes, state.roster

@@ -32,6 +32,11 @@ NUMPY = {
     "all": "of booleans",
     "sort": "by comparison; stable, so that -0.0 and +0.0 keep their order",
     "argsort": "by comparison; stable",
+    "partition": "by comparison; only of integers, of which equal ones are the same",
+    "searchsorted": "by comparison: how many are less",
+    "flatnonzero": "which are not zero",
+    "packbits": "bits",
+    "unpackbits": "bits",
     "copyto": "copies, and casts a float64 to float32 with one rounding",
     "empty": "memory",
     "zeros": "memory",
@@ -44,6 +49,7 @@ NUMPY = {
     "uint32": "bits",
     "uint16": "bits",
     "uint8": "bytes",
+    "int64": "whole numbers",
     "int32": "whole numbers",
     "int8": "whole numbers",
     "bool_": "booleans",
@@ -68,6 +74,7 @@ METHODS = {
     "sort": "by comparison; stable",
     "take": "copies",
     "tobytes": "bytes as they are",
+    "tolist": "numbers as they are",
     "view": "the same bits",
 }
 """Which methods of an array may be named; a method of that name of anything else may be too."""
@@ -81,7 +88,7 @@ REFUSED_METHODS = {
 
 IMPORTS = {
     "__future__", "collections", "collections.abc", "concurrent.futures", "dataclasses", "decimal", "hashlib", "itertools",
-    "json", "math", "numpy", "numpy.typing", "pathlib", "sys", "typing",
+    "json", "math", "numpy", "numpy.typing", "pathlib", "sys", "threading", "typing",
 }  # fmt: skip
 """Modules that may be imported beside common.*; numpy only whole and as `np`, math only whole, so that every use shows."""
 

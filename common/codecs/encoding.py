@@ -54,7 +54,7 @@ def encode_delta(job: EncodeJob) -> None:
     """
     chosen = codec(job.codec)
     elements = tensors.trainable_elements(job.manifest)
-    at_once = min(BUFFER_ELEMENTS // chosen.block_elements * chosen.block_elements, elements)
+    at_once = min(max(1, BUFFER_ELEMENTS // chosen.block_elements) * chosen.block_elements, elements)
     delta, residual = _Numbers(job.delta, "delta", at_once, elements), None
     if job.residual is not None:
         residual = _Numbers(job.residual, "residual", at_once, elements)

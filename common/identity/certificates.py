@@ -109,7 +109,16 @@ def check_validity(pem: bytes, *, now: datetime, what: str) -> None:
         CertificateExpired: `now` is outside its time; the message names both ends and the clock.
         MalformedMessage: `pem` is no certificate.
     """
-    first, last = validity(pem, what=what)
+    check_time(validity(pem, what=what), now=now, what=what)
+
+
+def check_time(validity: tuple[datetime, datetime], *, now: datetime, what: str) -> None:
+    """The same, of a certificate that was read before.
+
+    Raises:
+        CertificateExpired: as `check_validity`.
+    """
+    first, last = validity
     if first <= now <= last:
         return
     state = "is not yet valid" if now < first else "has expired"

@@ -27,7 +27,7 @@ from common.identity.certificates import check_authority
 from common.names import Name, Sha256Hex
 from common.statements.envelope import CA_CERTIFICATE, MAX_ENVELOPE_BYTES, Parent, Statement, parse, verify
 from common.statements.kinds import Genesis, Timestamp
-from common.strict_json import JsonValue, StrictJsonError
+from common.strict_json import JsonValue
 
 BEGIN = "-----BEGIN LLMASOS INVITATION-----"
 END = "-----END LLMASOS INVITATION-----"
@@ -84,7 +84,7 @@ def parse_invitation(text: str) -> Invitation:
     try:
         content = strict_json.validate(_Content, strict_json.loads(body, max_bytes=MAX_INVITATION_BYTES, max_depth=2))
         genesis = base64.b64decode(content.genesis, validate=True)
-    except (StrictJsonError, binascii.Error) as err:
+    except ValueError as err:  # of JSON, of base64, and of text that is not ASCII where base64 should be
         raise InvalidInvitation(
             f"The invitation is whole but not one that this release reads: {err}.",
             "Install the release that the consortium uses, or ask the operator for a new invitation.",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from common.blobs.reference import BlobRef
 from common.ledger.state import RunRecord
 from common.statements.kinds import PlanStatement
-from common.tensors import delta_size
+from common.tensors import changing_bytes, delta_size
 
 
 def applied_delta_bytes(statement: PlanStatement) -> int | None:
@@ -24,6 +24,17 @@ def applied_delta_bytes(statement: PlanStatement) -> int | None:
     return CODECS[downlink.type].encoded_size(statement.manifest)
 
 
+def later_model_bytes(statement: PlanStatement, model_bytes: int) -> int:
+    """Bytes that a later model takes as a blob for who holds an earlier one: the chunks that training changes, be it all."""
+    return min(model_bytes, changing_bytes(statement.manifest))
+
+
+def round_down_bytes(statement: PlanStatement, model_bytes: int) -> int:
+    """Bytes that a round's base model takes for who holds the one before: an applied delta, or `later_model_bytes` if fewer."""
+    later, applied = later_model_bytes(statement, model_bytes), applied_delta_bytes(statement)
+    return later if applied is None else min(later, applied)
+
+
 def server_state_bytes(statement: PlanStatement) -> int | None:
     """Bytes of a server_state; None where rounds leave none."""
     return delta_size(statement.manifest) if statement.plan.leaves_server_state else None
@@ -34,8 +45,11 @@ def way_to(
 ) -> tuple[BlobRef, tuple[BlobRef, ...]] | None:
     """The newest model that is held and leads to `model`, and the applied deltas on the way, in the order of their rounds.
 
-    None where none is held, or where the applied deltas have together not fewer bytes than the model.
+    None where none is held, or where the applied deltas have together not fewer bytes than the model as a blob would take.
     """
+    if run.statement.plan.downlink is None:
+        return None
+    most = later_model_bytes(run.statement, model.size)
     way: tuple[BlobRef, ...] = ()
     wanted = model
     for record in reversed(run.committed("train")):
@@ -44,7 +58,7 @@ def way_to(
         if record.closed.outputs.applied_delta is None:
             return None
         way = (record.closed.outputs.applied_delta, *way)
-        if sum(ref.size for ref in way) >= model.size:
+        if sum(ref.size for ref in way) >= most:
             return None
         wanted = record.opened.inputs.model
         if held(wanted):
@@ -53,7 +67,10 @@ def way_to(
 
 
 def useful_deltas(run: RunRecord) -> tuple[BlobRef, ...]:
-    """The applied deltas that somebody may still fetch, newest first: together they have fewer bytes than a model."""
+    """The applied deltas that somebody may still fetch, newest first: together they have fewer bytes than a later model."""
+    if run.statement.plan.downlink is None:
+        return ()
+    most = later_model_bytes(run.statement, run.model.size)
     found: list[BlobRef] = []
     total = 0
     for record in reversed(run.committed("train")):
@@ -61,7 +78,7 @@ def useful_deltas(run: RunRecord) -> tuple[BlobRef, ...]:
         if ref is None:
             break
         total += ref.size
-        if found and total >= run.model.size:
+        if found and total >= most:
             break
         found.append(ref)
     return tuple(found)

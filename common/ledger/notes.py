@@ -20,6 +20,8 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
 from common.errors import BadSignature, MalformedStatement
 from common.identity.keys import SigningKey, verify_raw
@@ -78,8 +80,12 @@ class NoteKey:
     @property
     def id(self) -> bytes:
         """SHA-256(name ‖ newline ‖ type ‖ public key), its first four bytes."""
-        hashed = hashlib.sha256(self.name.encode() + b"\n" + bytes([self.kind]) + bytes.fromhex(self.key.public))
-        return hashed.digest()[:_ID_BYTES]
+        return _key_id(self.name, self.kind, self.key.public)
+
+
+@lru_cache(maxsize=1024)
+def _key_id(name: str, kind: int, public: str) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + bytes.fromhex(public)).digest()[:_ID_BYTES]
 
 
 def parse_note(data: bytes) -> Note:
@@ -128,7 +134,7 @@ def verify_note(note: Note, known: NoteKey) -> None:
         BadSignature: there is no signature of that name and key, or one that does not verify.
     """
     for found in _signatures_of(note, known):
-        verify_raw(known.key, found.signature, note.text.encode())
+        _expect_signed(known.key.scheme, known.key.public, found.signature, note.text.encode())
 
 
 def cosign(note: Note, name: str, key: SigningKey, *, seconds: int) -> Note:
@@ -151,13 +157,20 @@ def verify_cosignature(note: Note, witness: NoteKey) -> int:
         seconds = int.from_bytes(found.signature[:_TIME_BYTES], "big")
         if seconds >= 2**63:
             raise BadSignature(f"The cosignature of {witness.name} has a time beyond 2^63.")
-        verify_raw(witness.key, found.signature[_TIME_BYTES:], _cosigned_message(note.text, seconds))
+        message = _cosigned_message(note.text, seconds)
+        _expect_signed(witness.key.scheme, witness.key.public, found.signature[_TIME_BYTES:], message)
         times.append(seconds)
     return max(times)
 
 
 def _cosigned_message(text: str, seconds: int) -> bytes:
     return f"cosignature/v1\ntime {seconds}\n{text}".encode()
+
+
+@lru_cache(maxsize=1024)
+def _expect_signed(scheme: Literal["ed25519", "x25519"], public: str, signature: bytes, message: bytes) -> None:
+    """As verify_raw. What was verified stays verified: the same cosignatures come again with each note that bears them."""
+    verify_raw(PublicKey(scheme=scheme, public=public), signature, message)
 
 
 def _signatures_of(note: Note, known: NoteKey) -> list[NoteSignature]:

@@ -74,7 +74,7 @@ def pass_over(state: LedgerState) -> LedgerState:
     return replace(state, size=state.size + 1)
 
 
-def signer_key(state: LedgerState, statement: UnverifiedStatement) -> PublicKey:
+def signer_key(state: LedgerState, statement: UnverifiedStatement | Statement) -> PublicKey:
     """The one key that may have signed this, by the roster as it stands.
 
     Raises:

@@ -1,6 +1,6 @@
 """From a model that is here to a later one, by applied deltas: what a member does in place of fetching the model.
 
-    for each chunk of the held model:    4 MiB
+    for each chunk of the held model:    4 MiB, without those that nobody wants and that no delta changes
         for each applied delta, in the order of rounds: numbers += its decoded numbers
         write(chunk)                     header and frozen tensors as they are
 
@@ -36,10 +36,15 @@ class ApplyJob:
     """Applied deltas, in the order of their rounds."""
 
 
-def apply_deltas(job: ApplyJob, write: Callable[[int, memoryview], object]) -> None:
+def apply_deltas(
+    job: ApplyJob, write: Callable[[int, memoryview], object], wanted: Callable[[int], bool] = lambda index: True
+) -> None:
     """Hand the later model's chunks to `write`, with their index, ascending; each is valid during the call only.
 
     A chunk is read before it is written, so both models may have one file.
+
+    Args:
+        wanted: of which chunks; of frozen tensors no other ones are read.
 
     Raises:
         WrongTensors: the model or a delta is not the manifest's.
@@ -53,13 +58,17 @@ def apply_deltas(job: ApplyJob, write: Callable[[int, memoryview], object]) -> N
     updates = [_Update(job, delta) for delta in job.deltas]
     buffer = chunk_buffer(job.held.ref)
     for index in range(job.held.ref.chunks):
-        chunk, before = job.held.read_chunk(index, buffer), index * CHUNK_BYTES
+        before = index * CHUNK_BYTES
+        if before >= end and not wanted(index):
+            continue
+        chunk = job.held.read_chunk(index, buffer)
         first, last = max(0, begin - before), min(len(chunk), end - before)
         if first < last:
             values_N: Float32s = np.frombuffer(chunk[first:last], dtype="<f4")
             for update in updates:
                 update.add_to(values_N)
-        write(index, chunk)
+        if wanted(index):
+            write(index, chunk)
 
 
 class _Update:

@@ -1,6 +1,6 @@
 """reduce_round: one committed round's arithmetic, out of core (docs/protocol.md#arithmetic).
 
-    for each chunk of the deltas:        4 MiB, header left out
+    for each window of the deltas:       a chunk of 4 MiB without the header, or a part of its numbers
         combined = rule(all institutions' numbers, in ascending bytewise order of names)
         for each block of it:            65,536 elements
             update = server_optimizer(combined)
@@ -35,9 +35,7 @@ from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
 
 LANES = 2
-"""How many windows are combined at once; each lane holds a chunk, and 8 bytes for each number in it."""
-WIDE_ELEMENTS = 4_200_000
-"""Where a chunk holds more numbers, as with four bits each, one lane is all that memory has room for."""
+"""How many windows are combined at once; each lane holds a chunk, and 8 bytes for each number of a window."""
 
 Write = Callable[[memoryview], None]
 
@@ -89,14 +87,13 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside | None = None) -> 
         window.check_size(delta.reader)
     base = _open_base(job, write)
     step = _BlockwiseStep(job, base, write, beside)
-    others = 0 if window.max_elements > WIDE_ELEMENTS else LANES - 1
-    windows = [window, *(DeltaWindow(delta_codec, header) for _ in range(others))]
+    windows = [window, *(DeltaWindow(delta_codec, header) for _ in range(LANES - 1))]
     lanes = [_Lane(job.plan, each, deltas) for each in windows]
     with ThreadPoolExecutor(len(lanes), thread_name_prefix="reduce") as pool:
-        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: window.chunks]))
-        for index in range(window.chunks):
+        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: window.windows]))
+        for index in range(window.windows):
             step.apply(coming.popleft().result())
-            if index + len(lanes) < window.chunks:
+            if index + len(lanes) < window.windows:
                 coming.append(pool.submit(lanes[index % len(lanes)].combine, index + len(lanes)))
     step.finish()
     while frozen := base.take(CHUNK_BYTES):
@@ -132,13 +129,13 @@ class _Lane:
         self._rule = registry.rule_for(plan.rule, max_elements=window.max_elements)
 
     def combine(self, index: int) -> Float32s:
-        """The rule's result for chunk `index`; valid until the next call."""
+        """The rule's result for window `index`; valid until the next call."""
         with np.errstate(all="ignore"):  # what overflows is found by its result
-            return self._rule.combine(self._numbers(index), self._window.elements(index))
+            return self._rule.combine(self._numbers(index), self._window.window_elements(index))
 
     def _numbers(self, index: int) -> Iterator[Weighted]:
         for delta in self._deltas:
-            yield delta.num_tokens, self._window.values(delta.reader, index)
+            yield delta.num_tokens, self._window.window_values(delta.reader, index)
 
 
 def _open_base(job: ReduceJob, write: Write) -> BlobStream:

@@ -61,7 +61,7 @@ class MemoryBlob:
     def read_chunk(self, index: int, into: memoryview) -> memoryview:
         size = self.ref.chunk_size(index)
         start = index * CHUNK_BYTES
-        into[:size] = self.content[start : start + size]
+        into[:size] = memoryview(self.content)[start : start + size]  # a slice of bytes would be a second copy
         return into[:size]
 
 

@@ -1,8 +1,13 @@
-"""A delta blob's numbers, one chunk at a time: the window through which rules and checks see it."""
+"""A delta blob's numbers: checks see one chunk at a time, rules one window.
+
+A window is a chunk's numbers or, where a chunk holds millions of them, an equal part of them: whole blocks, at most
+`WINDOW_ELEMENTS`. So memory is bounded by numbers, whatever the codec. A chunk is read and hashed again for each of its
+windows, which takes less than a tenth of what adding its numbers up takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -11,6 +16,9 @@ from common.blobs.reader import BlobStream, ChunkSource
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs.base import PIECE_ELEMENTS, DeltaCodec, Fault, Float32s
 from common.errors import WrongTensors
+
+WINDOW_ELEMENTS = 4_200_000
+"""The most numbers of a window; a chunk of `int8` holds 4.06 million."""
 
 
 class DeltaWindow:
@@ -32,16 +40,47 @@ class DeltaWindow:
         self._piece_bytes = at_once * codec.block_bytes
         self._piece: Float32s = np.empty(min(at_once, blocks) * codec.block_elements, dtype=np.float32)
         self.chunks = -(-self._size // CHUNK_BYTES)
-        self.max_elements = min(self._elements, codec.elements(min(self._size - len(self._header), CHUNK_BYTES)))
-        """The most numbers that a chunk holds."""
+        chunk_blocks = CHUNK_BYTES // codec.block_bytes
+        self._parts = -(-chunk_blocks * codec.block_elements // WINDOW_ELEMENTS)
+        """Windows of a chunk."""
+        self._window_blocks = -(-chunk_blocks // self._parts)
+        in_last_chunk = blocks - self._blocks_before(self.chunks - 1)
+        self.windows = (self.chunks - 1) * self._parts + max(1, -(-in_last_chunk // self._window_blocks))
+        self.max_elements = min(self._elements, min(blocks, self._window_blocks) * codec.block_elements)
+        """The most numbers that a window holds."""
+
+    @property
+    def all_elements(self) -> int:
+        """How many numbers there are."""
+        return self._elements
+
+    def elements_before(self, index: int) -> int:
+        """How many numbers come before chunk `index`."""
+        return self._elements_before(index)
+
+    def numbers(self, read: Callable[[int, memoryview], None], first: int, end: int) -> Float32s:
+        """The numbers from `first` to before `end`, or to the last, shape (N,), decoded into new memory.
+
+        Args:
+            read: fills a buffer from that byte of the blob on.
+        """
+        end = min(end, self._elements)
+        block, beyond = first // self._codec.block_elements, -(-end // self._codec.block_elements)
+        encoded = memoryview(bytearray((beyond - block) * self._codec.block_bytes))
+        read(len(self._header) + block * self._codec.block_bytes, encoded)
+        decoded_N = self._codec.decode(encoded, np.empty((beyond - block) * self._codec.block_elements, np.float32))
+        before = block * self._codec.block_elements
+        return decoded_N[first - before : end - before]
 
     def elements(self, index: int) -> int:
         """How many numbers chunk `index` holds; none where the header fills it."""
         return self._elements_before(index + 1) - self._elements_before(index)
 
     def _elements_before(self, index: int) -> int:
-        encoded = min(self._size, index * CHUNK_BYTES) - len(self._header)
-        return min(self._elements, self._codec.elements(max(0, encoded)))
+        return min(self._elements, self._blocks_before(index) * self._codec.block_elements)
+
+    def _blocks_before(self, index: int) -> int:
+        return max(0, min(self._size, index * CHUNK_BYTES) - len(self._header)) // self._codec.block_bytes
 
     def check_size(self, source: ChunkSource) -> None:
         """
@@ -82,8 +121,10 @@ class DeltaWindow:
         )
 
     def pieces(self, encoded: memoryview, index: int) -> Iterator[Float32s]:
-        """The numbers in chunk `index`, which was just read, at most 65,536 at a time; each piece is valid until the next."""
-        left = self.elements(index)
+        """The numbers in chunk `index`, just read, at most 65,536 at a time or a block; each piece is valid until the next."""
+        yield from self._pieces(encoded, self.elements(index))
+
+    def _pieces(self, encoded: memoryview, left: int) -> Iterator[Float32s]:
         for start in range(0, len(encoded), self._piece_bytes):
             piece_N = self._codec.decode(encoded[start : start + self._piece_bytes], self._piece)[:left]
             left -= len(piece_N)
@@ -96,6 +137,32 @@ class DeltaWindow:
             WrongTensors, CorruptChunk: as `read`.
         """
         yield from self.pieces(self.read(source, index), index)
+
+    # --- windows -------------------------------------------------------------------------------------------------------------
+
+    def window_elements(self, window: int) -> int:
+        """How many numbers that window holds; none where the header fills its part of a chunk."""
+        first, beyond = self._window(window)
+        return min(self._elements, beyond * self._codec.block_elements) - first * self._codec.block_elements
+
+    def _window(self, window: int) -> tuple[int, int]:
+        """Its first block, and the first one behind it."""
+        chunk, part = window // self._parts, window % self._parts
+        end = self._blocks_before(chunk + 1)
+        first = min(end, self._blocks_before(chunk) + part * self._window_blocks)
+        return first, min(end, first + self._window_blocks)
+
+    def window_values(self, source: ChunkSource, window: int) -> Iterator[Float32s]:
+        """Its numbers, at most 65,536 at a time or a block; each piece is valid until the next.
+
+        Raises:
+            WrongTensors, CorruptChunk: as `read`.
+        """
+        chunk = window // self._parts
+        encoded = self.read(source, chunk)
+        first, beyond = (block - self._blocks_before(chunk) for block in self._window(window))
+        block_bytes = self._codec.block_bytes
+        yield from self._pieces(encoded[first * block_bytes : beyond * block_bytes], self.window_elements(window))
 
 
 def read_head(source: ChunkSource) -> bytes:

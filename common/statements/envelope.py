@@ -146,10 +146,11 @@ def parse_payload(payload: bytes) -> Draft:
     """
     try:
         value = strict_json.loads(payload, max_bytes=MAX_ENVELOPE_BYTES)
-        content = strict_json.validate(Content, value)
+        canonical = strict_json.spelled(value)
+        content = strict_json.validate_spelled(Content, canonical)
     except StrictJsonError as err:
         raise MalformedStatement(f"The payload of a statement is not an in-toto Statement: {err}.") from err
-    if strict_json.dumps(value) != payload:
+    if canonical != payload:
         raise MalformedStatement("The payload of a statement is not in canonical form: sorted keys, no spaces, UTF-8.")
     kind = _KIND_OF_TYPE.get(content.predicate_type)
     if kind is None:
@@ -263,11 +264,15 @@ def _parent(kind: Kind, subject: Subject) -> Parent:
 
 
 def _predicate(kind: Kind, value: dict[str, JsonValue]) -> Predicate:
+    given = strict_json.spelled(value)
     try:
-        predicate = strict_json.validate(PREDICATES[kind], value)
+        predicate = strict_json.validate_spelled(PREDICATES[kind], given)
     except StrictJsonError as err:
         raise MalformedStatement(f"The predicate of this {kind} statement does not hold: {err}.") from err
-    other = _spelled_otherwise(value, predicate.model_dump(mode="json"), "predicate")
+    written = predicate.model_dump(mode="json")
+    if strict_json.spelled(written) == given:
+        return predicate
+    other = _spelled_otherwise(value, written, "predicate")
     if other:
         raise MalformedStatement(f"In this {kind} statement, {other} is not spelled in the one way that is written.")
     return predicate

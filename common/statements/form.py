@@ -55,9 +55,10 @@ def open_envelope(envelope: bytes) -> dsse.Envelope:
     """The library's envelope, once its bytes are bounded, of the right form and canonical."""
     try:
         value = strict_json.loads(envelope, max_bytes=MAX_ENVELOPE_BYTES, max_depth=4)
-        _check_order([each.keyid for each in strict_json.validate(_Envelope, value).signatures])
+        form = strict_json.validate_spelled(_Envelope, strict_json.spelled(value))
+        _check_order([each.keyid for each in form.signatures])
         opened = dsse.Envelope.from_dict(value)  # type: ignore[arg-type]  # an object, as _Envelope says
-        canonical = strict_json.dumps(opened.to_dict())
+        canonical = strict_json.spelled(opened.to_dict())
     except StrictJsonError as err:
         raise MalformedStatement(f"An envelope is not a DSSE envelope with Ed25519 signatures: {err}.") from err
     except ValueError as err:

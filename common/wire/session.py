@@ -32,6 +32,7 @@ from common.wire.convert_log import (
     receipt_from_wire,
 )
 from common.wire.errors import rpc_errors
+from common.wire.framing import blobs_stub
 from common.wire.handshake import Expected
 from common.wire.messages import (
     ActivityReport,
@@ -51,7 +52,6 @@ from common.wire.messages import (
 from common.wire.reach import fault_on_the_way
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
 from common.wire.v1 import (
-    blobs_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
     log_pb2,
@@ -244,7 +244,7 @@ class Session:
         return Stubs(
             channel=channel,
             work=work_pb2_grpc.WorkStub(channel),
-            blobs=blobs_pb2_grpc.BlobsStub(channel),
+            blobs=blobs_stub(channel),
             operations=operations_pb2_grpc.OperationsStub(channel),
             log=log_pb2_grpc.LogStub(channel),
         )

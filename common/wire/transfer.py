@@ -29,7 +29,7 @@ from common.errors import (
     TruncatedChunk,
 )
 from common.wire import convert
-from common.wire.chunks import ChunkAssembler, pieces
+from common.wire.chunks import ChunkReceiver, pieces
 from common.wire.errors import rpc_errors
 from common.wire.messages import Purpose
 
@@ -185,7 +185,7 @@ class _Upload:
                 for piece in pieces(chunk, content):
                     if self._options.stop.is_set():
                         return
-                    yield convert.put_piece_to_wire(piece)
+                    yield piece
                     self._options.on_bytes(len(piece.data))
 
     def _result(self, call: Any) -> Any:
@@ -233,8 +233,7 @@ class _Download:
             with rpc_errors():
                 upload = self._begun()
                 for first, count in upload.missing():
-                    for chunk, content in self._chunks(first, count):
-                        upload.write(chunk, content)
+                    for _ in self._chunks(upload, first, count):
                         written += 1
             return _Attempt(done=upload.finish(), progress=written > 0)
         except LLMasOSError as failure:
@@ -253,19 +252,19 @@ class _Download:
             )
         return self._upload
 
-    def _chunks(self, first: int, count: int) -> Iterator[tuple[int, memoryview]]:
-        """Finished chunks of one Get stream; the stream is cancelled when the reader stops early."""
-        assembler = ChunkAssembler(self._ref)
+    def _chunks(self, upload: Upload, first: int, count: int) -> Iterator[int]:
+        """Sizes of finished chunks of one Get stream; the stream is cancelled when the reader stops early."""
         stream = self._stub.Get(convert.get_request_to_wire(self._ref, first, count))
         try:
-            for message in stream:
-                if self._options.stop.is_set():
-                    return
-                piece = convert.piece_from_wire(message)
-                self._options.on_bytes(len(piece.data))
-                chunk = assembler.add(piece)
-                if chunk is not None:
-                    yield chunk
-            assembler.finish()
+            with ChunkReceiver(upload) as receiver:
+                for message in stream:
+                    if self._options.stop.is_set():
+                        return
+                    piece = convert.piece_from_wire(message)
+                    self._options.on_bytes(len(piece.data))
+                    finished = receiver.add(piece)
+                    if finished is not None:
+                        yield finished
+                receiver.finish()
         finally:
             stream.cancel()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
 
 from common.clock import Clock
 from common.errors import RoleMissing, UnknownCertificate
-from common.identity.certificates import certificate_id, check_validity
+from common.identity.certificates import certificate_id, check_time, validity
 from common.statements.kinds import CertificateId, Member, Role
 from coordinator.api.calls import Call, Caller
 from coordinator.api.limits import AddressLimiter, CallLimiter, peer_address
@@ -55,7 +56,7 @@ class WorkDoor:
 
     def admit(self, method: str, context: Any) -> Admitted:
         spiffe_id, pem = presented(context)
-        check_validity(pem, now=self._clock.now(), what=f"The certificate of {spiffe_id}")
+        check_time(_validity(pem), now=self._clock.now(), what=f"The certificate of {spiffe_id}")
         certificate = _certificate_id(pem)
         find = self._members.follower_by_certificate if method == FOLLOW else self._members.by_certificate
 
@@ -112,6 +113,11 @@ def presented(context: Any) -> tuple[str, bytes]:
             f"{len(spiffe_ids)} SPIFFE IDs."
         )
     return spiffe_ids[0].decode("utf-8", "replace"), bytes(certificates[0])
+
+
+@lru_cache(maxsize=4096)
+def _validity(pem: bytes) -> tuple[datetime, datetime]:
+    return validity(pem, what="The caller's certificate")
 
 
 @lru_cache(maxsize=4096)

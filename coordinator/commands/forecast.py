@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from common.clock import rfc3339
 from common.codecs import codec
-from common.ledger.downlink import applied_delta_bytes, server_state_bytes
+from common.ledger.downlink import applied_delta_bytes, round_down_bytes, server_state_bytes
 from common.plan.model import Plan
 from common.statements.kinds import PlanStatement
 from common.tensors import ELEMENT_BYTES, model_size, trainable_elements
@@ -57,7 +57,7 @@ class InstitutionForecast:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of blobs. `down` is what an institution fetches."""
+    """Bytes of blobs. `down` is what an institution fetches; `round_down` in a round after its first, which fetches all."""
 
     model: int
     delta: int
@@ -155,11 +155,11 @@ def forecast(
 def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
     """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model.
 
-    With a downlink only the first model is fetched whole, by who is in every cohort.
+    Who has the model of a round fetches of the next one what training changes, or with a downlink an applied delta if smaller.
     """
     model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
     tokenizer, rounds = draft.initial.tokenizer.size, draft.plan.rounds
-    later = min(model, applied_delta_bytes(draft) or model)
+    later = round_down_bytes(draft, model)
     down, up = tokenizer + model + rounds * later, rounds * delta
     return Traffic(
         model=model,

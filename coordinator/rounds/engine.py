@@ -163,7 +163,9 @@ class Engine:
 
     def go_on(self, state: RunState) -> RunState:
         """After a closed round: the next one, the final evaluation, or the end."""
-        following = next_step(state.record, self._ports.measurements.evaluations(state.record.run))
+        looks = state.record.statement.plan.stop.looks_at_losses
+        measured = self._ports.measurements.evaluations(state.record.run) if looks else {}
+        following = next_step(state.record, measured)
         if following.task is None:
             return self.end(state, following.end_reason)
         return self.open(state, following.task)

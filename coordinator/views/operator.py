@@ -20,6 +20,11 @@ from coordinator.views.host import CertificateEnds, Host
 from coordinator.views.runs import RunViews
 
 WATCH_SECONDS = 0.25
+LEAST_SECONDS = 0.2
+"""Between two views for one watcher: rounds may follow each other faster than anybody reads, and to compose a view takes time
+that the rounds need."""
+NEVER = 2**62
+"""A size that no ledger reaches."""
 REPEAT_SECONDS = 15.0
 """An unchanged view is sent again so often: only by sending does a watch notice that its reader is gone."""
 ROUNDS_LISTED = 5
@@ -105,6 +110,12 @@ class OperatorViews:
             if record.ended is not None:
                 return
             self._ledger.wait_for_growth(state.size, WATCH_SECONDS)
+            self._pause(now + LEAST_SECONDS - self._clock.monotonic())
+
+    def _pause(self, seconds: float) -> None:
+        """Let more happen before the next view; what came meanwhile is in it."""
+        if seconds > 0:
+            self._ledger.wait_for_growth(NEVER, min(seconds, LEAST_SECONDS))
 
     def logs(self, run: str, institution: str, *, follow: bool) -> Iterator[LogLine | None]:
         """The run's events, oldest first; with `follow` also new ones, until it ended, and None between them.

@@ -31,11 +31,11 @@ from participant.bench.worker_protocol import (
     WorkerError,
 )
 from participant.config import HomeLayout, ParticipantConfig
-from participant.datasets import data_sets
+from participant.datasets import data_sets, file_stamps
 
 log = get_logger(__name__)
 
-BASE, DELTA = "base.safetensors", "delta.safetensors"
+BASE, DELTA, SPARE = "base.safetensors", "delta.safetensors", "delta.spare"
 WATCH_SECONDS = 0.2
 STOP_SECONDS = 6.0
 """For the worker to snapshot and end; then it is made to. With the watches before it, memory is free within ten seconds."""
@@ -66,6 +66,8 @@ class Workbench:
         self._link: WorkerLink | None = None
         self._prepared: str | None = None
         self._data: tuple[DataSource, ...] = ()
+        self._stamps: tuple[object, ...] | None = None
+        self._named: tuple[DataSource, ...] = ()
         self.hello: Hello | None = None
 
     def job(self, run: str) -> Path:
@@ -104,7 +106,12 @@ class Workbench:
         )
 
     def _sources(self) -> tuple[DataSource, ...]:
-        return tuple(data.source() for data in data_sets(self._layout))
+        """What is named now; read again when a file of them was written, removed or added."""
+        stamps = file_stamps(self._layout)
+        if stamps != self._stamps:
+            self._named = tuple(data.source() for data in data_sets(self._layout))
+            self._stamps = stamps
+        return self._named
 
     def place_base(self, run: str, model: Path) -> None:
         """Put a round's base model into the job folder, without a copy where the file system lets it."""

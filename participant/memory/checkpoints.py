@@ -58,6 +58,7 @@ class Checkpoints:
         self._mirror, self._journal, self._clock = mirror, journal, clock
         self._log = log_key(mirror.state.genesis)
         self._largest_ledger = 0
+        self._waiting: dict[CheckpointKind, Iterable[Checkpoint]] = {}
         newest = self.kept("newest")
         self._ahead = {each.head.size: each for each in self.kept("ahead")}
         self.newest: Checkpoint | None = newest[0] if newest else None
@@ -93,8 +94,18 @@ class Checkpoints:
         return replace(found, note=replace(found.note, signatures=signed[:1]))
 
     def keep(self, kind: CheckpointKind, found: Iterable[Checkpoint]) -> None:
-        """As Journal.keep_checkpoints."""
-        self._journal.keep_checkpoints(kind, [each.row for each in found])
+        """As Journal.keep_kinds, of one kind."""
+        self.keep_together({kind: found})
+
+    def settle(self) -> None:
+        """Keep what waits for company."""
+        if self._waiting:
+            self.keep_together({})
+
+    def keep_together(self, kept: dict[CheckpointKind, Iterable[Checkpoint]]) -> None:
+        """Several kinds at once, and what waited: one wait for the disk."""
+        self._journal.keep_kinds({kind: [each.row for each in found] for kind, found in (self._waiting | kept).items()})
+        self._waiting = {}
 
     def kept(self, kind: CheckpointKind) -> list[Checkpoint]:
         """Those of one kind in the journal, believed only as far as they can be."""
@@ -188,7 +199,7 @@ class Checkpoints:
     def _advance(self, found: Checkpoint) -> bool:
         if self.newest is not None and found.head.size <= self.newest.head.size:
             return False
-        self.keep("newest", [found])
+        self._waiting = {"newest": [found]}
         self.newest = found
         return True
 

@@ -1,6 +1,8 @@
 """One SQLite file for what a participant remembers: HOME/journal.sqlite, opened once by each part that keeps something in it.
 
-WAL and synchronous=FULL: a write is durable when it returns, and commands read and write beside the running daemon.
+WAL and synchronous=FULL: a write is durable when it returns, and commands read and write beside the running daemon. A part that
+can wait for that opens the file with `synced=False`: a crash of the process loses nothing of it; a power failure may lose what
+no later synced write of any part came after, since all share one log that is synced up to its end.
 """
 
 from __future__ import annotations
@@ -22,19 +24,20 @@ class JournalFile:
 
     Args:
         schema: `CREATE TABLE IF NOT EXISTS` statements of the part that opens it.
+        synced: whether its writes wait for the disk.
 
     Raises:
         StorageFailure: the file cannot be opened, or was made by a later release.
     """
 
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str, *, synced: bool = True) -> None:
         self._path = path
         self._lock = threading.Lock()
         with self._failures():
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
             (found,) = self._connection.execute("PRAGMA user_version").fetchone()
             if found > SCHEMA_VERSION:
                 raise StorageFailure(
@@ -55,7 +58,7 @@ class JournalFile:
             return self._connection.execute(query, arguments).fetchall()
 
     def write(self, command: str, arguments: tuple[Any, ...] = ()) -> int:
-        """One command, durable when this returns; the number of rows that it changed."""
+        """One command, durable when this returns if this part is `synced`; the number of rows that it changed."""
         with self._lock, self._failures():
             return self._connection.execute(command, arguments).rowcount
 

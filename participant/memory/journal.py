@@ -7,7 +7,7 @@ other tables of the same file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class KeptCheckpoint:
 
 
 class Journal:
-    """Thread-safe; each write is durable when it returns.
+    """Thread-safe; each write is durable when it returns, bookings at the latest with the next other write.
 
     Raises:
         StorageFailure: the file cannot be opened, read or written.
@@ -82,8 +82,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._file = JournalFile(path, _SCHEMA)
+        self._books = JournalFile(path, _SCHEMA, synced=False)
 
     def close(self) -> None:
+        self._books.close()
         self._file.close()
 
     # --- the ledger's copy -------------------------------------------------------------------------------------------
@@ -128,14 +130,19 @@ class Journal:
         return [KeptCheckpoint(*row) for row in self._file.read(query, (kind,))]
 
     def keep_checkpoints(self, kind: CheckpointKind, entries: Sequence[KeptCheckpoint]) -> None:
-        """Keep notes. Those of `newest`, `ahead` and `covering` take the place of all that were kept as such."""
+        """Keep notes of one kind."""
+        self.keep_kinds({kind: entries})
+
+    def keep_kinds(self, kept: Mapping[CheckpointKind, Sequence[KeptCheckpoint]]) -> None:
+        """Keep notes, all together. Those of `newest`, `ahead` and `covering` take the place of all that were kept as such."""
         with self._file.transaction() as connection:
-            if kind in ("newest", "ahead", "covering"):
-                connection.execute("DELETE FROM checkpoints WHERE kind = ?", (kind,))
-            connection.executemany(
-                "INSERT OR IGNORE INTO checkpoints (size, root, note, kind, seen_at) VALUES (?, ?, ?, ?, ?)",
-                [(each.size, each.root, each.note, kind, each.seen_at) for each in entries],
-            )
+            for kind, entries in kept.items():
+                if kind in ("newest", "ahead", "covering"):
+                    connection.execute("DELETE FROM checkpoints WHERE kind = ?", (kind,))
+                connection.executemany(
+                    "INSERT OR IGNORE INTO checkpoints (size, root, note, kind, seen_at) VALUES (?, ?, ?, ?, ?)",
+                    [(each.size, each.root, each.note, kind, each.seen_at) for each in entries],
+                )
 
     # --- what was signed ---------------------------------------------------------------------------------------------
 
@@ -167,10 +174,14 @@ class Journal:
 
     def book(self, entry: Egress) -> None:
         """Book bytes that left."""
-        self._file.write(
+        self._books.write(
             "INSERT INTO egress (at, kind, bytes, digest, receiver) VALUES (?, ?, ?, ?, ?)",
             (entry.at, entry.kind, entry.bytes, entry.digest, entry.receiver),
         )
+
+    def booked_after(self, position: int) -> list[tuple[int, int, str]]:
+        """Position, bytes and digest of what was booked after that position, ascending; positions begin at 1."""
+        return self._file.read("SELECT id, bytes, digest FROM egress WHERE id > ? ORDER BY id", (position,))
 
     def egress(self, since: str = "") -> list[Egress]:
         """All that left from `since` (RFC 3339 UTC) on, oldest first."""

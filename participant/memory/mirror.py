@@ -66,10 +66,19 @@ class Mirror:
         if conflict is not None:
             raise conflict
 
-    def wait_beyond(self, size: int, timeout: float) -> LedgerState:
-        """The state once the ledger has more than `size` entries, or somebody calls `wake`, or after `timeout` seconds."""
+    @property
+    def wakes(self) -> int:
+        """How often `wake` was called: read it before looking at what may change, and no wake in between is lost."""
+        return self._wakes
+
+    def wait_beyond(self, size: int, timeout: float, *, wakes: int | None = None) -> LedgerState:
+        """The state once the ledger has more than `size` entries, or somebody calls `wake`, or after `timeout` seconds.
+
+        Args:
+            wakes: what `wakes` said before the caller looked; by default only a `wake` from now on counts.
+        """
         with self._grown:
-            wakes = self._wakes
+            wakes = self._wakes if wakes is None else wakes
             self._grown.wait_for(lambda: self._state.size > size or self._wakes != wakes, timeout=timeout)
             return self._state
 

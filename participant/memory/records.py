@@ -79,10 +79,10 @@ class Event:
 
 
 class Records:
-    """Thread-safe, and safe beside other processes."""
+    """Thread-safe, and safe beside other processes. Durable at the latest with the next statement that is signed here."""
 
     def __init__(self, path: Path) -> None:
-        self._file = JournalFile(path, _SCHEMA)
+        self._file = JournalFile(path, _SCHEMA, synced=False)
 
     def close(self) -> None:
         self._file.close()

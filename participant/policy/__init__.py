@@ -23,5 +23,6 @@ from participant.policy.rules import exhausted as exhausted
 from participant.policy.rules import judge as judge
 from participant.policy.rules import verdict as verdict
 from participant.policy.usage import Usage as Usage
+from participant.policy.usage import UsageCounter as UsageCounter
 from participant.policy.usage import expected_usage as expected_usage
 from participant.policy.usage import usage_of as usage_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.ledger.downlink import applied_delta_bytes
+from common.ledger.downlink import applied_delta_bytes, round_down_bytes
 from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
@@ -26,9 +26,13 @@ GB = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes, tokens and parameters; of one institution that is in every cohort."""
+    """Bytes, tokens and parameters; of one institution that is in every cohort.
+
+    The first round fetches the whole model; `down_bytes_per_round` is what a later one fetches.
+    """
 
     parameters: int
+    trained_parameters: int
     tokens_per_round: int
     traffic_bytes: int
     down_bytes_per_round: int
@@ -41,6 +45,7 @@ def estimate(statement: PlanStatement) -> Estimate:
     """All figures of a plan."""
     return Estimate(
         parameters=parameters(statement),
+        trained_parameters=trained_parameters(statement),
         tokens_per_round=statement.plan.local.tokens_per_round,
         traffic_bytes=traffic_bytes(statement),
         down_bytes_per_round=down_bytes(statement),
@@ -71,9 +76,8 @@ def delta_bytes(statement: PlanStatement) -> int:
 
 
 def down_bytes(statement: PlanStatement) -> int:
-    """What a round's base model costs who holds the one before: the model, or with a downlink an applied delta, if smaller."""
-    model, applied = statement.initial.model.size, applied_delta_bytes(statement)
-    return model if applied is None else min(model, applied)
+    """What a round after the first fetches of its model: the chunks that training changes, or an applied delta if smaller."""
+    return round_down_bytes(statement, statement.initial.model.size)
 
 
 def residual_bytes(statement: PlanStatement) -> int:
@@ -84,9 +88,9 @@ def residual_bytes(statement: PlanStatement) -> int:
 
 
 def traffic_bytes(statement: PlanStatement) -> int:
-    """tokenizer + model + rounds × (delta up + next model down). Statements are small beside it.
+    """tokenizer + model + rounds × (delta up + down_bytes), the last of them down for the last evaluation.
 
-    The last of these models is the one that is evaluated. With a downlink a next model is an applied delta.
+    Statements are small beside it.
     """
     each_round = delta_bytes(statement) + down_bytes(statement)
     return statement.initial.tokenizer.size + statement.initial.model.size + statement.plan.rounds * each_round

@@ -6,17 +6,17 @@ of the rounds that were worked on. Nothing here is guessed: what was never measu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from common.blobs.reference import BlobRef
-from common.ledger.downlink import way_to
+from common.ledger.downlink import later_model_bytes
 from common.ledger.state import RunRecord
 from common.statements.envelope import parse
 from common.statements.kinds import Contribution, PlanStatement
 from participant.memory.journal import Journal
 from participant.memory.records import Records, Work
-from participant.policy.estimates import estimate, parameters
+from participant.policy.estimates import down_bytes, estimate, parameters
 from participant.tasks import answer_slot, contribution_slot
 
 CPU = "cpu"
@@ -53,33 +53,80 @@ class Usage:
 
 
 def usage_of(run: RunRecord, records: Records, journal: Journal) -> Usage:
-    """What the run has used here so far.
+    """What the run has used here so far: see `UsageCounter`."""
+    return UsageCounter(records, journal).of(run)
 
-    Traffic is what was booked as sent for it, and the model of each round that was worked on, once, or the applied deltas that
-    lead there from the one before; of a download that broke off and began again, what came twice is not counted.
+
+class UsageCounter:
+    """What runs have used, for one thread that asks again and again: what cannot change is read once.
+
+    Traffic is what was booked as sent for a run, the model of the first round that was worked on, and of each later one what
+    training changes, or the applied deltas that lead there from the one before; of a download that broke off and began again,
+    what came twice is not counted.
     """
-    work = records.work(run.run)
-    worked_on = {entry.round for entry in work}
-    down = _models_brought(run, worked_on)
-    tokenizer = run.statement.initial.tokenizer.size if work else 0
-    return replace(
-        _hours(work), traffic_bytes=_sent(run, journal) + down + tokenizer, seconds_per_round=_seconds_per_round(work)
-    )
+
+    def __init__(self, records: Records, journal: Journal) -> None:
+        self._records, self._journal = records, journal
+        self._booked: Counter[str] = Counter()
+        self._position = 0
+        self._settled: dict[str, tuple[int, frozenset[str]]] = {}
+
+    def of(self, run: RunRecord) -> Usage:
+        """What the run has used here so far."""
+        work = self._records.work(run.run)
+        worked_on = {entry.round for entry in work}
+        tokenizer = run.statement.initial.tokenizer.size if work else 0
+        traffic = self._sent(run) + _models_brought(run, worked_on) + tokenizer
+        return replace(_hours(work), traffic_bytes=traffic, seconds_per_round=_seconds_per_round(work))
+
+    def _sent(self, run: RunRecord) -> int:
+        """Bytes that the journal booked for this run's answer, contributions and their blobs."""
+        for position, count, digest in self._journal.booked_after(self._position):
+            self._booked[digest] += count
+            self._position = position
+        counted, ours = self._settled.get(run.run, (0, frozenset()))
+        ended = [record for record in run.rounds[:-1] if record.number > counted]  # nothing is signed for them any more
+        if ended:
+            ours |= self._named(contribution_slot(record) for record in ended)
+            self._settled[run.run] = ended[-1].number, ours
+        ours |= self._named([answer_slot(run), *(contribution_slot(record) for record in run.rounds[-1:])])
+        return sum(self._booked[digest] for digest in ours if digest in self._booked)
+
+    def _named(self, slots: Iterable[str]) -> frozenset[str]:
+        """Digests of what was signed for these slots, and of the blobs that it names."""
+        found: set[str] = set()
+        for slot in slots:
+            signed = self._journal.signed(slot)
+            if signed is None:
+                continue
+            found.add(signed.digest)
+            predicate = parse(signed.envelope).predicate
+            if isinstance(predicate, Contribution):
+                found |= {ref.root for ref in predicate.blobs.values()}
+        return frozenset(found)
 
 
 def _models_brought(run: RunRecord, worked_on: set[int]) -> int:
-    """Bytes of the base models of these rounds, as they come to who holds the one before."""
-    total, had = 0, set[BlobRef]()
+    """Bytes of the base models of these rounds: the first one whole, later ones as they come to who holds the one before."""
+    fetched = sum(record.number in worked_on for record in run.rounds)
+    if not fetched:
+        return 0
+    whole = run.statement.initial.model.size
+    if run.statement.plan.downlink is None:
+        return whole + (fetched - 1) * down_bytes(run.statement)
+    return whole + _brought_by_deltas(run, worked_on)
+
+
+def _brought_by_deltas(run: RunRecord, worked_on: set[int]) -> int:
+    """Bytes of all but the first of these models: the applied deltas since the one before, or what training changes if less."""
+    most = later_model_bytes(run.statement, run.statement.initial.model.size)
+    total, since, holds_one = 0, 0, False
     for record in run.rounds:
-        if record.number not in worked_on:
-            continue
-        model = record.opened.inputs.model
-        way = way_to(run, model, had.__contains__)
-        if way is not None:
-            total += sum(ref.size for ref in way[1])
-        elif run.statement.plan.downlink is None or model not in had:
-            total += model.size
-        had.add(model)
+        if record.number in worked_on:
+            total += min(since, most) if holds_one else 0
+            since, holds_one = 0, True
+        if record.closed is not None and record.closed.outputs.applied_delta is not None:
+            since += record.closed.outputs.applied_delta.size
     return total
 
 
@@ -116,17 +163,3 @@ def _seconds_per_round(work: list[Work]) -> float | None:
     """Of the newest round that trained, all its stretches together; None: none did."""
     trained = [entry.round for entry in work if entry.tokens > 0]
     return sum(entry.seconds for entry in work if entry.round == trained[-1]) if trained else None
-
-
-def _sent(run: RunRecord, journal: Journal) -> int:
-    """Bytes that the journal booked for this run's answer, contributions and their blobs."""
-    ours = set()
-    for slot in (answer_slot(run), *(contribution_slot(record) for record in run.rounds)):
-        signed = journal.signed(slot)
-        if signed is None:
-            continue
-        ours.add(signed.digest)
-        predicate = parse(signed.envelope).predicate
-        if isinstance(predicate, Contribution):
-            ours |= {ref.root for ref in predicate.blobs.values()}
-    return sum(entry.bytes for entry in journal.egress() if entry.digest in ours)

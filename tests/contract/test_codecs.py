@@ -24,11 +24,11 @@ from common.reduce import DeltaFacts, inspect_delta
 from common.reduce.scalar import tree_sum
 from common.reduce.selftest import MemoryBlob, numbers
 from tests.support.blobs import tensor_manifest
-from tests.support.encoded import SCALED, decode_slowly, encoded_blob
+from tests.support.encoded import SCALED, TOPK, decode_slowly, encoded_blob, topk_entries
 
 Float32s = NDArray[np.float32]
 
-LARGEST_SHARE = {"float32": 1.0, "bfloat16": 0.501, "int8": 0.26, "int4": 0.14}
+LARGEST_SHARE = {"float32": 1.0, "bfloat16": 0.501, "int8": 0.26, "int4": 0.14, "topk": 0.0131}
 """Of the bytes of float32, headers apart."""
 
 patterns = st.integers(0, 0x7F7FFFFF) | st.integers(0x3F000000, 0x40000000) | st.sampled_from([0, 1, 0x00800000])
@@ -61,7 +61,7 @@ def around_zero(count: int, seed: int = 1, width: float = 0.01) -> Float32s:
 
 
 def test_a_delta_takes_no_more_of_float32_than_promised(name: str, codec: DeltaCodec) -> None:
-    for elements in (10_000, 124_439_808, 2_000_000_000):
+    for elements in (1_000_000, 124_439_808, 2_000_000_000):
         manifest = tensor_manifest(trainable={"w": (elements,)}, frozen={"f": (7,)}, personal={"p": (9,)})
         size = codec.encoded_size(manifest) - len(codec.header(manifest))
         assert size / (4 * elements) <= LARGEST_SHARE[name]
@@ -103,7 +103,7 @@ def test_the_header_is_one_of_safetensors_and_the_same_from_a_manifest_and_from_
         assert list(json.loads(header[8:])) == ["w", "v"]
     else:
         assert json.loads(header[8:]) == {name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
-        assert len(header) == 128
+        assert len(header) == max(128, codec.block_bytes)
     assert tensors.data_bytes(header) == size
 
 
@@ -111,12 +111,14 @@ def test_the_header_is_one_of_safetensors_and_the_same_from_a_manifest_and_from_
 
 
 def errors_allowed(name: str, values: Float32s) -> NDArray[np.float64]:
-    """How far each number may be off, by the layout: half a step of the codec."""
+    """How far each number may be off, by the layout: half a step of the codec; of `topk` all of what is not kept."""
     magnitudes = np.abs(values.astype(np.float64))
     if name == "float32":
         return np.zeros_like(magnitudes)
     if name == "bfloat16":
         return np.maximum(magnitudes * 2.0**-8, 2.0**-134)
+    if name == "topk":  # fewer numbers than a block has
+        return np.where(magnitudes > np.sort(magnitudes)[::-1][: TOPK[0] + 1][-1], 0, magnitudes)
     largest, block = SCALED[name]
     padded = np.zeros(-(-len(values) // block) * block)
     padded[: len(values)] = magnitudes
@@ -165,6 +167,10 @@ def test_numbers_that_the_layout_has_come_back_as_they_were(name: str, codec: De
         whole = np.resize(np.arange(-largest, largest + 1), (16, block)).astype(np.float32)
         whole[:, 5] = -largest
         values = np.concatenate([whole * np.float32(2.0**exponent) for exponent in (-126, -7, 0, 100)]).reshape(-1)
+    elif name == "topk":
+        values = np.zeros(3 * TOPK[1], np.float32)
+        for start in (0, TOPK[1] + 7, 3 * TOPK[1] - TOPK[0]):
+            values[start : start + TOPK[0]] = numbers(5 + start, TOPK[0]) + np.float32(0)  # no -0.0
     elif name == "bfloat16":
         values = (np.arange(0x7F80, dtype=np.uint32) << 16).view(np.float32)
     else:
@@ -237,7 +243,8 @@ def test_a_good_delta_has_the_norm_of_its_decoded_numbers(name: str, codec: Delt
     blob = good(name)
     values = decode(codec, blob[len(codec.header(MANIFEST)) :], ELEMENTS).astype(np.float64)
     assert inspect(codec, blob) == DeltaFacts(ELEMENTS, math.sqrt(tree_sum(values * values)))
-    assert math.isclose(inspect(codec, blob).l2, 0.01 * math.sqrt(ELEMENTS), rel_tol=0.1)
+    share = 0.65 if name == "topk" else 1  # the norm of the largest tenth of normally distributed numbers
+    assert math.isclose(inspect(codec, blob).l2, share * 0.01 * math.sqrt(ELEMENTS), rel_tol=0.1)
 
 
 def test_a_delta_of_another_size_or_codec_is_refused(name: str, codec: DeltaCodec) -> None:
@@ -280,18 +287,21 @@ def test_any_bytes_are_decoded_or_refused_and_what_is_accepted_is_finite(name: s
     except NonFiniteDelta:
         assert not np.isfinite(decoded).all()
     except WrongTensors:
-        assert name in SCALED
+        assert name in FAULTY
         assert list(layout_faults(name, bytes(body), elements)) != []
     else:
         assert facts.elements == elements
         assert np.isfinite(decoded).all()
         assert math.isfinite(facts.l2)
-        if name in SCALED:  # what is accepted follows the layout to the letter
+        if name in FAULTY:  # what is accepted follows the layout to the letter
             assert list(layout_faults(name, bytes(body), elements)) == []
 
 
 def layout_faults(name: str, body: bytes, elements: int) -> Iterator[str]:
     """What is wrong with encoded blocks, by a reading of the layout of its own."""
+    if name == "topk":
+        yield from topk_faults(body, elements)
+        return
     largest, block = SCALED[name]
     codes_of = decode_slowly(name, body, scaled=False)
     block_bytes = len(body) // (-(-elements // block))
@@ -302,6 +312,26 @@ def layout_faults(name: str, body: bytes, elements: int) -> Iterator[str]:
         for at, code in enumerate(codes_of[number * block : (number + 1) * block], start=number * block):
             if not -largest <= code <= largest or (code and (scale == 0 or at >= elements)):
                 yield f"code {code}"
+
+
+FAULTY = {*SCALED, "topk"}
+"""Codecs that do not allow all bytes."""
+
+
+def topk_faults(body: bytes, elements: int) -> Iterator[str]:
+    kept, block = TOPK
+    for number in range(len(body) // 1024):
+        encoded = body[1024 * number : 1024 * (number + 1)]
+        entries = list(topk_entries(encoded))
+        positions = [position for position, _ in entries]
+        if positions != sorted(set(positions)) or any(not 0 <= at < block for at in positions):
+            yield f"positions {positions}"
+        if any(number * block + at >= elements for at in positions):
+            yield "a position behind the last number"
+        if any(value == 0 for _, value in entries):
+            yield "a zero that is kept"
+        if any(encoded[4 * len(entries) : 4 * kept]) or any(encoded[4 * kept + len(entries) : 5 * kept]):
+            yield "something behind the last value"
 
 
 @pytest.mark.parametrize("bits", [0x7FC0, 0x7F80, 0xFF80, 0x7F81])
@@ -433,6 +463,96 @@ def test_a_fault_in_a_later_chunk_is_found_at_its_place(scaled: str) -> None:
         inspect_delta(MemoryBlob(bytes(blob)), header, max_l2=0, codec=chosen)
 
 
+# --- hostile bytes of topk ---------------------------------------------------------------------------------------------------
+
+GROUPS = 5 * TOPK[0]
+"""Where in a block the groups begin."""
+
+
+def sparse(**kept: float) -> bytearray:
+    """A delta blob whose first block keeps these: `at_7=0.5`."""
+    values = np.zeros(ELEMENTS, np.float32)
+    for at, value in kept.items():
+        values[int(at.removeprefix("at_"))] = value
+    return bytearray(encoded_blob("topk", MANIFEST, values))
+
+
+TOPK_REFUSED = {
+    "a position twice": (GROUPS, 0b0011, "position 7 after 7", "'wte.weight' at 7", "ascending positions"),
+    "positions that go back": (4 * TOPK[0], 200, "position 7 after 200", "'wte.weight' at 7", "ascending positions"),
+    "a kept zero": (3, 0, "value 0.0", "'wte.weight' at 7", "another value than 0 where one is kept"),
+    "one behind the delta's last": (GROUPS + 2, 2, "position 3,840", "behind the last number", "positions below 2,007"),
+    "one behind the block": (
+        GROUPS + 10, 128, "position 21,760", "'wte.weight' at 0", "positions below 19,700",
+    ),
+    "a value too many": (
+        4 * 5 + 1, 9, "value 5 with bits 0x00000900, 0", "'wte.weight' at 0", "zeros behind the 2 that its positions name",
+    ),
+    "a place too many": (
+        4 * TOPK[0] + 9, 1, "value 9 with bits 0x00000000, 1", "'wte.weight' at 0",
+        "zeros behind the 2 that its positions name",
+    ),
+}  # fmt: skip
+"""Byte in a block that keeps numbers 7 and 263, what it is made, and what is said of it."""
+
+
+@pytest.mark.parametrize("kind", TOPK_REFUSED)
+def test_a_block_of_topk_that_is_no_writers_is_refused(kind: str) -> None:
+    at, byte, found, where, expected = TOPK_REFUSED[kind]
+    blob = sparse(at_7=0.5, at_263=-2.0)
+    assert inspect(CODECS["topk"], bytes(blob)).l2 == math.sqrt(4.25)
+    blob[1024 + at] = byte
+    if kind == "positions that go back":
+        blob[1024 + GROUPS] = 0b0011
+    place = where if where.startswith("behind") else f"in tensor {where}"
+    with pytest.raises(WrongTensors) as caught:
+        inspect(CODECS["topk"], bytes(blob))
+    assert caught.value.message == f"Block 0 of the delta holds {found}, {place}; expected {expected}."
+
+
+def test_topk_keeps_no_minus_zero_and_nothing_without_a_place() -> None:
+    blob = sparse(at_7=0.5)
+    struct.pack_into("<f", blob, 1024, -0.0)
+    with pytest.raises(WrongTensors, match=r"holds value -0\.0, in tensor 'wte\.weight' at 7; expected another value"):
+        inspect(CODECS["topk"], bytes(blob))
+    blob = sparse(at_7=0.5)
+    struct.pack_into("<f", blob, 1024 + 4, -0.0)
+    with pytest.raises(WrongTensors, match=r"holds value 1 with bits 0x80000000, 0, .*; expected zeros behind the 1 "):
+        inspect(CODECS["topk"], bytes(blob))
+
+
+def test_topk_has_no_more_positions_than_values() -> None:
+    blob = bytearray(good("topk"))
+    blob[1024 + GROUPS :] = b"\xff" * (1024 - GROUPS)
+    blob[1024 + 4 * TOPK[0] : 1024 + GROUPS] = bytes(range(TOPK[0]))
+    with pytest.raises(
+        WrongTensors, match=r"holds more than 197 positions, in tensor '.*' at 0; expected at most 197\."
+    ):
+        inspect(CODECS["topk"], bytes(blob))
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800000, 0xFF800000, 0x7F800001])
+def test_a_kept_value_that_is_no_number_is_refused_by_its_place(bits: int) -> None:
+    blob = sparse(at_2003=1.0)
+    struct.pack_into("<I", blob, 1024, bits)
+    with pytest.raises(NonFiniteDelta, match=r"The delta holds (nan|inf|-inf) in tensor 'bias' at 3\."):
+        inspect(CODECS["topk"], bytes(blob))
+
+
+def test_a_fault_in_a_later_block_of_topk_is_found_at_its_place() -> None:
+    _, block = TOPK
+    manifest = tensor_manifest(trainable={"a": (9 * block,), "b": (2 * block - 5,)})
+    values = around_zero(11 * block - 5)
+    blob = bytearray(encoded_blob("topk", manifest, values))
+    blob[1024 + 9 * 1024] = blob[1024 + 9 * 1024 + 1] = blob[1024 + 9 * 1024 + 2] = blob[1024 + 9 * 1024 + 3] = 0
+    first = int(np.flatnonzero(decode(CODECS["topk"], bytes(blob[1024 : 1024 + 1024 * 11]))[9 * block :])[0])
+    with pytest.raises(WrongTensors, match=r"Block 9 of the delta holds value 0\.0, in tensor 'b' at \d+; ") as caught:
+        inspect_delta(
+            MemoryBlob(bytes(blob)), tensors.trainable_header(manifest), max_l2=math.inf, codec=CODECS["topk"]
+        )
+    assert int(caught.value.message.split(" at ")[1].split(";")[0].replace(",", "")) < first
+
+
 # --- golden bytes ------------------------------------------------------------------------------------------------------------
 
 GOLDEN = {
@@ -451,6 +571,10 @@ GOLDEN = {
     "int4": (
         "0e39579690dfccec37d1d6e4cbbbb809e42b405ee00eeb85cd93307309b9425d",
         "865a853e1000200b0f00400000000f100d020003000e0000",
+    ),
+    "topk": (
+        "b5654b28f99db095edf4c6788434ed67bcf2c3b287108fe35d680c31c5abdcf0",
+        "d0e8c73e39461f3f56f098bfcd168bbe4bfb773fa28787be",
     ),
 }
 """SHA-256 of the blob of 1,000 numbers made from integers, and the first 24 bytes after its header."""

@@ -1,4 +1,4 @@
-"""A run whose deltas travel as int8: a quarter of the bytes, every model recomputed to the bit, and no kill changes one."""
+"""A run whose deltas travel encoded: fewer bytes, every model recomputed to the bit, and no kill changes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from common.ledger.state import LedgerState
-from common.plan.model import Int8Codec
 from common.tensors import delta_size
 from common.terminal import exit_code_of
 from coordinator.cli import app as operators_app
@@ -20,12 +19,17 @@ from tests.support.drafts import Draft, make_draft
 from tests.support.federations import NAMES, Federation, until
 
 SHAPES = {"embedding": (1100, 1000), "bias": (777,)}
-"""More than a chunk, encoded or not."""
+"""More than a chunk, as float32 and as int8."""
+CODECS = {
+    "int8": ({"type": "int8"}, 0.25, 0.26),
+    "topk": ({"type": "topk", "fraction": "0.02"}, 0.025, 0.027),
+}
+"""A plan's section, and its deltas' bytes by those of float32: more than, less than."""
 ROUNDS = 2
 
 
-def draft(folder: Path, run: str) -> Draft:
-    return make_draft(folder / run, run=run, shapes=SHAPES, rounds=ROUNDS, codec={"type": "int8"})
+def draft(folder: Path, run: str, codec: dict[str, str]) -> Draft:
+    return make_draft(folder / run, run=run, shapes=SHAPES, rounds=ROUNDS, codec=codec)
 
 
 def deltas_sent(federation: Federation, name: str) -> list[int]:
@@ -53,24 +57,26 @@ def verified(federation: Federation, run: str, output: pytest.CaptureFixture[str
     return code, str(next(check["examined"] for check in report["checks"] if check["name"] == "rounds"))
 
 
-def test_int8_takes_a_quarter_of_the_bytes_and_a_kill_changes_no_bit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", CODECS)
+def test_deltas_take_the_codecs_share_of_the_bytes_and_a_kill_changes_no_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
+    codec, least, most = CODECS[name]
     with Federation(tmp_path / "federation") as federation:
         federation.start_participants()
-        undisturbed = draft(tmp_path, "tiny-000001")
+        undisturbed = draft(tmp_path, "tiny-000001", codec)
         first = federation.wait_until_ended(federation.start_run(undisturbed))
-        assert isinstance(first.statement.plan.codec, Int8Codec)
+        assert first.statement.plan.codec.model_dump(mode="json") == codec
         assert [record.closed.outcome for record in first.rounds if record.closed] == ["committed"] * (ROUNDS + 1)
         plain = delta_size(first.statement.manifest)
-        for name in NAMES:
-            sizes = deltas_sent(federation, name)
+        for institution in NAMES:
+            sizes = deltas_sent(federation, institution)
             assert len(sizes) == ROUNDS
-            assert all(0.25 * plain < size < 0.26 * plain for size in sizes), (sizes, plain)
+            assert all(least * plain < size < most * plain for size in sizes), (sizes, plain)
 
         # Killed in round 2, it goes on from what round 1 left: the model is the undisturbed run's.
         federation.hold("bank")
-        run = federation.start_run(draft(tmp_path, "tiny-000002"))
+        run = federation.start_run(draft(tmp_path, "tiny-000002", codec))
         federation.wait_for(lambda state: has_contributed(state, run, "clinic"), "the clinic's delta of round 1")
         federation.hold("clinic")
         federation.release("bank")
@@ -84,7 +90,7 @@ def test_int8_takes_a_quarter_of_the_bytes_and_a_kill_changes_no_bit(
         assert second.model == first.model
         assert [each.contribution.deviations for each in second.rounds[1].contributions.values()] == [()] * len(NAMES)
 
-        until(lambda: not any(residuals(federation, name) for name in NAMES), "no run goes on: no residual is left")
+        until(lambda: not any(residuals(federation, each) for each in NAMES), "no run goes on: no residual is left")
         for each in (undisturbed.statement.run, run):
             assert verified(federation, each, capsys) == (
                 0,

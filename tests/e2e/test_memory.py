@@ -44,7 +44,7 @@ def test_a_tenfold_model_takes_the_coordinator_no_more_memory(tmp_path: Path) ->
     assert large < 300 * MEGABYTE
 
 
-@pytest.mark.parametrize("codec", ["int8", "int4"])
+@pytest.mark.parametrize("codec", ["int4", "topk"])
 def test_a_chunk_of_millions_of_small_numbers_takes_the_coordinator_no_more_than_it_may(
     tmp_path: Path, codec: str
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,34 @@ def header(tensors: list[Json]) -> tuple[bytes, int]:
     return len(head).to_bytes(8, "little") + head, at
 
 
-def decoded(delta: bytes, codec: str, plain: bytes, count: int) -> NDArray[np.float32]:
+def layout(codec: str, fraction: str) -> tuple[int, int, int]:
+    """#codecs: bytes and numbers of a block, and the largest code, or of topk how many are kept."""
+    if codec == "topk":
+        share, k = Fraction(fraction), 0
+        while 5 * (k + 1) + math.ceil((k + 1 + math.ceil(math.floor((k + 1) / share) / 256) - 1) / 8) <= 1024:
+            k += 1
+        return 1024, math.floor(k / share), k
+    return {"bfloat16": (2, 1, 0), "int8": (128, 124, 127), "int4": (64, 120, 7)}[codec]
+
+
+def sparse(blocks: NDArray[np.uint8], k: int, e: int, count: int) -> NDArray[np.float32]:
+    """#codecs, topk: the numbers of whole blocks."""
+    found = np.zeros((len(blocks), e), np.float32)
+    for number, block in enumerate(blocks):
+        bits = "".join(format(byte, "08b")[::-1] for byte in block[5 * k :].tolist()).rstrip("0")
+        groups = [group for group, ones in enumerate(bits.split("0")) for _ in ones]
+        n, left = len(groups), min(e, count - number * e)
+        must(n <= k, "rounds", "more than is kept")
+        indices = [256 * group + int(place) for group, place in zip(groups, block[4 * k :], strict=False)]
+        must(all(a < b for a, b in pairwise(indices)) and (not n or indices[-1] < left), "rounds", "an index is none")
+        values = block[: 4 * n].copy().view("<f4")
+        must((values != 0).all() and not block[4 * n : 4 * k].any(), "rounds", "a value is none")
+        must(not block[4 * k + n : 5 * k].any(), "rounds", "a place is none")
+        found[number, indices] = values
+    return found.reshape(-1)[:count]
+
+
+def decoded(delta: bytes, codec: str, plain: bytes, count: int, fraction: str = "0.01") -> NDArray[np.float32]:
     """#codecs: the numbers of a delta blob, whose float32 header would be `plain`.
 
     Raises:
@@ -35,14 +64,16 @@ def decoded(delta: bytes, codec: str, plain: bytes, count: int) -> NDArray[np.fl
     if codec == "float32":
         must(delta.startswith(plain) and len(delta) == len(plain) + 4 * count, "rounds", "wrong-tensors")
         return np.frombuffer(delta, "<f4", offset=len(plain))
-    block, numbers, largest = {"bfloat16": (2, 1, 0), "int8": (128, 124, 127), "int4": (64, 120, 7)}[codec]
+    block, numbers, largest = layout(codec, fraction)
     size = -(-count // numbers) * block
-    head = packed_header(codec, size)
+    head = packed_header(codec, size, max(128, block))
     must(delta.startswith(head) and len(delta) == len(head) + size, "rounds", "wrong-tensors")
     data = np.frombuffer(delta, np.uint8, offset=len(head))
     if codec == "bfloat16":
         return np.left_shift(data.view("<u2"), 16, dtype=np.uint32).view(np.float32)
     blocks = data.reshape(-1, block)
+    if codec == "topk":
+        return sparse(blocks, largest, numbers, count)
     scales, codes = blocks[:, :4].copy().view("<f4"), blocks[:, 4:].view(np.int8)
     if codec == "int4":
         codes = np.stack([codes << 4 >> 4, codes >> 4], axis=2).reshape(len(blocks), numbers)
@@ -70,10 +101,10 @@ def total(values: Floats) -> np.float64:
     return fold(list(leaves[:, 0]))
 
 
-def packed_header(codec: str, size: int) -> bytes:
+def packed_header(codec: str, size: int, alignment: int = 128) -> bytes:
     """#codecs: the bytes before so many encoded ones."""
     text = json.dumps({codec: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}, separators=(",", ":"))
-    head = text.encode() + b" " * (-(8 + len(text)) % 128)
+    head = text.encode() + b" " * (-(8 + len(text)) % alignment)
     return len(head).to_bytes(8, "little") + head
 
 
@@ -135,9 +166,9 @@ def outputs(
         base.startswith(start) and len(base) == len(start) + whole, "rounds", "the base model is none of this manifest"
     )
     acc, longest = np.zeros(count), float(plan["plan"]["max_delta_l2"])
-    codec = plan["plan"].get("codec", {"type": "float32"})["type"]
+    codec = plan["plan"].get("codec", {"type": "float32"})
     for num_tokens, delta in deltas:
-        d = decoded(delta, codec, begin, count).astype(np.float64)
+        d = decoded(delta, codec["type"], begin, count, codec.get("fraction", "0.01")).astype(np.float64)
         must(np.isfinite(d).all(), "rounds", "non-finite-delta")
         must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
         acc = acc + np.float64(num_tokens) * d

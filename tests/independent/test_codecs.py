@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 
 import numpy as np
 import pytest
 
 from common.codecs import CODECS
+from common.codecs.topk import TopkCodec
 from common.errors import DeltaError
 from common.reduce import inspect_delta
 from common.reduce.selftest import MemoryBlob
@@ -25,7 +27,23 @@ FLIPS = 400
 def a_delta(codec: str) -> bytes:
     values_N = np.random.default_rng(7).standard_normal(COUNT).astype(np.float32) / np.float32(100)
     values_N[:124] = 0  # a block with scale 0
+    if codec == "topk":
+        values_N[300:1000] = 0  # fewer than are kept, so that something fills up
+        values_N[20:300:2] = 0
     return encoded_blob(codec, MANIFEST, values_N)
+
+
+@pytest.mark.parametrize("fraction", ["0.001", "0.004", "0.01", "0.0300001", "0.1", "0.25", "0.5"])
+def test_both_read_the_same_numbers_whatever_share_is_kept(fraction: str) -> None:
+    manifest = tensor_manifest(trainable={"w": (400_001,)})
+    chosen = TopkCodec(Decimal(fraction))
+    values_N = np.random.default_rng(8).standard_normal(400_001).astype(np.float32)
+    encoded = chosen.encode(values_N)
+    into = np.empty(chosen.elements(len(encoded)), np.float32)
+    delta = chosen.header(manifest) + bytes(encoded)
+    found = decoded(delta, "topk", trainable_header(manifest), 400_001, fraction)
+    assert found.tobytes() == chosen.decode(encoded, into)[:400_001].tobytes()
+    assert np.count_nonzero(found) >= float(fraction) * 400_001
 
 
 def ours(delta: bytes, codec: str) -> float | None:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from common.blobs import digest
 from common.blobs.reference import CHUNK_BYTES, BlobRef, DigestName
 from common.blobs.store import FolderBlobStore
+from common.codecs import codec as codec_of
 from common.plan.model import Codec
 from common.statements.kinds import Tensor
 from common.tensors import trainable_header
-from tests.support.encoded import encoded_blob
 
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -67,7 +67,8 @@ def delta_bytes(manifest: Sequence[Tensor], arrays: Arrays) -> bytes:
 
 def encoded_delta(manifest: Sequence[Tensor], delta: bytes, codec: Codec) -> bytes:
     """A delta blob by a plan's codec, of a delta whose institution keeps no residual."""
-    return encoded_blob(codec.type, manifest, np.frombuffer(delta, "<f4", offset=len(trainable_header(manifest))))
+    values_N = np.frombuffer(delta, "<f4", offset=len(trainable_header(manifest)))
+    return codec_of(codec).header(manifest) + bytes(codec_of(codec).encode(values_N))
 
 
 def _file_bytes(tensors: Sequence[Tensor], arrays: Arrays) -> bytes:

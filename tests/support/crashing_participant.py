@@ -17,15 +17,15 @@ from participant.cli import main
 def main_killed_at(chunk: int) -> None:
     plain = apply.apply_deltas
 
-    def dies(job: apply.ApplyJob, write: Callable[[int, memoryview], object]) -> None:
+    def dies(job: apply.ApplyJob, write: Callable[[int, memoryview], object], wanted: Callable[[int], bool]) -> None:
         def write_or_die(index: int, content: memoryview) -> None:
             if index == chunk:
                 os.kill(os.getpid(), signal.SIGKILL)
             write(index, content)
 
-        plain(job, write_or_die)
+        plain(job, write_or_die, wanted)
 
-    apply.apply_deltas = dies
+    apply.apply_deltas = dies  # type: ignore[assignment]
     main()
 
 

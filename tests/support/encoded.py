@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from common.statements.kinds import Tensor
 
 SCALED = {"int8": (127, 124), "int4": (7, 120)}
 """Codecs with scales: their largest code, and numbers a block."""
+
+TOPK = (197, 19_700)
+"""At 1 %: how many numbers of a block are kept at most, and how many it covers."""
 
 
 def encoded_blob(name: str, manifest: Sequence[Tensor], values_N: NDArray[np.float32]) -> bytes:
@@ -27,6 +30,13 @@ def decode_slowly(name: str, encoded: bytes, *, scaled: bool = True) -> list[flo
     if name == "bfloat16":
         return [struct.unpack("<f", b"\0\0" + encoded[at : at + 2])[0] for at in range(0, len(encoded), 2)]
     numbers: list[float] = []
+    if name == "topk":
+        for at in range(0, len(encoded), 1024):
+            block = [0.0] * TOPK[1]
+            for position, value in topk_entries(encoded[at : at + 1024]):
+                block[position] = value
+            numbers += block
+        return numbers
     for at in range(0, len(encoded), 128 if name == "int8" else 64):
         (scale,) = struct.unpack_from("<f", encoded, at)
         if name == "int8":
@@ -36,6 +46,22 @@ def decode_slowly(name: str, encoded: bytes, *, scaled: bool = True) -> list[flo
             codes = [half - 16 if half > 7 else half for half in halves]
         numbers += [_rounded(scale * code) for code in codes] if scaled else codes
     return numbers
+
+
+def topk_entries(block: bytes) -> Iterator[tuple[int, float]]:
+    """The positions that a block of `topk` at 1 % names, and their values, whether or not the layout allows them."""
+    kept, _ = TOPK
+    group = rank = 0
+    for byte in block[5 * kept :]:
+        for bit in range(8):
+            if not byte >> bit & 1:
+                group += 1
+            elif rank < kept:
+                yield 256 * group + block[4 * kept + rank], struct.unpack_from("<f", block, 4 * rank)[0]
+                rank += 1
+            else:
+                yield -1, 0.0
+                rank += 1
 
 
 def _rounded(value: float) -> float:

@@ -94,7 +94,7 @@ def jobs() -> dict[str, ReduceJob]:
             f"five institutions, {name}": wild_job(
                 tensor_manifest(trainable={"w": (leaf, 2), "b": (7,)}), 5, "0.7", seed=5, codec=name
             )
-            for name in ("bfloat16", "int8", "int4")
+            for name in ("bfloat16", "int8", "int4", "topk")
         },
         "one institution, one number": wild_job(tensor_manifest(trainable={"w": ()}), 1, "0.3", seed=4),
     }

@@ -18,6 +18,7 @@ from blake3 import blake3
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.codecs import CODECS
+from common.codecs.topk import TopkCodec
 from common.plan.model import Plan, ServerSGD
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
@@ -229,6 +230,17 @@ def test_the_printed_program_writes_the_headers_of_deltas_of_every_codec(printed
         manifest = (Tensor(name="w", shape=(elements,)),)
         plain = [tensor.model_dump(mode="json") for tensor in manifest]
         assert printed["delta_header"](plain, codec) == CODECS[codec].header(manifest)
+
+
+@pytest.mark.parametrize("fraction", ["0.001", "0.0237", "0.1", "0.5"])
+def test_the_printed_program_reads_whatever_share_is_kept(printed: dict[str, Any], fraction: str) -> None:
+    manifest, codec = (Tensor(name="w", shape=(300_001,)),), TopkCodec(Decimal(fraction))
+    values = np.random.default_rng(1).standard_normal(300_001).astype(np.float32)
+    delta = codec.header(manifest) + bytes(encoded := codec.encode(values))
+    plain = [tensor.model_dump(mode="json") for tensor in manifest]
+    expected = codec.decode(encoded, np.empty(codec.elements(len(encoded)), np.float32))[:300_001]
+    assert printed["delta_header"](plain, "topk", fraction) == codec.header(manifest)
+    assert printed["numbers"](delta, plain, "topk", fraction).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -20,12 +20,13 @@ def run(*options: str) -> str:
 def test_the_result_as_json() -> None:
     found = json.loads(run("--json", "-"))
     assert found["unit"] == "GB of float32 a second of processor time"
-    assert list(found["codecs"]) == ["float32", "bfloat16", "int8", "int4"]
+    assert list(found["codecs"]) == ["float32", "bfloat16", "int8", "int4", "topk"]
     assert found["copy"]["median"] > 0
     for each in found["codecs"].values():
         assert each.keys() == {"share", *STEPS}
         assert all(0 < each[step]["median"] <= each[step]["fastest"] for step in STEPS)
-    assert set(found["met"]) == {"bfloat16 encode", "int8 encode", "int4 encode", "int8 decode", "int4 decode"}
+    encoders = {f"{name} encode" for name in found["codecs"] if name != "float32"}
+    assert set(found["met"]) == {*encoders, "int8 decode", "int4 decode"}
 
 
 def test_the_result_as_a_table_and_a_file(tmp_path: Path) -> None:
@@ -33,10 +34,11 @@ def test_the_result_as_a_table_and_a_file(tmp_path: Path) -> None:
     lines = run("--json", str(file)).splitlines()
     assert lines[0].startswith("GB of float32 a second of processor time, median (fastest); a copy: ")
     assert lines[2].split() == ["bytes", "encode", "feedback", "decode", "check", "inspect", "fold"]
-    assert [line.split()[:2] for line in lines[3:7]] == [
+    assert [line.split()[:2] for line in lines[3:8]] == [
         ["float32", "100.0%"],
         ["bfloat16", "50.0%"],
         ["int8", "25.8%"],
         ["int4", "13.3%"],
+        ["topk", "1.4%"],
     ]
     assert json.loads(file.read_text())["elements"] == 200_000

@@ -17,7 +17,7 @@ from common.errors import DeltaTooLong, InvalidInvitation, LLMasOSError, NonFini
 from common.reduce import inspect_delta
 from common.tensors import model_header
 from common.wire.v1 import enrolment_pb2
-from coordinator import desk as desk_module
+from coordinator import inspections as inspections_module
 from coordinator.api.convert import certificate_pem_from_wire, enrolment_offer_from_wire, renewal_offer_from_wire
 from coordinator.api.enrolment import diagnose
 from coordinator.ports import Activity
@@ -50,7 +50,7 @@ def test_a_bad_delta_is_read_once_however_often_it_is_offered(
         return inspect_delta(*arguments, **named)
 
     coordinator.open_round()
-    monkeypatch.setattr(desk_module, "inspect_delta", counted)
+    monkeypatch.setattr(inspections_module, "inspect_delta", counted)
     north = coordinator["north"]
     ref, metrics = north.send(filled(float("nan"))), north.metrics()
     said = set()

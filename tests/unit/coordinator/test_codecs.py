@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common import tensors
-from common.codecs import CODECS
+from common.codecs import CODECS, codec
 from common.errors import BlobTooLarge, DeltaTooLong, NonFiniteDelta, WrongTensors
 from tests.support.blobs import MadeDelta, model_bytes, read_blob, recompute_model
 from tests.support.coordinators import BASE, Coordinator
@@ -72,8 +72,16 @@ def test_hostile_scales_and_codes_are_refused_and_recorded(coordinator: Coordina
     north.contribute()
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4", "topk"])
 def test_the_bound_on_the_norm_is_of_the_decoded_numbers(coordinator: Coordinator, name: str) -> None:
     coordinator.open_round(codec={"type": name}, max_delta_l2="0.001")
     with pytest.raises(DeltaTooLong, match=r"The delta's L2 norm is 0\.\d+, the plan's max_delta_l2 is 0\.001\."):
         coordinator["north"].contribute()
+
+
+def test_a_plans_share_is_what_its_deltas_are_read_by(coordinator: Coordinator) -> None:
+    coordinator.open_round(codec={"type": "topk", "fraction": "0.25"})
+    chosen = codec(coordinator.run.statement.plan.codec)
+    assert chosen.block_elements == 796
+    assert len(coordinator["north"].delta()) == chosen.encoded_size(MANIFEST)
+    coordinator["north"].contribute()

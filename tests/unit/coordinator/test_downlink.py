@@ -13,8 +13,9 @@ import pytest
 
 from common import tensors
 from common.blobs.reader import BlobReader
-from common.blobs.reference import BlobRef
+from common.blobs.reference import BlobRef, DigestName
 from common.blobs.store import FolderBlobStore
+from common.blobs.writer import BlobWriter
 from common.codecs import CODECS
 from common.errors import LedgerConflict, MissingBlob, NotAuthorised
 from common.evidence.select import Holdings, select
@@ -321,6 +322,45 @@ def test_what_is_of_use_to_nobody_goes(coordinator: Coordinator) -> None:
     assert newest.applied_delta is not None
     assert not coordinator.blobs.contains(newest.applied_delta), "the run has ended"
     assert coordinator.blobs.contains(newest.model)
+
+
+def test_applied_deltas_of_no_use_go_where_everything_else_is_kept(coordinator: Coordinator) -> None:
+    coordinator.open_round(rounds=4, downlink=INT8)
+    for number in (1, 2, 3):
+        for participant in coordinator.participants.values():
+            participant.contribute()
+        coordinator.advance()
+        made = [outputs_of(coordinator.run, each) for each in range(1, number + 1)]
+        there = [[coordinator.blobs.contains(ref) for ref in outputs.blobs] for outputs in made]
+        assert there == [[True, True, False]] * (number - 1) + [[True] * 3], "model, server_state, applied delta"
+
+
+def test_all_outputs_are_written_over_spare_files_of_their_size(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, retire = FolderBlobStore.writer, FolderBlobStore.retire
+    asked, retired = list[int](), list[int]()
+
+    def writer(store: FolderBlobStore, algorithm: DigestName, *, about: int = 0) -> BlobWriter:
+        asked.append(about)
+        return real(store, algorithm, about=about)
+
+    def watched(store: FolderBlobStore, ref: BlobRef) -> None:
+        retired.append(ref.size)
+        retire(store, ref)
+
+    coordinator.open_round(rounds=4, downlink=INT8, retention={"delta_rounds": 1})
+    for _ in range(2):
+        for participant in coordinator.participants.values():
+            participant.contribute()
+        asked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderBlobStore, "writer", writer)
+            patch.setattr(FolderBlobStore, "retire", watched)
+            coordinator.advance()
+        made = outputs_of(coordinator.run, len(coordinator.run.rounds) - 1)
+        assert sorted(asked) == sorted(ref.size for ref in made.blobs)
+    assert APPLIED_BYTES in retired
 
 
 def test_with_the_default_retention_all_that_recomputation_needs_stays(coordinator: Coordinator) -> None:

@@ -138,6 +138,7 @@ def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Ins
             seed=local_seed(record.opened.seed, "north"),
             base="base.safetensors",
             delta="delta.safetensors",
+            spare="delta.spare",
             resume=True,
         )
     ]
@@ -329,6 +330,7 @@ def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_i
     stray = north.folder / "stray"
     stray.write_bytes(b"an old model")
     old = north.blobs.ingest(stray, "blake3", move=True)
+    north.agent._tidying.changed()
     north.agent._tidying.tidy()
     assert north.blobs.contains(delta)
     assert not north.blobs.contains(old)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from common import tensors
+from common.blobs.reader import BlobReader
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.blobs.upload import Upload
 from common.errors import CoordinatorUnreachable, LLMasOSError, MissingBlob, NotAuthorised
-from common.ledger.downlink import way_to
+from common.ledger.downlink import useful_deltas, way_to
 from common.ledger.state import Contributed, Place, RoundRecord, RunRecord
 from common.statements.kinds import (
     Contribution,
@@ -27,6 +28,7 @@ from common.statements.kinds import (
     RoundInputs,
     RoundOpened,
     SealedInput,
+    Tensor,
 )
 from common.wire.transfer import TransferOptions
 from coordinator.aggregation import Aggregation
@@ -40,6 +42,8 @@ from tests.support.statements import a_blob_ref
 
 MANIFEST = tensor_manifest(trainable={"w": (3 * CHUNK_BYTES // 4 + 77,), "s": ()}, frozen={"f": (5,)})
 """Four chunks."""
+ADAPTED = tensor_manifest(trainable={"a": (CHUNK_BYTES // 4,)}, frozen={"f": (3 * CHUNK_BYTES // 4,)})
+"""Two chunks that hold an adapter's numbers, and three more."""
 DIGEST = "ab" * 32
 NAME = "north"
 
@@ -47,13 +51,16 @@ NAME = "north"
 class Scene:
     """A run of some committed rounds at a coordinator, by its own aggregation, and an institution's folder."""
 
-    def __init__(self, folder: Path, *, rounds: int, downlink: str = "int8") -> None:
+    def __init__(
+        self, folder: Path, *, rounds: int, downlink: str = "int8", manifest: tuple[Tensor, ...] = MANIFEST
+    ) -> None:
         self.there, self.here = FolderBlobStore(folder / "there"), FolderBlobStore(folder / "here")
-        elements = tensors.trainable_elements(MANIFEST) + 5
-        base = tensors.model_header(MANIFEST) + null_worker.values(1, 0, elements).tobytes()
+        self.manifest = manifest
+        elements = sum(tensor.elements for tensor in manifest)
+        base = tensors.model_header(manifest) + null_worker.values(1, 0, elements).tobytes()
         initial = InitialBlobs(model=put_blob(self.there, base), tokenizer=put_blob(self.there, b"{}"))
         statement = PlanStatement(
-            run="tiny-1", plan=a_plan(downlink={"type": downlink}), manifest=MANIFEST, initial=initial
+            run="tiny-1", plan=a_plan(downlink={"type": downlink}), manifest=manifest, initial=initial
         )
         self.run = RunRecord(place(0, Kind.PLAN), statement)
         self.models = [initial.model]
@@ -64,8 +71,8 @@ class Scene:
         self.downlink = Downlink(NAME, self.here, self)
 
     def _commit(self, number: int) -> None:
-        values = null_worker.values(100 + number, 0, tensors.trainable_elements(MANIFEST))
-        delta = put_blob(self.there, encoded_blob("float32", MANIFEST, values))
+        values = null_worker.values(100 + number, 0, tensors.trainable_elements(self.manifest))
+        delta = put_blob(self.there, encoded_blob("float32", self.manifest, values))
         opened = RoundOpened.model_validate(
             {
                 "run": "tiny-1",
@@ -211,6 +218,37 @@ def test_missed_rounds_are_made_good_by_as_many_deltas_as_are_smaller_than_the_m
     scene.here.delete(scene.models[most])
     scene.hold(scene.models[0])
     assert scene.fetch(scene.models[-1]) == whole
+
+
+def test_of_an_adapted_model_deltas_come_only_as_long_as_they_are_smaller_than_the_chunks_that_change(
+    make: Make,
+) -> None:
+    scene = make(rounds=4, downlink="bfloat16", manifest=ADAPTED)
+    first, size = scene.models[0], scene.applied[0].size
+    assert (first.chunks, tensors.changing_bytes(ADAPTED)) == (5, 2 * CHUNK_BYTES)
+    assert 3 * size < 2 * CHUNK_BYTES < 4 * size < first.size
+    scene.hold(first)
+    assert scene.fetch(scene.models[3]) == 3 * size
+    scene.here.delete(scene.models[3])
+    scene.hold(first)
+    assert scene.fetch(scene.models[4]) == 2 * CHUNK_BYTES
+    assert useful_deltas(scene.run) == tuple(reversed(scene.applied))[:3]
+
+
+def test_of_an_adapted_model_what_is_frozen_is_not_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, read = make(rounds=1, manifest=ADAPTED), list[tuple[BlobRef, int]]()
+    first, second = scene.models
+    scene.hold(first)
+    real = BlobReader.read_chunk
+
+    def watched(reader: BlobReader, index: int, into: memoryview) -> memoryview:
+        read.append((reader.ref, index))
+        return real(reader, index, into)
+
+    monkeypatch.setattr(BlobReader, "read_chunk", watched)
+    scene.downlink.bring(scene.run, second, TransferOptions(durable=False))
+    assert [index for ref, index in read if ref == first] == [0, 1]
+    assert read_blob(scene.here, second) == read_blob(scene.there, second)
 
 
 def test_the_newest_held_model_is_the_start(make: Make) -> None:
@@ -364,6 +402,11 @@ def test_a_plan_says_what_its_rounds_cost() -> None:
     assert costs(None) == (50_000, 300 + 11 * 50_000)
     assert costs("int8") == (int8, 300 + 50_000 + 10 * int8)
     assert costs("float32")[0] < 50_000
+    manifest = tensor_manifest(trainable={"a": (CHUNK_BYTES,)}, frozen={"f": (CHUNK_BYTES,)})
+    initial = initial.model_copy(update={"model": a_blob_ref("m", size=9 * CHUNK_BYTES)})
+    assert costs(None)[0] == 5 * CHUNK_BYTES, "four chunks and a header, in whole chunks"
+    assert costs("int8")[0] == 128 + -(-CHUNK_BYTES // 124) * 128
+    assert costs("float32")[0] < 5 * CHUNK_BYTES
 
 
 def test_numbers_of_a_round_differ_everywhere(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from common import tensors
 from common.codecs import CODECS, codec
 from common.codecs.packed import packed_header
+from common.codecs.topk import TopkCodec, layout
 from common.errors import NonFiniteDelta
 from common.plan import model as plan
 from tests.support.blobs import delta_bytes, random_arrays, tensor_manifest
@@ -20,13 +22,15 @@ SECTIONS = get_args(get_args(plan.Codec)[0])
 
 
 def test_every_codec_of_a_plan_exists_and_no_other() -> None:
-    assert [codec(section()) for section in SECTIONS] == list(CODECS.values())
+    for section, known in zip(SECTIONS, CODECS.values(), strict=True):
+        assert codec(section()).encoded_size(MANIFEST) == known.encoded_size(MANIFEST)
+        assert codec(section()).header(MANIFEST) == known.header(MANIFEST)
     assert [section().type for section in SECTIONS] == list(CODECS)
 
 
 def test_a_plan_that_names_no_codec_has_float32_and_one_that_names_an_unknown_is_refused() -> None:
     assert plan.Plan(apiVersion="llmasos/v1", name="p").codec == plan.Float32Codec()
-    with pytest.raises(ValueError, match="'float32', 'bfloat16', 'int8', 'int4'"):
+    with pytest.raises(ValueError, match="'float32', 'bfloat16', 'int8', 'int4', 'topk'"):
         plan.Plan.model_validate({"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "int2"}})
 
 
@@ -112,3 +116,63 @@ def test_int8_writes_twos_complement() -> None:
     values = np.zeros(124, np.float32)
     values[:4] = [127, -127, 1, -1]
     assert bytes(CODECS["int8"].encode(values)[:8]) == b"\x00\x00\x80\x3f" + b"\x7f\x81\x01\xff"
+
+
+# --- topk --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fraction", "kept", "elements"),
+    [("0.001", 182, 182_000), ("0.01", 197, 19_700), ("0.07", 199, 2_842), ("0.1", 199, 1_990), ("0.5", 199, 398)],
+)
+def test_a_block_of_topk_keeps_as_many_numbers_as_have_room(fraction: str, kept: int, elements: int) -> None:
+    assert layout(Decimal(fraction)) == (kept, elements)
+
+    def needed(numbers: int) -> int:
+        groups = -(-int(numbers / Decimal(fraction)) // 256)
+        return 5 * numbers + -(-(numbers + groups - 1) // 8)
+
+    assert needed(kept) <= 1024 < needed(kept + 1)
+    assert codec(plan.TopkCodec(fraction=Decimal(fraction))).block_elements == elements
+
+
+@pytest.mark.parametrize("fraction", ["0", "0.0009", "0.5001", "-0.1", "NaN"])
+def test_a_plan_keeps_a_share_that_saves_something(fraction: str) -> None:
+    with pytest.raises(ValueError, match="fraction"):
+        plan.Plan.model_validate(
+            {"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "topk", "fraction": fraction}}
+        )
+
+
+@pytest.mark.parametrize("fraction", ["0.001", "0.01", "0.03", "0.5"])
+def test_topk_keeps_the_largest_of_each_block_and_of_equals_the_first(fraction: str) -> None:
+    chosen = TopkCodec(Decimal(fraction))
+    kept, block = layout(Decimal(fraction))
+    values = np.random.default_rng(3).integers(-300, 300, 3 * block + 17).astype(np.float32)  # many are equal
+    decoded = chosen.decode(chosen.encode(values), np.empty(4 * block, np.float32))
+    assert chosen.fault(chosen.encode(values), len(values)) is None
+    for start in range(0, len(values), block):
+        numbers = values[start : start + block]
+        largest_first = sorted(range(len(numbers)), key=lambda at: (-abs(numbers[at]), at))
+        expected = np.zeros(block, np.float32)
+        for at in largest_first[:kept]:
+            expected[at] = numbers[at]
+        assert decoded[start : start + block].tolist() == expected.tolist()
+
+
+def test_topk_writes_values_then_places_then_how_many_each_group_has() -> None:
+    values = np.zeros(1_000, np.float32)
+    values[[3, 255, 256, 900]] = [1.0, -2.0, 0.5, 2.0**-149]
+    block = bytes(CODECS["topk"].encode(values))
+    assert len(block) == 1024
+    assert block[:16] == b"\0\0\x80\x3f\0\0\0\xc0\0\0\0\x3f\x01\0\0\0"
+    assert block[16 : 4 * 197] == bytes(4 * 193)
+    assert block[4 * 197 : 5 * 197] == bytes([3, 255, 0, 900 - 3 * 256]) + bytes(193)
+    assert block[5 * 197 :] == bytes([0b1001011]) + bytes(38), "two, then one, then none, then one"
+
+
+def test_of_bytes_that_are_not_allowed_topk_decodes_what_has_a_place() -> None:
+    every_bit = b"\xff" * 1024
+    decoded = CODECS["topk"].decode(memoryview(every_bit * 2), np.empty(39_400, np.float32))
+    assert np.flatnonzero(decoded).tolist() == [255, 19_700 + 255]
+    assert CODECS["topk"].fault(memoryview(every_bit), 19_700) is not None

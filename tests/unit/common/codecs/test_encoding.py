@@ -78,8 +78,8 @@ def test_float32_leaves_nothing_behind() -> None:
     assert kept.tobytes() == bytes(4 * ELEMENTS)
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
-def test_over_many_rounds_nothing_is_lost_for_good(name: str) -> None:
+@pytest.mark.parametrize(("name", "most"), [("bfloat16", 0.02), ("int8", 0.02), ("int4", 0.02), ("topk", 0.2)])
+def test_over_many_rounds_nothing_is_lost_for_good(name: str, most: float) -> None:
     """What arrived so far differs from what was trained so far by one residual, not by a sum of errors."""
     trained, arrived = np.zeros(ELEMENTS), np.zeros(ELEMENTS)
     residual: Float32s | None = None
@@ -90,7 +90,7 @@ def test_over_many_rounds_nothing_is_lost_for_good(name: str) -> None:
         arrived += decoded(name, blob)
     assert residual is not None
     assert np.abs(trained - arrived - residual).max() < 1e-6
-    assert np.abs(residual).max() < 0.02
+    assert np.abs(residual).max() < most
 
 
 def test_short_reads_change_nothing() -> None:
@@ -143,7 +143,7 @@ def test_the_largest_numbers_are_cut_and_the_rest_is_kept(name: str) -> None:
     assert decoded(name, blob)[3] + kept[3] == largest[3]
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["int8", "int4", "topk"])
 def test_memory_does_not_grow_with_the_delta(name: str) -> None:
     manifest = tensor_manifest(trainable={"w": (12_000_000,)})
     section = Plan.model_validate({"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": name}}).codec

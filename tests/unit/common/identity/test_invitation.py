@@ -14,6 +14,8 @@ from common.identity.invitation import Invitation, open_genesis, parse_invitatio
 from common.identity.keys import EncryptionKey, SigningKey
 from common.statements.envelope import Parent, Statement, sign
 from common.strict_json import StrictJsonError
+from tests.fuzz.harness import stored
+from tests.fuzz.targets.invitations import armoured
 from tests.support.statements import NOW, a_federation, a_genesis, sign_genesis
 
 
@@ -88,6 +90,12 @@ def test_a_spoiled_invitation_is_refused(spoil: Callable[[str], str], message: s
     with pytest.raises(InvalidInvitation) as caught:
         parse_invitation(spoil(text))
     assert message in caught.value.message
+
+
+def test_contents_that_are_no_base64_under_a_right_checksum_are_refused() -> None:
+    (found,) = stored("found", "invitations")
+    with pytest.raises(InvalidInvitation, match=r"whole but not one that this release reads: .* only ASCII"):
+        parse_invitation(armoured(found[1:]))
 
 
 def test_every_single_changed_character_is_noticed() -> None:

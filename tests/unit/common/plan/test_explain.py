@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from common.plan.explain import Row, explain
+from common.plan.explain import Row, adapter_text, explain
 from common.plan.model import Plan
 from tests.support.plans import a_plan
 
@@ -75,8 +75,25 @@ def test_a_codec_that_loses_something_says_where_that_goes() -> None:
     plain, short = (" ".join(explain(a_plan(codec={"type": name})).prose) for name in ("float32", "int8"))
     assert "It sends its delta (new minus base weights) and signs" in plain
     assert "base weights), as int8; what that loses is added to its next delta; and signs" in short
+    some = a_plan(codec={"type": "topk", "fraction": "0.02"})
+    assert ", as topk with 0.02 of its numbers; what that loses is added" in " ".join(explain(some).prose)
+    assert row(some, "codec", "fraction").meaning == "Share of a delta's numbers that travels."
     assert row(a_plan(codec={"type": "int4"}), "codec", "type").meaning.startswith("Whole numbers from -7 to 7")
     assert not row(a_plan(codec={"type": "int4"}), "codec", "type").is_default
+
+
+def test_an_adapter_is_told_where_it_changes_what_travels() -> None:
+    plan = a_plan(adapter={"type": "lora", "r": 4, "target_modules": ["c_proj", "c_attn"]})
+    prose = " ".join(explain(plan).prose)
+    assert "fetches the base model (after its first round only the chunks with the adapter) and measures it" in prose
+    assert "It sends its delta (new minus base weights, of the adapter alone) and signs" in prose
+    assert number(plan, "adapted layers") == "3"
+    assert row(plan, "adapter", "target_modules").value == "[c_proj, c_attn]"
+    assert row(plan, "adapter", "lora_alpha").is_default
+    assert adapter_text(plan) == "lora, r 4 on c_proj, c_attn"
+    assert adapter_text(a_plan(adapter={"type": "lora"})) == "lora, r 8 on all-linear"
+    assert adapter_text(a_plan()) == ""
+    assert "adapted layers" not in {one.name for one in explain(a_plan()).derived}
 
 
 def test_a_downlink_says_what_comes_and_where_what_it_loses_goes() -> None:
@@ -91,6 +108,8 @@ def test_a_downlink_says_what_comes_and_where_what_it_loses_goes() -> None:
     )
     assert "as float32 says it" in exact
     assert "what that loses" not in exact
+    adapted = " ".join(explain(a_plan(downlink={"type": "int8"}, adapter={"type": "lora"})).prose)
+    assert "fetches the base model, or what rounds added since the one that it holds, and measures" in adapted
     assert row(a_plan(), "", "downlink").value == "null"
     assert not row(a_plan(downlink={"type": "int8"}), "downlink", "type").is_default
 

@@ -103,7 +103,7 @@ def wild_start(manifest: Sequence[Tensor], uplink: str, downlink: str) -> Reduce
     return with_downlink(wild_job(manifest, 3, "0.7", codec=uplink), downlink)
 
 
-@pytest.mark.parametrize("uplink", ["float32", "int4"])
+@pytest.mark.parametrize("uplink", ["float32", "int4", "topk"])
 @pytest.mark.parametrize("downlink", DOWNLINKS)
 def test_four_rounds_are_the_documented_ones_in_every_bit(downlink: str, uplink: str) -> None:
     manifest = tensor_manifest(trainable={"w": (40_001,), "b": (3, 41), "s": ()}, frozen={"f": (5,)})

@@ -17,7 +17,7 @@ from common.codecs import CODECS
 from common.errors import ModelOverflow, WrongTensors
 from common.reduce import ReduceJob, inspect_delta, reduce_round
 from common.reduce import round as rounds
-from common.reduce.round import WIDE_ELEMENTS
+from common.reduce import window as windows
 from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from tests.support.blobs import MadeDelta, model_bytes, recompute_model, tensor_manifest
@@ -58,7 +58,8 @@ def content(source: ChunkSource) -> bytes:
 @pytest.mark.parametrize("chunk_bytes", [128, 384, 4096, 70_016])
 @pytest.mark.parametrize("name", ENCODED)
 def test_windows_lanes_and_order_change_no_bit(monkeypatch: pytest.MonkeyPatch, name: str, chunk_bytes: int) -> None:
-    elements = 3_001 if chunk_bytes < 4096 else LEAF_ELEMENTS + 7_001
+    chunk_bytes = -(-chunk_bytes // CODECS[name].block_bytes) * CODECS[name].block_bytes
+    elements = 3_001 if chunk_bytes < 1024 else LEAF_ELEMENTS + 7_001
     manifest = tensor_manifest(trainable={"w": (elements,), "s": ()}, frozen={"f": (77,)})
     job, header = wild_job(manifest, 4, "0.7", codec=name), tensors.trainable_header(manifest)
 
@@ -68,8 +69,9 @@ def test_windows_lanes_and_order_change_no_bit(monkeypatch: pytest.MonkeyPatch, 
 
     whole = results()
     cut_into_chunks(monkeypatch, chunk_bytes)
-    for lanes in (1, 2, 3):
+    for lanes, most in ((1, 4_200_000), (2, 4_200_000), (3, 4_200_000), (2, 1_000), (2, 30_000)):
         monkeypatch.setattr(rounds, "LANES", lanes)
+        monkeypatch.setattr(windows, "WINDOW_ELEMENTS", most)
         assert results() == whole
     assert hashlib.sha256(reduced(reordered(job, [2, 0, 3, 1]))).hexdigest() == whole[0]
 
@@ -91,9 +93,11 @@ class Watched:
 
 
 def wide_job(name: str, chunks: int = 2) -> ReduceJob:
-    """Two institutions, whose deltas have that many chunks."""
+    """Two institutions, whose deltas have that many chunks, or four windows of a chunk that has more."""
     codec = CODECS[name]
-    elements = chunks * CHUNK_BYTES // codec.block_bytes * codec.block_elements - 1_000
+    elements = (
+        min(chunks * CHUNK_BYTES // codec.block_bytes * codec.block_elements, 4 * windows.WINDOW_ELEMENTS) - 1_000
+    )
     manifest = tensor_manifest(trainable={"w": (elements,)})
     job = wild_job(tensor_manifest(trainable={"w": (3,)}), 2, "1", codec=name)
     values = np.resize(np.random.default_rng(1).standard_normal(100_003).astype(np.float32), elements)
@@ -103,8 +107,8 @@ def wide_job(name: str, chunks: int = 2) -> ReduceJob:
     return replace(job, manifest=manifest, base=base, deltas=deltas)
 
 
-@pytest.mark.parametrize(("name", "lanes"), [("bfloat16", 2), ("int8", 2), ("int4", 1)])
-def test_memory_is_bounded_where_a_chunk_holds_millions_of_numbers(name: str, lanes: int) -> None:
+@pytest.mark.parametrize("name", ENCODED)
+def test_memory_is_bounded_where_a_chunk_holds_millions_of_numbers(name: str) -> None:
     job = wide_job(name)
     model = hashlib.sha256()
     tracemalloc.start()
@@ -115,17 +119,29 @@ def test_memory_is_bounded_where_a_chunk_holds_millions_of_numbers(name: str, la
         tracemalloc.stop()
     reader = job.deltas[0].reader
     assert isinstance(reader, Watched)
-    assert 1 <= len({thread for thread in reader.threads if thread.startswith("reduce")}) <= lanes
-    assert (CODECS[name].elements(CHUNK_BYTES) > WIDE_ELEMENTS) == (lanes == 1)
+    assert 1 <= len({thread for thread in reader.threads if thread.startswith("reduce")}) <= rounds.LANES
     assert peak < 90 * MEGABYTE, f"{peak:,}"
 
 
-def test_inspecting_takes_a_chunk_and_a_piece() -> None:
-    job = wide_job("int4")
+def test_a_window_is_a_chunk_or_an_equal_part_of_it() -> None:
+    header = tensors.trainable_header(tensor_manifest(trainable={"w": (200_000_000,)}))
+    parts = {"float32": 1, "bfloat16": 1, "int8": 1, "int4": 2, "topk": 20}
+    for name, codec in CODECS.items():
+        window = windows.DeltaWindow(codec, header)
+        assert window.chunks * parts[name] - parts[name] < window.windows <= window.chunks * parts[name]
+        numbers = [window.window_elements(index) for index in range(window.windows)]
+        assert sum(numbers) == 200_000_000
+        assert max(numbers) == window.max_elements <= windows.WINDOW_ELEMENTS
+        assert min(numbers) > 0
+
+
+@pytest.mark.parametrize("name", ["int4", "topk"])
+def test_inspecting_takes_a_chunk_and_a_piece(name: str) -> None:
+    job = wide_job(name)
     header = tensors.trainable_header(job.manifest)
     tracemalloc.start()
     try:
-        facts = inspect_delta(job.deltas[0].reader, header, max_l2=float("inf"), codec=CODECS["int4"])
+        facts = inspect_delta(job.deltas[0].reader, header, max_l2=float("inf"), codec=CODECS[name])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -117,3 +117,13 @@ def test_readers_that_are_woken_go_on_without_news(coordinator: Coordinator, jou
         mirror.wake()
         reader.join(0.01)
     assert sizes == [1]
+
+
+def test_a_wake_between_looking_and_waiting_is_not_lost(coordinator: Coordinator, journal: Journal) -> None:
+    mirror = Mirror(journal, coordinator.genesis)
+    looked = mirror.wakes
+    mirror.wake()
+    waiting = threading.Thread(target=lambda: mirror.wait_beyond(mirror.state.size, 60, wakes=looked), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert not waiting.is_alive()

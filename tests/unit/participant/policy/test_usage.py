@@ -9,7 +9,7 @@ import pytest
 
 from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.memory.records import Records, Work
-from participant.policy import Usage, expected_usage, usage_of
+from participant.policy import Usage, UsageCounter, expected_usage, usage_of
 from participant.tasks import answer_slot, contribution_slot
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN
@@ -111,3 +111,47 @@ def test_a_new_plans_round_is_scaled_by_parameters_and_tokens(coordinator: Coord
     )
     expected = expected_usage(new, runs, records)
     assert expected == Usage(seconds_per_round=60.0, device="cpu")  # twice the parameters, three times the steps
+
+
+def test_a_counter_that_is_asked_each_round_counts_as_one_that_is_asked_once(
+    coordinator: Coordinator, records: Records, journal: Journal
+) -> None:
+    counter, count = UsageCounter(records, journal), 0
+    coordinator.open_round(rounds=4)
+    for _ in range(4):
+        north, record = coordinator["north"], coordinator.run.open_round
+        assert record is not None
+        ref = north.send(north.delta())
+        signed = north.contribution(ref)
+        journal.sign(SignedSlot(contribution_slot(record), signed.digest, signed.envelope, b"", b"", AT))
+        journal.book(Egress(AT, "delta", 1000, ref.root, "here"))
+        journal.book(Egress(AT, "contribution", 7, signed.digest, "here"))
+        journal.book(Egress(AT, "delta", 5, "ab" * 32, "here"))  # of another run
+        for name in ("east", "north", "south"):
+            coordinator[name].contribute()
+        coordinator.advance()
+        count += 7
+        usage = counter.of(coordinator.run)
+        assert usage == usage_of(coordinator.run, records, journal)
+    assert usage.traffic_bytes >= count + 1000
+
+
+def test_what_was_read_of_a_run_is_not_read_again(
+    coordinator: Coordinator, records: Records, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter, read = UsageCounter(records, journal), list[str]()
+    coordinator.open_round(rounds=6)
+    real = journal.signed
+
+    def signed(slot: str) -> SignedSlot | None:
+        read.append(slot)
+        return real(slot)
+
+    monkeypatch.setattr(journal, "signed", signed)
+    for _ in range(5):
+        for name in ("east", "north", "south"):
+            coordinator[name].contribute()
+        coordinator.advance()
+        read.clear()
+        counter.of(coordinator.run)
+        assert len(read) <= 3 + (len(coordinator.run.rounds) == 2)  # the answer, the round before, the open one

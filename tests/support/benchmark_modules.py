@@ -1,0 +1,17 @@
+"""What tests import of benchmarks/, whose scripts find their modules beside themselves and are no package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+sys.path.insert(0, str(BENCHMARKS))
+try:
+    import growth
+    from measuring import accounting, cgroups, machine, profile
+finally:
+    sys.path.remove(str(BENCHMARKS))
+
+__all__ = ["BENCHMARKS", "accounting", "cgroups", "growth", "machine", "profile"]
