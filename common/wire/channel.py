@@ -26,8 +26,8 @@ MESSAGE_BYTES = 256 * 1024
 """One piece of a chunk. A whole chunk with its framing would be above gRPC's default limit."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
-"""What a sender may have on the way on one connection, all its streams together, and so what a receiver may have to hold of
-it: enough where the round-trip time is short. common/wire/streams.py says how much more a long way takes."""
+"""What a sender may have on the way on one connection, however many streams it has, and what a receiver may have to hold
+of each stream. Enough where the round-trip time is short; common/wire/streams.py says how much more a long way takes."""
 STREAMS_PER_CONNECTION = 64
 KEEPALIVE_SECONDS = 30
 """From here both ends derive when they ping and which pings they bear; set apart, a server answers GOAWAY too_many_pings."""
