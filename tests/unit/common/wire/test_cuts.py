@@ -49,9 +49,9 @@ def test_an_upload_cut_at_random_bytes_ends_whole_and_repeats_a_chunk_a_cut_at_m
 ) -> None:
     (tmp_path / "content").write_bytes(CONTENT)
     ref = ours.ingest(tmp_path / "content", "blake3", move=False)
-    with CuttingProxy(scene.addresses.work, at_random(streams)) as proxy:
-        with through(scene, proxy, streams) as session, ours.open(ref) as reader:
-            assert session.upload(reader, ROUND, TransferOptions(backoff=QUICK)) is True
+    cutting = CuttingProxy(scene.addresses.work, at_random(streams))
+    with cutting as proxy, through(scene, proxy, streams) as session, ours.open(ref) as reader:
+        assert session.upload(reader, ROUND, TransferOptions(backoff=QUICK)) is True
     store = scene.consortium.store
     assert store.path(ref).read_bytes() == CONTENT
     assert proxy.cuts >= CUTS - streams
