@@ -10,32 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from common.wire.messages import TransferProgress
 
 RATE_WINDOW_SECONDS = 10.0
 _STEP_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class TransferProgress:
-    """Where a transfer stands.
-
-    Args:
-        bytes_done, bytes_total: of the blob; done is what the other side holds or has on the way to it.
-        bytes_per_second: over the last RATE_WINDOW_SECONDS; 0 while nothing is known.
-    """
-
-    bytes_done: int = 0
-    bytes_total: int = 0
-    bytes_per_second: float = 0.0
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """How long the rest takes at this rate; None: unknown."""
-        left = self.bytes_total - self.bytes_done
-        if left <= 0:
-            return 0.0
-        return left / self.bytes_per_second if self.bytes_per_second > 0 else None
 
 
 class Rate:
@@ -96,4 +75,4 @@ class Tally:
             self._done -= count
 
     def _tell(self, count: int) -> None:
-        self._on_progress(TransferProgress(self._done, self._total, self._rate.add(count)))
+        self._on_progress(TransferProgress(self._done, self._total, round(self._rate.add(count))))

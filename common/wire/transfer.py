@@ -34,9 +34,9 @@ from common.wire.chunks import ChunkAssembler, pieces
 from common.wire.crew import STOP_POLL_SECONDS, ChunkPool, Crew
 from common.wire.errors import rpc_errors
 from common.wire.lanes import Lane
-from common.wire.messages import Purpose
+from common.wire.messages import Purpose, TransferProgress
 from common.wire.pacing import Pacer
-from common.wire.tally import Tally, TransferProgress
+from common.wire.tally import Tally
 
 CALL_SECONDS = 60.0
 _TRY_AGAIN = (CoordinatorUnreachable, TooManyRequests, CorruptChunk, TruncatedChunk)

@@ -8,7 +8,7 @@ from typing import Protocol
 from common.blobs.reference import BlobRef
 from common.errors import LLMasOSError
 from common.statements.kinds import Member
-from common.wire.messages import ActivityName, Estimate, Inquiry
+from common.wire.messages import ActivityName, Estimate, Inquiry, TransferProgress
 from coordinator.ports.views import EstimateView
 
 
@@ -26,6 +26,7 @@ class Activity:
     bytes_up: int = 0
     loss_fixed: int | None = None
     available_at: str = ""
+    transfer: TransferProgress | None = None
 
 
 class Inquiries(Protocol):
