@@ -19,6 +19,7 @@ from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
 from common.reduce.selftest import run_self_test
+from common.wire.streams import server_window
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
@@ -50,6 +51,7 @@ from coordinator.witnesses import Witnesses, WitnessPorts
 log = get_logger(__name__)
 
 ENVIRONMENT_PREFIX = "LLMASOS_COORDINATOR_"
+MIB = 1024 * 1024
 STOP_GRACE_SECONDS = 2.0
 
 
@@ -244,6 +246,11 @@ class CoordinatorApp:
             enrolment_limits=EnrolmentLimits(
                 calls_per_second=limits.enrolments_per_second,
                 calls_at_once=int(10 * limits.enrolments_per_second) + 1,
+            ),
+            window_bytes=(
+                server_window(len(self.ledger.state.active_names))
+                if limits.window_mib == "auto"
+                else limits.window_mib * MIB
             ),
         )
 

@@ -38,6 +38,10 @@ class Limits(Section):
     enrolments_per_second: Annotated[
         float, Field(gt=0, description="All callers of the enrolment listener together.")
     ] = 20.0
+    window_mib: Annotated[
+        Annotated[int, Field(ge=1, le=16)] | Literal["auto"],
+        Field(description="MiB that may be on the way of each upload; auto: 1 to 4, by the number of members."),
+    ] = "auto"
     max_model_bytes: Annotated[int, Field(ge=1, description="Largest blob that an operator may send for a plan.")] = (
         2**40
     )

@@ -60,7 +60,7 @@ class Pacer:
                 self._tokens = 0.0
                 return 0.0
             self._tokens = min(rate * BURST_SECONDS, self._tokens + passed * rate)
-            if self._tokens < 0:
+            if self._tokens <= -1:  # a part of a byte is rounding, which no wait makes good
                 return -self._tokens / rate
             self._tokens -= count
             return 0.0
