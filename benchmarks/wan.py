@@ -10,6 +10,7 @@ payload bits a second, each from the first byte to the last; the yardstick runs 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -31,29 +32,25 @@ from common.blobs.store import FolderBlobStore
 from common.statements.kinds import Genesis
 from common.wire.pacing import BYTES_PER_MBIT
 from common.wire.session import Session, TlsFiles
-from common.wire.streams import server_window
 from coordinator.api.server import ListenerSettings
 from tests.support.api import ROUND, Consortium, listening
 from tests.support.longlink import LongLink, Way, why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT, YARDSTICK_PORT = 7443, 5201
-MEMBERS = 8
-"""Of the consortium whose coordinator this is: they say how large its windows are."""
+MIB = 1024 * 1024
 PIECE = bytes(256 * 1024)
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def serve(folder: Path, address: str) -> None:
+def serve(folder: Path, address: str, window_mib: int) -> None:
     """A coordinator's listener; each line on standard input is a size, and answered with a blob of it to be fetched."""
     consortium = Consortium(folder)
     consortium.enrolled("north")
     (folder / "genesis.json").write_text(consortium.genesis.model_dump_json())
-    settings = ListenerSettings(
-        f"{address}:{PORT}", f"{address}:{PORT + 1}", window_bytes=int(os.environ.get("W", 4)) * 2**20
-    )
+    settings = ListenerSettings(f"{address}:{PORT}", f"{address}:{PORT + 1}", window_bytes=window_mib * MIB)
     with listening(consortium, settings):
         print("ready", flush=True)
         for line in sys.stdin:
@@ -179,9 +176,9 @@ class Yardstick:
 class Ours:
     """A coordinator's listener on the far host."""
 
-    def __init__(self, link: LongLink, folder: Path) -> None:
+    def __init__(self, link: LongLink, folder: Path, window_mib: int) -> None:
         self._link, self._folder = link, folder
-        argv = link.on("far", *module("serve"), str(folder), link.address("far"))
+        argv = link.on("far", *module("serve"), str(folder), link.address("far"), str(window_mib))
         self._server = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 
@@ -206,20 +203,20 @@ class Ours:
         return line
 
 
-def compare(link: LongLink, streams: int, seconds: float, iperf3: str | None) -> dict[str, Any]:
+def compare(link: LongLink, streams: int, window_mib: int, seconds: float, iperf3: str | None) -> dict[str, Any]:
     """One row: the yardstick before and after ours."""
     yardstick = Yardstick(link, iperf3)
     before = {way: yardstick.measure(streams, seconds, way) for way in ("up", "down")}
     # As long as the yardstick by its own speed, and some chunks for each stream.
     size = max(int(seconds * max(before.values()) * BYTES_PER_MBIT), 4 * streams * CHUNK_BYTES)
     with tempfile.TemporaryDirectory(prefix="wan-") as folder:
-        ours = Ours(link, Path(folder))
+        ours = Ours(link, Path(folder), window_mib)
         try:
             found = ours.measure(streams, size)
         finally:
             ours.close()
     after = {way: yardstick.measure(streams, seconds, way) for way in ("up", "down")}
-    row: dict[str, Any] = {"streams": streams, "yardstick": yardstick.name, "mb": size / 1e6}
+    row: dict[str, Any] = {"streams": streams, "window_mib": window_mib, "yardstick": yardstick.name, "mb": size / 1e6}
     for way in ("up", "down"):
         measured = (before[way] + after[way]) / 2
         row[way] = {
@@ -251,15 +248,15 @@ def bench(options: argparse.Namespace) -> int:
                 link.congestion_control(host, options.congestion)
         control = run(link.on("near", "sysctl", "-n", "net.ipv4.tcp_congestion_control")).strip()
         print(f"{2 * options.delay_ms:g} ms there and back, {options.loss_percent:g} % lost, {link.kind}, {control}")
-        print(f"{'streams':>7}  {'MB':>6}  {'way':<4} {'yardstick':>16}  {'ours':>14}  ratio")
+        print(f"{'streams':>7}  {'window':>6}  {'MB':>6}  {'way':<4} {'yardstick':>16}  {'ours':>14}  ratio")
         rows = []
-        for streams in (int(each) for each in options.streams.split(",")):
-            row = compare(link, streams, options.seconds, options.iperf3)
+        for streams, window_mib in itertools.product(numbers(options.streams), numbers(options.window_mib)):
+            row = compare(link, streams, window_mib, options.seconds, options.iperf3)
             rows.append(row)
             for direction in ("up", "down"):
                 each = row[direction]
                 print(
-                    f"{streams:>7}  {row['mb']:>6.0f}  {direction:<4} {each['yardstick_mbit']:>9.1f} Mbit/s"
+                    f"{streams:>7}  {window_mib:>6}  {row['mb']:>6.0f}  {direction:<4} {each['yardstick_mbit']:>9.1f} Mbit/s"
                     f"  {each['ours_mbit']:>7.1f} Mbit/s  {each['ratio']:>5.2f}",
                     flush=True,
                 )
@@ -270,9 +267,14 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", default="1,4,8", help="how many, one row each")
+    parser.add_argument("--window-mib", default="1,8", help="the coordinator's limits.window_mib; rows for each")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of the yardstick")
     parser.add_argument("--delay-ms", type=float, default=50.0, help="each way")
     parser.add_argument("--loss-percent", type=float, default=1.0, help="each way")
@@ -285,8 +287,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     match sys.argv[1:]:
-        case ["serve", folder, address]:
-            serve(Path(folder), address)
+        case ["serve", folder, address, window_mib]:
+            serve(Path(folder), address, int(window_mib))
         case ["move", folder, address, blob, streams]:
             print(json.dumps(move(Path(folder), address, BlobRef.model_validate_json(blob), int(streams))))
         case ["plain-server", address]:

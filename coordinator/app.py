@@ -19,7 +19,6 @@ from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
 from common.reduce.selftest import run_self_test
-from common.wire.streams import server_window
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
@@ -247,11 +246,7 @@ class CoordinatorApp:
                 calls_per_second=limits.enrolments_per_second,
                 calls_at_once=int(10 * limits.enrolments_per_second) + 1,
             ),
-            window_bytes=(
-                server_window(len(self.ledger.state.active_names))
-                if limits.window_mib == "auto"
-                else limits.window_mib * MIB
-            ),
+            window_bytes=limits.window_mib * MIB,
         )
 
     def _ports(self, desk: CommandDesk, views: OperatorViews) -> Ports:

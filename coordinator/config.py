@@ -39,9 +39,8 @@ class Limits(Section):
         float, Field(gt=0, description="All callers of the enrolment listener together.")
     ] = 20.0
     window_mib: Annotated[
-        Annotated[int, Field(ge=1, le=16)] | Literal["auto"],
-        Field(description="MiB that may be on the way of each upload; auto: 1 to 4, by the number of members."),
-    ] = "auto"
+        int, Field(ge=1, le=16, description="MiB on the way of each upload: memory here, speed over long ways.")
+    ] = 1
     max_model_bytes: Annotated[int, Field(ge=1, description="Largest blob that an operator may send for a plan.")] = (
         2**40
     )

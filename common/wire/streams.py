@@ -4,7 +4,7 @@
     k streams       k times that, on k connections: streams of one connection share its window and its losses
 
 A window is memory of the receiver. What comes in here may take MOST_WINDOWS_BYTES together. Of what goes out, the coordinator
-says how much it takes on each stream, by how many members it serves.
+says how much it takes on each stream: one window for all, since gRPC sets it for a listener (its `limits.window_mib`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ MOST_STREAMS = 16
 MOST_WINDOW_BYTES = 8 * 1024 * 1024
 MOST_WINDOWS_BYTES = 32 * 1024 * 1024
 """Of all streams of a transfer together."""
-SERVER_WINDOWS_BYTES = 32 * 1024 * 1024
-"""What the members of a consortium may have on the way to the coordinator with one stream each."""
-MOST_SERVER_WINDOW_BYTES = 4 * 1024 * 1024
-STREAM_BYTES_PER_SECOND = int(__import__("os").environ.get("S", 80_000_000))
-"""What one stream is given room for: 320 Mbit/s, and twice that where nothing is lost."""
+STREAM_BYTES_PER_SECOND = 80_000_000
+"""What a stream's window has room for. One that loses segments needs some windows' time for what it could else do in one, so
+this is several times what a stream is to reach."""
 SMALL_CHUNKS = 4
 """Blobs of fewer chunks are carried by one stream: asking for the round-trip time would take as long."""
 PACED_BYTES_PER_SECOND = 500_000
@@ -66,11 +64,6 @@ def carriage(
         wanted = min(wanted, max(1, int(bytes_per_second / PACED_BYTES_PER_SECOND)))
     count = min(wanted, chunks, MOST_STREAMS)
     return Carriage(count, _window(round_trip_seconds, count))
-
-
-def server_window(members: int) -> int:
-    """What the coordinator lets come in on each stream: SERVER_WINDOWS_BYTES shared, but 1 MiB at least and 4 at most."""
-    return _bounded(SERVER_WINDOWS_BYTES // max(1, members), MOST_SERVER_WINDOW_BYTES)
 
 
 def _automatic(round_trip_seconds: float) -> int:

@@ -10,6 +10,7 @@ TUN devices, holds each for the delay and drops some: the same delay and loss, a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -169,10 +170,8 @@ def _carry(source: int, sink: int, way: Way) -> None:
     while True:
         now = clock()
         while waiting and waiting[0][0] <= now:
-            try:
+            with contextlib.suppress(OSError):  # the other device is not up yet, or full: lost
                 os.write(sink, waiting.popleft()[1])
-            except OSError:
-                pass  # the other device is not up yet, or full: lost
         poller.poll(max(0.0, waiting[0][0] - clock()) if waiting else 1.0)
         now = clock()
         try:
