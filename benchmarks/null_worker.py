@@ -1,8 +1,8 @@
 """A worker that trains nothing: the words of participant/bench/worker_protocol.py, and a delta in the right layout at once.
 
-The delta is a sparse file of zeros but for one element in each MiB that differs between institutions and rounds, so that
-every chunk of every delta, and of every new model, is another one and travels, while the time to make it does not count. Its
-values are small and finite; a reducer takes as long for them as for others.
+The delta is zeros but for one element in each MiB that differs between institutions and rounds, so that every chunk of every
+delta, and of every new model, is another one and travels, while the time to make it hardly counts. Its values are small and
+finite; a reducer takes as long for them as for others.
 
     worker: {command: [python, benchmarks/null_worker.py]}      in participant.yaml
 """
@@ -82,7 +82,8 @@ class NullWorker:
             raise RuntimeError("train before prepare")
         steps = self._plan.plan.local.steps
         self._send(Progress(round=message.round, activity="training", steps_done=steps, steps_total=steps))
-        write_delta(self._job / message.delta, self._plan, mark=message.seed)
+        spare = self._job / message.spare if message.spare is not None else None
+        write_delta(self._job / message.delta, self._plan, mark=message.seed, spare=spare)
         self._send(
             Result(
                 round=message.round,
@@ -98,14 +99,26 @@ class NullWorker:
         self._connection.sendall(encode(message))
 
 
-def write_delta(path: Path, plan: PlanStatement, *, mark: int) -> None:
+def make_file(path: Path, size: int) -> None:
+    """A private file of zeros, its pages in memory as after a training."""
+    with path.open("xb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        zeros = bytes(MARK_EVERY_BYTES)
+        for position in range(0, size, MARK_EVERY_BYTES):
+            file.write(zeros[: size - position])
+
+
+def write_delta(path: Path, plan: PlanStatement, *, mark: int, spare: Path | None) -> None:
     """Write the delta under a temporary name and rename it; `mark` decides the elements that are not zero."""
     header = trainable_header(plan.manifest)
     size = delta_size(plan.manifest)
     element = struct.pack("<f", 2.0**-8 * (1 + mark % 2**16 / 2**16))
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
+    if spare is not None and spare.exists():
+        spare.replace(partial)
+    else:
+        make_file(partial, size)
+    with partial.open("r+b") as file:
         file.write(header)
         for position in range(len(header), size, MARK_EVERY_BYTES):
             os.pwrite(file.fileno(), element, position)

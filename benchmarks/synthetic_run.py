@@ -33,6 +33,7 @@ def a_plan(*, rounds: int, participants: int) -> Plan:
     return Plan.model_validate(
         {"apiVersion": "llmasos/v1", "name": "round-cost", "rounds": rounds, "quorum": participants}
         | {"local": {"steps": 1, "batch_size": 1, "sequence_length": 128}}
+        | {"retention": {"delta_rounds": 1}}
     )
 
 

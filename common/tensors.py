@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from common.blobs.reference import CHUNK_BYTES
 from common.errors import WrongTensors
 from common.statements.kinds import Tensor
 
@@ -47,6 +48,16 @@ def model_size(manifest: Sequence[Tensor]) -> int:
     """Bytes of a model, header included."""
     elements = sum(tensor.elements for tensor in manifest if tensor.group != "personal")
     return len(model_header(manifest)) + ELEMENT_BYTES * elements
+
+
+def changing_bytes(manifest: Sequence[Tensor]) -> int:
+    """How much of a model a round may change: its beginning, in whole chunks, up to the last one with a trainable number.
+
+    Who holds an earlier model of the run fetches no more than that of a later one: all other chunks are the same. The model
+    itself may end before.
+    """
+    end = len(model_header(manifest)) + ELEMENT_BYTES * trainable_elements(manifest)
+    return -(-end // CHUNK_BYTES) * CHUNK_BYTES
 
 
 def trainable_elements(manifest: Sequence[Tensor]) -> int:

@@ -51,12 +51,10 @@ class Aggregation:
                     for entry, reader in zip(used, readers[1:], strict=True)
                 ],
             )
-            writer = stack.enter_context(self._blobs.writer(base.algorithm))
+            writer = stack.enter_context(self._blobs.writer(base.algorithm, about=base.size))
             started = time.monotonic()
             reduce_round(job, writer.write)
             model = writer.commit()
-            for reader in readers:
-                reader.forget_cached()  # who recomputes the round will do so some other day
         log.info(
             "model written",
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
@@ -71,9 +69,11 @@ class Aggregation:
         cutoff = time.time() - UNREFERENCED_SECONDS
         for ref, modified in self._blobs.list():
             if ref.root in given_up:
-                self._blobs.delete(ref)
+                self._blobs.retire(ref)
             elif ref.root not in keep and modified < cutoff:
                 self._blobs.delete(ref, older_than=cutoff)
+        if not state.active_runs:
+            self._blobs.drop_spares()
         if not any(run.open_round for run in state.active_runs):
             for owner in self._blobs.upload_owners():
                 self._blobs.discard_uploads(owner, older_than=cutoff)
@@ -82,6 +82,7 @@ class Aggregation:
         """Delete the deltas of an institution that left, and what it had begun to send (membership.Eraser)."""
         keep, _ = kept_roots(state)
         self._blobs.discard_uploads(institution)
+        self._blobs.drop_spares()
         open_rounds = False
         for run in state.runs.values():
             for record in run.rounds:

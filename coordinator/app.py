@@ -29,6 +29,7 @@ from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
 from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
 from coordinator.inquiries import InquiryDesk
+from coordinator.inspections import Inspections
 from coordinator.ledger import Ledger
 from coordinator.log import HeadFile, Log
 from coordinator.membership import MembershipDesk, MembershipPorts
@@ -122,6 +123,7 @@ class CoordinatorApp:
         self.ledger = Ledger(self.database, keys.statement, self._clock, self._genesis)
         self.log = Log(self.ledger, keys.log, HeadFile(self.layout.log_head), self._cosignatures)
         self.blobs = FolderBlobStore(self.layout.blobs)
+        self._inspections = Inspections(self.ledger, self.blobs)
         self.board = Board(self.ledger, self._clock, self.config.lease_seconds)
 
     def _membership(self, keys: Keys, aggregation: Aggregation) -> MembershipDesk:
@@ -162,6 +164,7 @@ class CoordinatorApp:
                 enrolment=enrolment,
                 membership=membership,
                 blobs=self.blobs,
+                inspections=self._inspections,
                 clock=self._clock,
                 genesis=self._genesis,
                 measurements=self._measurements,
@@ -263,6 +266,7 @@ class CoordinatorApp:
             refusals=RefusalBook(self.ledger, self.engine),
             moved=self._moved,
             store=self.blobs,
+            arrivals=self._inspections,
         )
 
 

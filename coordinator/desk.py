@@ -11,11 +11,7 @@ from hashlib import sha256
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
-from common.codecs import codec
 from common.errors import (
-    BadBlobReference,
-    CorruptChunk,
-    DeltaError,
     MissingBlob,
     RefusalError,
     RoundNotOpen,
@@ -25,8 +21,6 @@ from common.ledger.heads import expect_seen, log_key
 from common.ledger.rules import admit_verified, signer_key
 from common.ledger.state import Place, RoundRecord, RunRecord
 from common.logs import get_logger
-from common.newest import Newest
-from common.reduce import inspect_delta
 from common.statements.envelope import Statement, UnverifiedStatement, parse, verify
 from common.statements.kinds import (
     Answer,
@@ -37,9 +31,9 @@ from common.statements.kinds import (
     Role,
     signing_institution,
 )
-from common.tensors import trainable_header
 from common.wire.messages import Approved, Proposal
 from coordinator.enrolment import EnrolmentDesk
+from coordinator.inspections import Inspections
 from coordinator.ledger import Beside, Ledger
 from coordinator.membership import MembershipDesk, expect_another_operator
 from coordinator.metrics import StoredMeasurements, metrics_row
@@ -52,8 +46,6 @@ from coordinator.run_desk import RunDesk, RunPorts, find_run
 log = get_logger(__name__)
 
 MAX_PLAN_BYTES = 1024 * 1024
-MOST_UNFIT = 4096
-"""Deltas whose fault is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +57,7 @@ class DeskPorts:
     enrolment: EnrolmentDesk
     membership: MembershipDesk
     blobs: FolderBlobStore
+    inspections: Inspections
     clock: Clock
     genesis: bytes
     measurements: StoredMeasurements
@@ -80,7 +73,6 @@ class CommandDesk:
         self._engine = ports.engine
         self._runs = RunDesk(RunPorts(ports.ledger, ports.engine, ports.blobs, ports.proposals, ports.clock))
         self._refusals = RefusalBook(ports.ledger, ports.engine)
-        self._unfit = Newest[tuple[str, str], DeltaError](MOST_UNFIT)
 
     # --- statements --------------------------------------------------------------------------------------------------
 
@@ -127,22 +119,9 @@ class CommandDesk:
         return (lambda tx: tx.keep_metrics(row)) if row is not None else None
 
     def _inspect(self, run: RunRecord, contribution: Contribution) -> None:
-        plan, header = run.statement.plan, trainable_header(run.statement.manifest)
         self._expect_blobs(contribution)
         for ref in contribution.blobs.values():
-            known = self._unfit.get((run.run, ref.root))
-            if known is not None:  # a delta is read in full once: who sends a bad one again and again costs no more
-                raise type(known)(known.message, known.fix)
-            try:
-                with self._ports.blobs.open(ref) as reader:
-                    inspect_delta(reader, header, max_l2=float(plan.max_delta_l2), codec=codec(plan.codec))
-            except DeltaError as err:
-                self._unfit[run.run, ref.root] = err
-                raise
-            except (CorruptChunk, BadBlobReference) as err:
-                log.error("blob damaged on disk", extra={"root": ref.root, "error": err.message})
-                self._ports.blobs.delete(ref)  # else `Begin` would say for ever that nothing of it is missing
-                raise MissingBlob(f"{ref} came to harm on the coordinator's disk.", "Send it again.") from err
+            self._ports.inspections.inspect(run, ref)
 
     def _expect_blobs(self, contribution: Contribution) -> None:
         """That the contributor itself sent them: everybody reads digests in the ledger, and naming is not having."""

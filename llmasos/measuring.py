@@ -67,7 +67,8 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     plan = prepared.draft.plan
     vocab_size = vocab_size_of(load(prepared.tokenizer))
     machine = set_up(threads)
-    training = LocalTraining(plan, build_model(plan.model, vocab_size=vocab_size, seed=plan.seed), machine)
+    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    training = LocalTraining(plan, model, machine)
     boundaries: list[float] = []
 
     def at_boundary(_: StepDone) -> None:

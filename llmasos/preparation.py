@@ -177,7 +177,7 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
     from llmasos.models.tensors import write_tensors
 
     save(tokenizer, folder / TOKENIZER)
-    model = build_model(plan.model, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
+    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
     manifest = manifest_of(model)
     write_tensors(model, folder / MODEL, manifest, mode=BY_UMASK)
     draft = PlanStatement(

@@ -24,6 +24,7 @@ from common.errors import WrongTensors
 from common.ledger.state import RoundRecord, RunRecord
 from common.logs import get_logger
 from common.statements.kinds import PlanStatement
+from participant.bench.workbench import SPARE
 from participant.residuals import LOSSLESS, Residuals, starting_round
 
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ class DeltaEncoder:
         self._algorithm = algorithm
 
     def take(self, run: RunRecord, record: RoundRecord, delta: Path) -> Offered:
-        """The round's delta as a blob, durable with its residual; the file is gone afterwards.
+        """The round's delta as a blob, durable with its residual; the worker may write over the file afterwards.
 
         Raises:
             StorageFailure: not a regular file, or the disk refuses.
@@ -71,8 +72,8 @@ class DeltaEncoder:
                         log.warning("residual lost", extra={"run": run.run, "round": record.number})
                     ref = self._encode(run, record, file, residual)
                     offered = Offered({"delta": ref}, () if residual is not None else (RESIDUAL_LOST,))
-        with disk.storage("remove", delta):
-            delta.unlink(missing_ok=True)
+        with disk.storage("keep", delta):
+            delta.replace(delta.with_name(SPARE))
         return offered
 
     def _encode(self, run: RunRecord, record: RoundRecord, delta: BinaryIO, residual: BinaryIO | None) -> BlobRef:
@@ -81,11 +82,13 @@ class DeltaEncoder:
             delta: positioned at its numbers.
         """
         # Here: an agent whose plans need no numpy loads none.
+        from common.codecs import codec
         from common.codecs.encoding import EncodeJob, encode_delta
 
         statement = run.statement
+        encoded_size = codec(statement.plan.codec).encoded_size(statement.manifest)
         with (
-            self._blobs.writer(self._algorithm) as writer,
+            self._blobs.writer(self._algorithm, about=encoded_size) as writer,
             self._residuals.replace(run.run, record.number) as kept,
         ):
             encode_delta(

@@ -13,14 +13,16 @@ from common.clock import rfc3339
 from common.ledger.cohort import local_seed
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
+from common.tensors import delta_size
 from common.wire.messages import TransferProgress
 from common.wire.transfer import TransferOptions
-from participant.bench.workbench import BASE, DELTA, RoundOver
+from participant.bench.workbench import BASE, DELTA, SPARE, RoundOver
 from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
 from participant.hours.pausing import Gatekeeper
 from participant.memory.records import Measurement, Work
 from participant.ports import AgentPorts
 from participant.reporter import RoundReporter
+from participant.residuals import LOSSLESS
 from participant.sending import REPORTS
 from participant.watching import End, Interrupted, Watch
 
@@ -173,12 +175,16 @@ class Rounds:
         return result
 
     def _train_message(self, run: RunRecord, record: RoundRecord) -> Train:
+        if run.statement.plan.codec.type == LOSSLESS:  # else the worker's file stays in the job folder
+            size = delta_size(run.statement.manifest)
+            self._ports.blobs.lend(size, self._ports.workbench.job(run.run) / SPARE)
         return Train(
             round=record.number,
             trained_rounds=len(run.committed()),
             seed=local_seed(record.opened.seed, self._ports.institution),
             base=BASE,
             delta=DELTA,
+            spare=SPARE,
             resume=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.blobs.reference import BlobRef
 from participant.ports import AgentPorts
 from participant.residuals import needed_rounds
 
@@ -21,18 +22,21 @@ class Tidying:
             keep |= {record.opened.inputs.model.root for record in run.rounds[-2:]}  # the next one is written over it
             if run.open_round is not None:
                 keep |= outbox.blobs_of(run.open_round)
-        self._delete_all_but(keep)
+        for ref in self._others(keep):
+            self._ports.blobs.retire(ref)
+        if not state.active_runs:
+            self._ports.blobs.drop_spares()
         institution = self._ports.institution
         self._ports.residuals.keep_only({run.run: needed_rounds(run, institution) for run in state.active_runs})
         self._ports.workbench.forget_runs(known=state.runs.keys(), keep={run.run for run in state.active_runs})
 
     def leave_nothing(self) -> None:
         """Delete every model, delta, residual and job folder: this institution has left."""
-        self._delete_all_but(set())
+        for ref in self._others(set()):
+            self._ports.blobs.delete(ref)
+        self._ports.blobs.drop_spares()
         self._ports.residuals.keep_only({})
         self._ports.workbench.forget_runs(known=self._ports.mirror.state.runs.keys(), keep=())
 
-    def _delete_all_but(self, keep: set[str]) -> None:
-        for ref, _ in self._ports.blobs.list():
-            if ref.root not in keep:
-                self._ports.blobs.delete(ref)
+    def _others(self, keep: set[str]) -> list[BlobRef]:
+        return [ref for ref, _ in self._ports.blobs.list() if ref.root not in keep]

@@ -59,12 +59,6 @@ def start_writing_back(fd: int, offset: int, count: int) -> None:
         _sync_file_range(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
 
 
-def forget_cached(fd: int) -> None:
-    """Hand the file's clean pages in memory back to the system: it will hardly be read again, and newer files want them."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def private_folder(folder: Path) -> Path:
     """Make a folder, and those above it, readable by this user only; existing ones stay as they are. Durable."""
     if folder.is_dir():

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from common.blobs import digest
+from common.blobs.incoming import IncomingChunk
 from common.blobs.reference import BlobRef
 from common.errors import CorruptChunk, MissingBlob, TruncatedChunk
 from common.ledger.merkle import Bytes
@@ -51,6 +52,25 @@ class Proof:
         check_leaf(self.ref, self._leaves, chunk, view)
         with self._lock:
             self._came[chunk] = 1
+
+    def incoming(self, chunk: int) -> IncomingChunk:
+        """One chunk, to be brought piece by piece.
+
+        Raises:
+            TruncatedChunk: the blob has no such chunk.
+        """
+        if not 0 <= chunk < self.ref.chunks:
+            raise TruncatedChunk(f"Chunk {chunk} lies beyond the end of blob {self.ref}.")
+        return IncomingChunk(self.ref, self._leaves, chunk, self)
+
+    def keep(self, chunk: int, data: memoryview, offset: int) -> None:
+        """For an incoming chunk: it is not stored again."""
+
+    def release(self, chunk: int, *, present: bool) -> None:
+        """For an incoming chunk."""
+        if present:
+            with self._lock:
+                self._came[chunk] = 1
 
     def finish(self) -> bool:
         """Whether every chunk came; then it is remembered.

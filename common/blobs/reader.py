@@ -11,6 +11,7 @@ preadv, never mmap: a mapped file counts as resident memory, and one truncated b
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -39,13 +40,22 @@ class ChunkSource(Protocol):
 class BlobReader:
     """A blob's file. Several threads may read at once, each into a buffer of its own."""
 
-    def __init__(self, path: Path, ref: BlobRef, leaves: bytes, *, offset: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ref: BlobRef,
+        leaves: bytes,
+        *,
+        offset: int = 0,
+        when_closed: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             path: the file.
             ref: what it must hold.
             leaves: the leaf list; checked against `ref`.
             offset: where in the file the blob begins, as in an evidence bundle.
+            when_closed: called once, by `close`.
 
         Raises:
             BadBlobReference: leaf list and reference do not fit together.
@@ -54,7 +64,7 @@ class BlobReader:
         digest.check_leaves(ref, leaves)
         self._ref = ref
         self.leaves = leaves
-        self._path, self._offset = path, offset
+        self._path, self._offset, self._when_closed = path, offset, when_closed
         with disk.storage("open", path):
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
@@ -88,15 +98,24 @@ class BlobReader:
             raise CorruptChunk(f"Chunk {index} of blob {self._ref} was changed on disk: its digest is not the leaf's.")
         return chunk
 
-    def forget_cached(self) -> None:
-        """Says that this blob will hardly be read again: the memory that holds it serves other files better."""
-        disk.forget_cached(self._fd)
+    def read_unverified(self, position: int, into: memoryview) -> None:
+        """Fill `into` from that byte on, for whoever saw the bytes verified a moment ago.
+
+        Raises:
+            CorruptChunk: the file ends early.
+            StorageFailure: the disk cannot be read.
+        """
+        with disk.storage("read", self._path):
+            got = disk.read_at(self._fd, into, self._offset + position)
+        if got < len(into):
+            raise CorruptChunk(f"Blob {self._ref} ends before byte {position + len(into):,} on disk; it was cut short.")
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            self._when_closed()
 
     def __enter__(self) -> BlobReader:
         return self

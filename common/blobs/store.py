@@ -5,6 +5,7 @@
     ROOT/partial/OWNER/…            uploads of one owner, counted in `usage`, dropped by `discard_uploads`
     ROOT/sent/OWNER/blake3-3f9a…    empty: that owner itself sent every byte of that blob (`begin_own`)
     ROOT/writing/                   blobs that this process writes itself
+    ROOT/spare/                     files of blobs that were given up, to be written over (`retire`)
 
 One process owns a store; its threads may all use it at once.
 """
@@ -16,6 +17,7 @@ import re
 import shutil
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from common.blobs.proof import Proof
 from common.blobs.reader import BlobReader, chunk_buffer
 from common.blobs.reference import BlobRef, DigestName
 from common.blobs.senders import Senders
+from common.blobs.spares import Spares
 from common.blobs.upload import Upload
 from common.blobs.writer import BlobWriter
 from common.errors import BadBlobReference, BlobError, MissingBlob
@@ -41,6 +44,8 @@ class FolderBlobStore:
         self._uploads: dict[tuple[str, str], Upload] = {}
         self._proofs: dict[tuple[str, str], Proof] = {}
         self._senders = Senders(root / "sent")
+        self._spares = Spares(root / "spare")
+        self._readers: Counter[BlobRef] = Counter()
         self._lock = threading.Lock()
         with disk.storage("create", root):
             self._partial = disk.private_folder(root / "partial")
@@ -76,12 +81,14 @@ class FolderBlobStore:
                 self._expect_size(ref)
                 with disk.storage("touch", self.path(ref)):
                     os.utime(self.path(ref))  # wanted again: who deletes old blobs that no statement names shall wait
-                return Upload.finished(ref, final=self.path(ref))
+                return Upload.finished(ref, leaves, final=self.path(ref))
             if upload is None:
                 partial = self._partial / owner / f"{key[1]}.part"
                 upload = Upload(ref, leaves, partial=partial, final=self.path(ref), durable=durable)
                 if instead_of is not None:
                     self._give_up(instead_of, upload)
+                elif not partial.exists() and self._take_spare(ref.size, partial):
+                    upload.start_over()
                 upload.when_finished(lambda: self._forget(key))
                 self._uploads[key] = upload
         if upload.ref != ref:
@@ -143,6 +150,11 @@ class FolderBlobStore:
                 upload.start_from(path, self.leaves(ref))
                 path.with_suffix(".leaves").unlink()
 
+    def _take_spare(self, size: int, to: Path) -> bool:
+        with disk.storage("create", to):
+            disk.private_folder(to.parent)
+        return self._spares.take(size, to)
+
     def _forget(self, key: tuple[str, str]) -> None:
         with self._lock:
             self._uploads.pop(key, None)
@@ -191,15 +203,21 @@ class FolderBlobStore:
         return count, total
 
     def free_bytes(self) -> int:
-        """What this process may still write on the store's disk."""
+        """What this process may still write on the store's disk, besides writing over spare files."""
         with disk.storage("look at", self._root):
             return shutil.disk_usage(self._root).free
 
     # --- coming in from this process ---------------------------------------------------------------------------------
 
-    def writer(self, algorithm: DigestName) -> BlobWriter:
-        """A new blob, written from its first byte to its last."""
-        return BlobWriter(self._writing / uuid.uuid4().hex, algorithm, self._install)
+    def writer(self, algorithm: DigestName, *, about: int = 0) -> BlobWriter:
+        """A new blob, written from its first byte to its last.
+
+        Args:
+            about: how many bytes are expected, to find a spare file of that size.
+        """
+        path = self._writing / uuid.uuid4().hex
+        self._take_spare(about, path)
+        return BlobWriter(path, algorithm, self._install)
 
     def ingest(self, path: Path, algorithm: DigestName, *, move: bool) -> BlobRef:
         """Take a file in; durable on return.
@@ -215,7 +233,7 @@ class FolderBlobStore:
         with ingest.open_plain_file(path) as fd:
             if move and ingest.is_ours_alone(fd, self._root):
                 return ingest.move_in(fd, path, algorithm, self._install)
-            ref = ingest.copy_in(fd, self.writer(algorithm), path)
+            ref = ingest.copy_in(fd, self.writer(algorithm, about=os.fstat(fd).st_size), path)
         if move:
             with disk.storage("remove", path):
                 path.unlink(missing_ok=True)
@@ -282,7 +300,16 @@ class FolderBlobStore:
             MissingBlob: the blob is not there.
             BadBlobReference: the leaf list was damaged on disk, or the reference names another size.
         """
-        return BlobReader(self.path(ref), ref, self.leaves(ref))
+        with self._lock:
+            reader = BlobReader(self.path(ref), ref, self.leaves(ref), when_closed=lambda: self._closed(ref))
+            self._readers[ref] += 1
+        return reader
+
+    def _closed(self, ref: BlobRef) -> None:
+        with self._lock:
+            self._readers[ref] -= 1
+            if not self._readers[ref]:
+                del self._readers[ref]
 
     def discard_damaged(self) -> tuple[BlobRef, ...]:
         """Read every blob and remove those that are not what their names say; which. For start-up."""
@@ -311,6 +338,30 @@ class FolderBlobStore:
             path.unlink(missing_ok=True)
             path.with_suffix(".leaves").unlink(missing_ok=True)
             self._senders.forget(ref)
+
+    def retire(self, ref: BlobRef) -> None:
+        """As `delete`, but unless somebody reads it, its file is kept, to be written over by the next one of its size."""
+        path = self.path(ref)
+        with self._lock, disk.storage("remove", path):
+            path.with_suffix(".leaves").unlink(missing_ok=True)
+            if self._readers[ref]:
+                path.unlink(missing_ok=True)
+            else:
+                self._spares.keep(path)
+            self._senders.forget(ref)
+
+    def lend(self, size: int, to: Path) -> None:
+        """Give a spare file away, if there is one, to somebody who will hand it back by `ingest`."""
+        if not to.exists():
+            self._spares.take(size, to)
+
+    def spare_bytes(self) -> int:
+        """What the files hold that are kept to be written over."""
+        return self._spares.total_bytes()
+
+    def drop_spares(self) -> None:
+        """Remove the files that are kept to be written over."""
+        self._spares.drop()
 
     def _size_of(self, ref: BlobRef) -> int | None:
         path = self.path(ref)

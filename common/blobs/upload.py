@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.blobs import digest, disk
+from common.blobs.incoming import IncomingChunk
 from common.blobs.proof import check_leaf, ranges_of, whole_chunk
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import CHUNK_BYTES, BlobRef
-from common.errors import MissingBlob
+from common.errors import MissingBlob, TruncatedChunk
 from common.homes import sync_folder
 from common.ledger.merkle import Bytes
 
@@ -40,18 +41,21 @@ class Upload:
         self._present = bytearray(ref.chunks)
         self._fd = -1
         self._started_from: bytes | None = None
+        self._starts_over = False
         self._in_flight = 0
+        self._incoming: dict[int, IncomingChunk] = {}
         self._finished = False
         self._discarded = False
         self._released = False
         self._lock = threading.Lock()
         self._finishing = threading.Lock()
         self._on_finished: Callable[[], None] = lambda: None
+        self._on_chunk: Callable[[int], None] = lambda chunk: None
 
     @classmethod
-    def finished(cls, ref: BlobRef, *, final: Path) -> Upload:
+    def finished(cls, ref: BlobRef, leaves: bytes, *, final: Path) -> Upload:
         """An upload of a blob that is there already: nothing is missing."""
-        upload = cls(ref, b"", partial=final, final=final)
+        upload = cls(ref, leaves, partial=final, final=final)
         upload._finished = True
         return upload
 
@@ -63,6 +67,10 @@ class Upload:
     def when_finished(self, then: Callable[[], None]) -> None:
         """Call `then` after the blob is in its final place, perhaps more than once."""
         self._on_finished = then
+
+    def when_chunk_came(self, then: Callable[[int], None]) -> None:
+        """Call `then` with each chunk that was verified and written, in the thread that brought it."""
+        self._on_chunk = then
 
     def start_from(self, path: Path, leaves: bytes) -> None:
         """Before `open`: write over the file of a blob that is given up, unless an earlier process left a partial file.
@@ -77,6 +85,10 @@ class Upload:
             else:
                 os.replace(path, self._partial)
                 self._started_from = leaves
+
+    def start_over(self) -> None:
+        """Before `open`: what lies at the partial file's place is to be written over, and nothing in it counts."""
+        self._starts_over = True
 
     def open(self) -> None:
         """Create the file, or find out which chunks an earlier process left; a second call does nothing.
@@ -95,7 +107,7 @@ class Upload:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 fd = os.open(self._partial, flags, disk.FILE_MODE)
                 try:
-                    if os.fstat(fd).st_size:
+                    if os.fstat(fd).st_size and not self._starts_over:
                         self._find_present(fd)
                     os.ftruncate(fd, self.ref.size)
                 except OSError:
@@ -129,20 +141,62 @@ class Upload:
             StorageFailure: the disk refuses.
         """
         view = whole_chunk(self.ref, chunk, data)
-        if not self._enter(chunk):
-            if not self._finished:
-                check_leaf(self.ref, self._leaves, chunk, view)
-            return
+        check_leaf(self.ref, self._leaves, chunk, view)
+        incoming = self.incoming(chunk)
         try:
-            check_leaf(self.ref, self._leaves, chunk, view)
-            with disk.storage("write", self._partial):
-                disk.write_at(self._fd, view, chunk * CHUNK_BYTES)
-                if self._durable:
-                    disk.start_writing_back(self._fd, chunk * CHUNK_BYTES, len(view))
-            with self._lock:
-                self._present[chunk] = 1
+            incoming.write(view)
+            incoming.finish()
         finally:
-            self._leave()
+            incoming.abandon()
+
+    def incoming(self, chunk: int) -> IncomingChunk:
+        """One chunk, to be brought piece by piece; one that is there already is only checked.
+
+        Raises:
+            TruncatedChunk: the blob has no such chunk.
+            MissingBlob: the upload was discarded or let go of.
+        """
+        if not 0 <= chunk < self.ref.chunks:
+            raise TruncatedChunk(f"Chunk {chunk} lies beyond the end of blob {self.ref}.")
+        while True:
+            with self._lock:
+                if self._finished or self._present[chunk]:
+                    return IncomingChunk(self.ref, self._leaves, chunk, None)
+                self._check_open()
+                other = self._incoming.get(chunk)
+                if other is None:
+                    self._incoming[chunk] = mine = IncomingChunk(self.ref, self._leaves, chunk, self)
+                    self._in_flight += 1
+                    return mine
+            other.abandon()
+
+    def read_back(self, chunk: int, into: memoryview) -> memoryview:
+        """For `when_chunk_came`: the bytes that were just verified, as the first part of `into`.
+
+        Raises:
+            StorageFailure: the disk cannot be read.
+        """
+        view = into[: self.ref.chunk_size(chunk)]
+        with disk.storage("read", self._partial):
+            disk.read_at(self._fd, view, chunk * CHUNK_BYTES)
+        return view
+
+    def keep(self, chunk: int, data: memoryview, offset: int) -> None:
+        """For an incoming chunk."""
+        self._check_wanted()
+        with disk.storage("write", self._partial):
+            disk.write_at(self._fd, data, offset)
+            if self._durable:
+                disk.start_writing_back(self._fd, offset, len(data))
+
+    def release(self, chunk: int, *, present: bool) -> None:
+        """For an incoming chunk."""
+        if present:
+            self._on_chunk(chunk)
+        with self._lock:
+            self._present[chunk] = present
+            del self._incoming[chunk]
+        self._leave()
 
     def finish(self) -> bool:
         """Make the blob durable and visible, if it is whole; whether it is. Any number of threads may ask.
@@ -153,7 +207,7 @@ class Upload:
         """
         with self._finishing, disk.storage("finish", self._final):
             if not self._finished:
-                if not self._enter(None):
+                if not self._enter():
                     return False
                 try:
                     self._publish()
@@ -190,17 +244,18 @@ class Upload:
                 self._partial.with_suffix(".leaves").unlink(missing_ok=True)
             self._close_if_idle()
 
-    def _enter(self, chunk: int | None) -> bool:
-        """Hold the file open for one operation; False where there is nothing to do: the chunk is there, or not all are."""
+    def _enter(self) -> bool:
+        """Hold the file open to finish it; False while chunks are missing."""
         with self._lock:
-            if self._finished:
-                return False
-            self._check_wanted()
-            if self._fd < 0:
-                raise MissingBlob(f"The upload of blob {self.ref} was let go of: begin it again.", "Call Begin again.")
-            idle = bool(self._present[chunk]) if chunk is not None else 0 in self._present
-            self._in_flight += not idle
-            return not idle
+            self._check_open()
+            whole = 0 not in self._present
+            self._in_flight += whole
+            return whole
+
+    def _check_open(self) -> None:
+        self._check_wanted()
+        if self._fd < 0:
+            raise MissingBlob(f"The upload of blob {self.ref} was let go of: begin it again.", "Call Begin again.")
 
     def _leave(self) -> None:
         with self._lock:

@@ -63,7 +63,7 @@ class BlobWriter:
     def __init__(self, path: Path, algorithm: DigestName, install: Install) -> None:
         """
         Args:
-            path: where the blob grows; must not exist.
+            path: where the blob grows; what is there already is written over.
             algorithm: the consortium's digest.
             install: called by `commit` with the durable file.
         """
@@ -72,7 +72,7 @@ class BlobWriter:
         self._counter = LeafCounter(algorithm)
         self._unsent = 0
         with disk.storage("create", path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, disk.FILE_MODE)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, disk.FILE_MODE)
 
     def write(self, data: merkle.Bytes) -> None:
         """Append bytes.
@@ -101,6 +101,7 @@ class BlobWriter:
         """
         ref, leaves = self._counter.result()
         with disk.storage("finish", self._path):
+            os.ftruncate(self._fd, ref.size)
             os.fsync(self._fd)
         self._install(self._path, ref, leaves)
         self._close()

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, Plan
+from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, LoRA, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,15 @@ def show(value: object) -> str:
     return str(value) if value != "" else '""'
 
 
+def adapter_text(plan: Plan) -> str:
+    """What is trained where that is not the whole model: `lora, r 8 on q_proj, v_proj`; else nothing."""
+    adapter = plan.adapter
+    if not isinstance(adapter, LoRA):
+        return ""
+    targets = adapter.target_modules
+    return f"{adapter.type}, r {adapter.r} on {targets if isinstance(targets, str) else ', '.join(targets)}"
+
+
 def _first_paragraph(model: type[BaseModel]) -> str:
     return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
 
@@ -115,8 +124,19 @@ def _derived(plan: Plan) -> tuple[Derived, ...]:
         ("local tokens in all", plan.rounds * tokens, "What such an institution trains on at most."),
         ("vocabulary", _vocabulary(plan), "Tokens that the model knows."),
         ("parameters", None, "Known after `llmasos plan prepare`, which makes tokenizer, tensor list and weights."),
+        *_adapted(plan),
     )
     return tuple(Derived(name, "unknown" if n is None else f"{n:,}", meaning) for name, n, meaning in table)
+
+
+def _adapted(plan: Plan) -> tuple[tuple[str, int, str], ...]:
+    adapter = plan.adapter
+    if not isinstance(adapter, LoRA):
+        return ()
+    layers = len(adapter.targets(plan.model))
+    return (
+        ("adapted layers", layers, "In each transformer block: linear layers beside which two matrices are trained."),
+    )
 
 
 def _vocabulary(plan: Plan) -> int | None:
@@ -142,11 +162,11 @@ def _prose(plan: Plan) -> tuple[str, ...]:
     moments = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
     return (
         f"The coordinator opens a round and invites {who}; the opening names the base model by digest.",
-        "Each institution fetches the base model and measures it on its own held-out documents "
+        f"Each institution fetches the base model{_unchanged(plan)} and measures it on its own held-out documents "
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
         f"{local.optimizer.type}; the optimizer's moments {moments}.",
-        f"It sends its delta (new minus base weights){_encoding(plan)} and signs a contribution that names it, weighted by "
+        f"It sends its delta ({_delta(plan)}){_encoding(plan)} and signs a contribution that names it, weighted by "
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
         "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
@@ -154,6 +174,15 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         _visibility(plan),
         _ending(plan),
     )
+
+
+def _unchanged(plan: Plan) -> str:
+    """In the first round all of it, in later ones the 4 MiB chunks in which something can have changed."""
+    return "" if plan.adapter.type == "none" else " (after its first round only the chunks with the adapter)"
+
+
+def _delta(plan: Plan) -> str:
+    return "new minus base weights" + ("" if plan.adapter.type == "none" else ", of the adapter alone")
 
 
 def _encoding(plan: Plan) -> str:

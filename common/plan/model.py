@@ -91,6 +91,11 @@ class GPT2(PlanSection):
     def context_tokens(self) -> int:
         return self.n_positions
 
+    @property
+    def linear_layers(self) -> tuple[str, ...]:
+        """The linear layers of a transformer block, by their path in it."""
+        return ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+
 
 class Llama(PlanSection):
     """Llama: decoder-only, rotary positions, RMSNorm, SwiGLU, grouped-query attention (arXiv:2302.13971)."""
@@ -120,8 +125,68 @@ class Llama(PlanSection):
     def context_tokens(self) -> int:
         return self.max_position_embeddings
 
+    @property
+    def linear_layers(self) -> tuple[str, ...]:
+        """The linear layers of a transformer block, by their path in it."""
+        attention = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+        return (*attention, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
 
 Model = Annotated[GPT2 | Llama, Field(discriminator="type")]
+
+
+class NoAdapter(PlanSection):
+    """Every tensor of the model is trained."""
+
+    type: Literal["none"] = "none"
+
+
+class LoRA(PlanSection):
+    """LoRA (arXiv:2106.09685): only two small matrices beside each target layer are trained and travel. Fields are peft's."""
+
+    type: Literal["lora"] = "lora"
+    r: Annotated[
+        int, Field(ge=1, le=4096, description="Rank: rows of A, columns of B, in weight + lora_alpha / r × BA.")
+    ] = 8
+    lora_alpha: Annotated[
+        int, Field(ge=1, le=65536, description="Scales what the adapter adds, by lora_alpha / r.")
+    ] = 16
+    lora_dropout: Annotated[Number, Field(ge=0, lt=1, description="Dropout on the adapter's input, in training.")] = (
+        Decimal(0)
+    )
+    target_modules: Annotated[
+        Literal["all-linear"] | Annotated[tuple[Annotated[str, Field(max_length=100)], ...], Field(min_length=1)],
+        Field(
+            description="Linear layers of a block that get an adapter, by the end of their names, as in [q_proj, v_proj]; "
+            "all-linear: each of them."
+        ),
+    ] = "all-linear"
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> LoRA:
+        if isinstance(self.target_modules, tuple) and len(set(self.target_modules)) != len(self.target_modules):
+            raise ValueError("target_modules names a layer twice")
+        return self
+
+    def targets(self, model: Model) -> tuple[str, ...]:
+        """The linear layers of a block of `model` that get an adapter, by their path in it."""
+        if isinstance(self.target_modules, str):
+            return model.linear_layers
+        return tuple(path for path in model.linear_layers if any(_ends(path, name) for name in self.target_modules))
+
+    def unknown(self, model: Model) -> tuple[str, ...]:
+        """What target_modules names and a block of `model` has not."""
+        if isinstance(self.target_modules, str):
+            return ()
+        return tuple(name for name in self.target_modules if not any(_ends(path, name) for path in model.linear_layers))
+
+
+def _ends(path: str, name: str) -> bool:
+    """Whether `name` is the end of a dotted path, whole parts of it."""
+    return path == name or path.endswith(f".{name}")
+
+
+Adapter = Annotated[NoAdapter | LoRA, Field(discriminator="type")]
 
 
 class BytesTokenizer(PlanSection):
@@ -349,6 +414,7 @@ class Plan(PlanSection):
     seed: Annotated[int, Field(ge=0, lt=2**32, description="All randomness of the run follows from it.")] = 0
     task: Task = CausalLM()
     model: Model = GPT2()
+    adapter: Adapter = NoAdapter()
     tokenizer: Tokenizer = BytesTokenizer()
     local: Local = Local()
     evaluation: Evaluation = Evaluation()
@@ -385,4 +451,11 @@ class Plan(PlanSection):
             )
         if self.cohort.size is not None and self.cohort.size < self.quorum:
             raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
+        unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
+        if unknown:
+            names = ", ".join(self.model.linear_layers)
+            raise ValueError(
+                f"adapter.target_modules names {', '.join(unknown)}, which a block of {self.model.type} has not; "
+                f"its linear layers are {names}"
+            )
         return self

@@ -24,69 +24,100 @@ def tree_sum(values_N: Float64s) -> float:
     return tree.total()
 
 
-class TreeSum:
-    """The same sum for values that come in pieces of any length, in one leaf of memory."""
+class Leaf:
+    """One leaf, filled by pieces of any length."""
 
     def __init__(self) -> None:
-        self._leaf = np.zeros(LEAF_ELEMENTS, dtype=np.float64)
-        self._filled = 0
+        self._values = np.zeros(LEAF_ELEMENTS, dtype=np.float64)
+        self.filled = 0
+
+    def take(self, values_N: NDArray[np.float64] | NDArray[np.float32], *, squared: bool) -> int:
+        """Append as many values as there is room for; how many. Squares of float32 are exact in float64, and finite."""
+        room = self._values[self.filled : self.filled + len(values_N)]
+        np.copyto(room, values_N[: len(room)])
+        if squared:
+            np.multiply(room, room, out=room)
+        self.filled += len(room)
+        return len(room)
+
+    def clear(self) -> None:
+        """Forget what is in it."""
+        self.filled = 0
+
+    @property
+    def full(self) -> bool:
+        return self.filled == LEAF_ELEMENTS
+
+    def fold(self) -> float:
+        """The sum of what is in it, filled up with zeros; the leaf is empty afterwards."""
+        total = _fold(self._values, self.filled)
+        self.filled = 0
+        return total
+
+    def so_far(self) -> float:
+        """As `fold`, and more may follow."""
+        return _fold(self._values.copy(), self.filled)
+
+
+def _fold(values: Float64s, filled: int) -> float:
+    values[filled:] = 0.0
+    half = LEAF_ELEMENTS // 2
+    while half:
+        lower = values[:half]
+        np.add(lower, values[half : 2 * half], out=lower)
+        half //= 2
+    return float(values[0])
+
+
+class LeafTree:
+    """Adds leaf sums up as they come, from first to last."""
+
+    def __init__(self) -> None:
         self._leaves = 0
         self._subtrees: list[float] = []
         """Sums of complete subtrees, largest first: the ones of a binary counter, as in a Merkle tree."""
 
-    def add(self, values_N: Float64s) -> None:
-        """Append float64 values, shape (N,)."""
-        done = 0
-        while done < len(values_N):
-            room = self._room(len(values_N) - done)
-            np.copyto(room, values_N[done : done + len(room)])
-            done += len(room)
-            self._advance(len(room))
-
-    def add_squares(self, values_N: NDArray[np.float32]) -> None:
-        """Append the squares of float32 values, shape (N,); in float64 they are exact and never overflow."""
-        done = 0
-        while done < len(values_N):
-            room = self._room(len(values_N) - done)
-            np.copyto(room, values_N[done : done + len(room)])
-            np.multiply(room, room, out=room)
-            done += len(room)
-            self._advance(len(room))
-
-    def total(self) -> float:
-        """The sum of everything so far; more may follow."""
-        sums = list(self._subtrees)
-        if self._filled:
-            leaf = self._leaf.copy()
-            leaf[self._filled :] = 0.0
-            sums.append(self._fold(leaf))
-        if not sums:
-            return 0.0
-        result = sums.pop()
-        while sums:
-            result = sums.pop() + result
-        return result
-
-    def _room(self, wanted: int) -> Float64s:
-        return self._leaf[self._filled : self._filled + wanted]
-
-    def _advance(self, count: int) -> None:
-        self._filled += count
-        if self._filled < LEAF_ELEMENTS:
-            return
-        carry = self._fold(self._leaf)
+    def append(self, leaf_sum: float) -> None:
+        """The next leaf's sum."""
+        carry = leaf_sum
         completed = self._leaves
         while completed & 1:
             carry = self._subtrees.pop() + carry
             completed >>= 1
         self._subtrees.append(carry)
         self._leaves += 1
-        self._filled = 0
 
-    def _fold(self, leaf: Float64s) -> float:
-        half = LEAF_ELEMENTS // 2
-        while half:
-            lower = leaf[:half]
-            np.add(lower, leaf[half : 2 * half], out=lower)
-            half //= 2
-        return float(leaf[0])
+    def total(self, last: float | None = None) -> float:
+        """The sum of all leaves so far, and of one more that is not full; more may follow."""
+        sums = [*self._subtrees] if last is None else [*self._subtrees, last]
+        result = sums.pop() if sums else 0.0
+        while sums:
+            result = sums.pop() + result
+        return result
+
+
+class TreeSum:
+    """The sum by the fixed tree for values that come in pieces of any length, in one leaf of memory."""
+
+    def __init__(self) -> None:
+        self._leaf = Leaf()
+        self._tree = LeafTree()
+
+    def add(self, values_N: Float64s) -> None:
+        """Append float64 values, shape (N,)."""
+        self._add(values_N, squared=False)
+
+    def add_squares(self, values_N: NDArray[np.float32]) -> None:
+        """Append the squares of float32 values, shape (N,); in float64 they are exact and never overflow."""
+        self._add(values_N, squared=True)
+
+    def _add(self, values_N: Float64s | NDArray[np.float32], *, squared: bool) -> None:
+        done = 0
+        while done < len(values_N):
+            done += self._leaf.take(values_N[done:], squared=squared)
+            if self._leaf.full:
+                self._tree.append(self._leaf.fold())
+
+    def total(self) -> float:
+        """The sum of everything so far; more may follow."""
+        return self._tree.total(self._leaf.so_far() if self._leaf.filled else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -34,6 +34,29 @@ class DeltaWindow:
         self.chunks = -(-self._size // CHUNK_BYTES)
         self.max_elements = min(self._elements, codec.elements(min(self._size - len(self._header), CHUNK_BYTES)))
         """The most numbers that a chunk holds."""
+
+    @property
+    def all_elements(self) -> int:
+        """How many numbers there are."""
+        return self._elements
+
+    def elements_before(self, index: int) -> int:
+        """How many numbers come before chunk `index`."""
+        return self._elements_before(index)
+
+    def numbers(self, read: Callable[[int, memoryview], None], first: int, end: int) -> Float32s:
+        """The numbers from `first` to before `end`, or to the last, shape (N,), decoded into new memory.
+
+        Args:
+            read: fills a buffer from that byte of the blob on.
+        """
+        end = min(end, self._elements)
+        block, beyond = first // self._codec.block_elements, -(-end // self._codec.block_elements)
+        encoded = memoryview(bytearray((beyond - block) * self._codec.block_bytes))
+        read(len(self._header) + block * self._codec.block_bytes, encoded)
+        decoded_N = self._codec.decode(encoded, np.empty((beyond - block) * self._codec.block_elements, np.float32))
+        before = block * self._codec.block_elements
+        return decoded_N[first - before : end - before]
 
     def elements(self, index: int) -> int:
         """How many numbers chunk `index` holds; none where the header fills it."""

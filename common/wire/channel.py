@@ -22,7 +22,7 @@ import grpc
 from common.errors import UsageError
 from common.identity.certificates import coordinator_dns
 
-MESSAGE_BYTES = 256 * 1024
+MESSAGE_BYTES = 1024 * 1024
 """One piece of a chunk. A whole chunk with its framing would be above gRPC's default limit."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024

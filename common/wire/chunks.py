@@ -1,10 +1,11 @@
-"""Chunks as pieces on the wire: cut on one side, put together on the other, with one buffer a stream."""
+"""Chunks as pieces on the wire: cut on one side, written as they come on the other; no chunk is put together in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol
 
-from common.blobs.reader import chunk_buffer
 from common.blobs.reference import BlobRef
 from common.errors import MalformedMessage, TruncatedChunk
 from common.wire.channel import MESSAGE_BYTES
@@ -12,48 +13,82 @@ from common.wire.messages import Piece
 
 
 def pieces(chunk: int, content: memoryview, *, piece_bytes: int = MESSAGE_BYTES) -> Iterator[Piece]:
-    """`content` of chunk `chunk`, in order and without gaps."""
+    """`content` of chunk `chunk`, in order and without gaps; each is valid as long as `content` is."""
     for offset in range(0, len(content), piece_bytes):
-        yield Piece(chunk=chunk, offset=offset, data=bytes(content[offset : offset + piece_bytes]))
+        yield Piece(chunk=chunk, offset=offset, data=content[offset : offset + piece_bytes])
 
 
-class ChunkAssembler:
-    """Puts pieces of one stream together: bounds first, then one copy into the stream's only buffer.
+class ChunkSink(Protocol):
+    """One chunk on its way in: common.blobs.incoming.IncomingChunk is one."""
 
-    The buffer is made at the first piece, so that a stream that sends nothing holds nothing.
+    def write(self, data: bytes | memoryview) -> None:
+        """The chunk's next bytes."""
+        ...
+
+    def finish(self) -> None:
+        """
+        Raises:
+            CorruptChunk: these were not the bytes that the leaf names.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """The rest will not come."""
+        ...
+
+
+class BlobSink(Protocol):
+    """A blob on its way in: common.blobs.upload.Upload and common.blobs.proof.Proof are."""
+
+    @property
+    def ref(self) -> BlobRef: ...
+
+    def incoming(self, chunk: int) -> ChunkSink: ...
+
+
+class ChunkReceiver:
+    """Takes the pieces of one stream: bounds first, then they go where the blob grows. Leave it by its `with` block.
+
+    A chunk's pieces come one after another, without gaps; chunks come in any order.
     """
 
-    def __init__(self, ref: BlobRef) -> None:
-        self._ref = ref
-        self._buffer = memoryview(b"")
-        self._chunk = 0
-        self._filled = 0
+    def __init__(self, blob: BlobSink) -> None:
+        self._blob = blob
+        self._ref = blob.ref
+        self._chunk = self._filled = 0
+        self._sink: ChunkSink | None = None
 
-    def add(self, piece: Piece) -> tuple[int, memoryview] | None:
-        """The finished chunk, valid until the next call; None while bytes of it are missing.
+    def add(self, piece: Piece) -> int | None:
+        """The size of the chunk that this piece finished, verified and written; None while bytes of it are missing.
 
         Raises:
             MalformedMessage: the blob has no such chunk.
             TruncatedChunk: the piece is not the next one, or goes beyond the chunk's end.
+            CorruptChunk: the chunk's bytes are not those that the leaf names.
+            MissingBlob: the upload was discarded or let go of.
+            StorageFailure: the disk refuses.
         """
         if piece.chunk >= self._ref.chunks:
             raise MalformedMessage(
                 f"ChunkPiece.chunk: expected below {self._ref.chunks:,} for {self._ref}, got {piece.chunk:,}."
             )
-        if self._filled == 0:
+        if self._sink is None:
             self._chunk = piece.chunk
-        end = piece.offset + len(piece.data)
-        size = self._ref.chunk_size(self._chunk)
+        end, size = piece.offset + len(piece.data), self._ref.chunk_size(self._chunk)
         if piece.chunk != self._chunk or piece.offset != self._filled or end > size:
             raise TruncatedChunk(
                 f"Chunk {self._chunk:,} of {self._ref}: expected bytes {self._filled:,} to at most {size:,} of it, "
                 f"got {piece.offset:,} to {end:,} of chunk {piece.chunk:,}."
             )
-        if not self._buffer:
-            self._buffer = chunk_buffer(self._ref)
-        self._buffer[piece.offset : end] = piece.data
-        self._filled = end if end < size else 0
-        return None if end < size else (piece.chunk, self._buffer[:size])
+        if self._sink is None:
+            self._sink = self._blob.incoming(self._chunk)
+        self._sink.write(piece.data)
+        self._filled = end
+        if end < size:
+            return None
+        sink, self._sink, self._filled = self._sink, None, 0
+        sink.finish()
+        return size
 
     def finish(self) -> None:
         """Says that the stream has ended.
@@ -61,8 +96,17 @@ class ChunkAssembler:
         Raises:
             TruncatedChunk: in the middle of a chunk.
         """
-        if self._filled:
+        if self._sink is not None:
             size = self._ref.chunk_size(self._chunk)
             raise TruncatedChunk(
                 f"Chunk {self._chunk:,} of {self._ref}: expected {size:,} bytes, the stream ended after {self._filled:,}."
             )
+
+    def __enter__(self) -> ChunkReceiver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sink is not None:
+            self._sink.abandon()

@@ -79,14 +79,20 @@ def leaves_from_wire(message: common_pb2.LeafList, ref: BlobRef) -> bytes:
 
 
 def piece_to_wire(piece: Piece) -> common_pb2.ChunkPiece:
-    return common_pb2.ChunkPiece(chunk=piece.chunk, offset=piece.offset, data=piece.data)
+    return common_pb2.ChunkPiece(chunk=piece.chunk, offset=piece.offset, data=bytes(piece.data))
 
 
-def piece_from_wire(message: common_pb2.ChunkPiece) -> Piece:
+def piece_from_wire(message: common_pb2.ChunkPiece | Piece) -> Piece:
     """
     Raises:
         MalformedMessage: no bytes in it, or more than MAX_PIECE_BYTES.
     """
+    if isinstance(message, Piece):
+        if not 1 <= len(message.data) <= MAX_PIECE_BYTES:
+            raise MalformedMessage(
+                f"ChunkPiece.data: expected 1 to {MAX_PIECE_BYTES:,} bytes, got {len(message.data):,}."
+            )
+        return message
     data = check.at_most(message, "data", MAX_PIECE_BYTES, least=1)
     return Piece(chunk=message.chunk, offset=message.offset, data=data)
 
@@ -142,7 +148,7 @@ def put_header_to_wire(ref: BlobRef, purpose: Purpose) -> blobs_pb2.PutRequest:
 def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
     message = blobs_pb2.PutRequest()
     into = message.piece  # filled in place: a message given to another's constructor is copied
-    into.chunk, into.offset, into.data = piece.chunk, piece.offset, piece.data
+    into.chunk, into.offset, into.data = piece.chunk, piece.offset, bytes(piece.data)
     return message
 
 

@@ -98,7 +98,7 @@ class Piece:
 
     chunk: int
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from common.wire.convert_log import (
     receipt_from_wire,
 )
 from common.wire.errors import rpc_errors
+from common.wire.framing import blobs_stub
 from common.wire.handshake import Expected
 from common.wire.lanes import Lane, OwnLane, SharedLane
 from common.wire.messages import (
@@ -56,7 +57,6 @@ from common.wire.reach import fault_on_the_way
 from common.wire.streams import PLAIN, SMALL_CHUNKS, Carriage, Streams, carriage
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
 from common.wire.v1 import (
-    blobs_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
     log_pb2,
@@ -229,7 +229,7 @@ class Session:
         if how.plain:
             yield [SharedLane(_Blobs(self))]
             return
-        lanes = [OwnLane(lambda: self._channel(how.window_bytes), blobs_pb2_grpc.BlobsStub) for _ in range(how.streams)]
+        lanes = [OwnLane(lambda: self._channel(how.window_bytes), blobs_stub) for _ in range(how.streams)]
         with self._lock:
             self._lanes.update(lanes)
         try:
@@ -323,7 +323,7 @@ class Session:
         return Stubs(
             channel=channel,
             work=work_pb2_grpc.WorkStub(channel),
-            blobs=blobs_pb2_grpc.BlobsStub(channel),
+            blobs=blobs_stub(channel),
             operations=operations_pb2_grpc.OperationsStub(channel),
             log=log_pb2_grpc.LogStub(channel),
         )

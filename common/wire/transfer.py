@@ -30,7 +30,7 @@ from common.errors import (
     TruncatedChunk,
 )
 from common.wire import convert
-from common.wire.chunks import ChunkAssembler, pieces
+from common.wire.chunks import ChunkReceiver, pieces
 from common.wire.crew import STOP_POLL_SECONDS, ChunkPool, Crew
 from common.wire.errors import rpc_errors
 from common.wire.lanes import Lane
@@ -209,7 +209,7 @@ class _Upload:
                 self._options.pacer.take(len(piece.data), crew.stopped)
                 if crew.stopped():
                     return
-                yield convert.put_piece_to_wire(piece)
+                yield piece
                 self._tally.moved(len(piece.data))
 
     def _result(self, call: Any, crew: Crew) -> Any:
@@ -297,38 +297,35 @@ class _Download:
 
     def _get(self, lane: Lane, crew: Crew, upload: Upload) -> None:
         """One stream after the other, until the pool is empty."""
-        assembler = ChunkAssembler(self._ref)
         while (taken := crew.pool.take_share(crew.size)) is not None:
             first, count = taken
             written = 0
             try:
-                for chunk, content in self._chunks(lane, crew, assembler, first, count):
-                    upload.write(chunk, content)
+                for _ in self._chunks(lane, crew, upload, first, count):
                     written += 1
             finally:
                 crew.pool.give_back(first + written, count - written)
             if crew.stopped():
                 return
 
-    def _chunks(
-        self, lane: Lane, crew: Crew, assembler: ChunkAssembler, first: int, count: int
-    ) -> Iterator[tuple[int, memoryview]]:
-        """Finished chunks of one Get stream, in order; the stream is cancelled when the reader stops early."""
+    def _chunks(self, lane: Lane, crew: Crew, upload: Upload, first: int, count: int) -> Iterator[int]:
+        """Sizes of finished chunks of one Get stream, in order; the stream is cancelled when the reader stops early."""
         with rpc_errors(), crew.calling(lane.stub.Get(convert.get_request_to_wire(self._ref, first, count))) as stream:
             begun = 0
             try:
-                for message in stream:
-                    piece = convert.piece_from_wire(message)
-                    self._options.pacer.take(len(piece.data), crew.stopped)
-                    if crew.stopped():
-                        return
-                    begun += len(piece.data)
-                    self._tally.moved(len(piece.data))
-                    chunk = assembler.add(piece)
-                    if chunk is not None:
-                        begun = 0
-                        yield chunk
-                assembler.finish()
+                with ChunkReceiver(upload) as receiver:
+                    for message in stream:
+                        piece = convert.piece_from_wire(message)
+                        self._options.pacer.take(len(piece.data), crew.stopped)
+                        if crew.stopped():
+                            return
+                        begun += len(piece.data)
+                        self._tally.moved(len(piece.data))
+                        finished = receiver.add(piece)
+                        if finished is not None:
+                            begun = 0
+                            yield finished
+                    receiver.finish()
             finally:
                 self._tally.lost(begun)
 

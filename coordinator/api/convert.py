@@ -79,12 +79,18 @@ def begin_from_wire(message: blobs_pb2.BeginRequest) -> tuple[UploadRequest, byt
     return request, leaves_from_wire(check.present(message, "leaves"), request.ref)
 
 
-def put_from_wire(messages: Iterator[blobs_pb2.PutRequest]) -> tuple[UploadRequest, Iterator[Piece]]:
+def put_from_wire(messages: Iterator[blobs_pb2.PutRequest | Piece]) -> tuple[UploadRequest, Iterator[Piece]]:
     """The stream's first message, and the pieces that follow."""
     header = next(messages, None)
     if header is None:
         raise MalformedMessage("PutRequest.ref is absent: the stream ended before its first message.")
-    return upload_request_from_wire(header), (piece_from_wire(check.present(each, "piece")) for each in messages)
+    if isinstance(header, Piece):
+        raise MalformedMessage("PutRequest.ref is absent from the stream's first message.")
+    return upload_request_from_wire(header), map(_piece_of, messages)
+
+
+def _piece_of(message: blobs_pb2.PutRequest | Piece) -> Piece:
+    return piece_from_wire(message if isinstance(message, Piece) else check.present(message, "piece"))
 
 
 def leaves_request_from_wire(message: blobs_pb2.LeavesRequest) -> BlobRef:

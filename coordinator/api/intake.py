@@ -110,6 +110,9 @@ class Intake:
             )
         free = self._store.free_bytes()
         if free < ref.size + RESERVED_BYTES:
+            self._store.drop_spares()
+            free = self._store.free_bytes()
+        if free < ref.size + RESERVED_BYTES:
             raise StorageFailure(
                 f"The disk of the blobs has {free:,} bytes free; {ref} of {owner} needs {ref.size:,} and "
                 f"{RESERVED_BYTES:,} are kept for ledger and state."

@@ -26,8 +26,9 @@ from common.wire.channel import (
     split_address,
     work_server_credentials,
 )
-from common.wire.v1 import blobs_pb2_grpc, enrolment_pb2_grpc, log_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
-from coordinator.api.blobs import BlobsServicer
+from common.wire.framing import add_blobs_to_server
+from common.wire.v1 import enrolment_pb2_grpc, log_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
+from coordinator.api.blobs import BlobPorts, BlobsServicer
 from coordinator.api.call_log import CallLog
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
 from coordinator.api.doors import EnrolmentDoor, WorkDoor
@@ -40,6 +41,7 @@ from coordinator.api.operations import OperationsServicer
 from coordinator.api.work import WorkPorts, WorkServicer
 from coordinator.ports import (
     Access,
+    Arrivals,
     Board,
     BytesMoved,
     Desk,
@@ -79,6 +81,7 @@ class Ports:
     refusals: Refusals
     moved: BytesMoved
     store: FolderBlobStore
+    arrivals: Arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +184,8 @@ class Listeners:
         asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log, cosigned=True), server)
-        blobs_pb2_grpc.add_BlobsServicer_to_server(
-            BlobsServicer(ports.store, ports.access, ports.moved, intake), server
+        add_blobs_to_server(
+            BlobsServicer(BlobPorts(ports.store, ports.access, ports.moved, ports.arrivals), intake), server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(
             OperationsServicer(ports.desk, ports.views, ports.inquiries), server

@@ -133,7 +133,8 @@ def _facts(found: Forecast) -> list[str]:
         (
             "a round",
             f"each of {found.cohort} institutions fetches {bytes_text(traffic.round_down)} and sends "
-            f"{bytes_text(traffic.round_up)}",
+            f"{bytes_text(traffic.round_up)}"
+            + (f"; the first fetches {bytes_text(traffic.model)}" if traffic.round_down < traffic.model else ""),
         ),
         (
             "in all",

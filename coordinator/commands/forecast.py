@@ -17,7 +17,7 @@ from common.clock import rfc3339
 from common.codecs import codec
 from common.plan.model import Plan
 from common.statements.kinds import PlanStatement
-from common.tensors import ELEMENT_BYTES, model_size, trainable_elements
+from common.tensors import ELEMENT_BYTES, changing_bytes, model_size, trainable_elements
 from common.windows import Window, next_closing, next_opening
 from coordinator.ports import EstimateView
 
@@ -56,7 +56,7 @@ class InstitutionForecast:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes of blobs. `down` is what an institution fetches."""
+    """Bytes of blobs. `down` is what an institution fetches; `round_down` in a round after its first, which fetches all."""
 
     model: int
     delta: int
@@ -152,15 +152,19 @@ def forecast(
 
 
 def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
-    """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model."""
+    """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model.
+
+    Who has the model of a round fetches of the next one what training changes.
+    """
     model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
     tokenizer, rounds = draft.initial.tokenizer.size, draft.plan.rounds
-    down, up = tokenizer + (rounds + 1) * model, rounds * delta
+    changing = min(model, changing_bytes(draft.manifest))
+    down, up = tokenizer + model + rounds * changing, rounds * delta
     return Traffic(
         model=model,
         delta=delta,
         tokenizer=tokenizer,
-        round_down=model,
+        round_down=changing,
         round_up=delta,
         institution_down=down,
         institution_up=up,

@@ -25,11 +25,12 @@ from coordinator.ports.views import (
     RunView,
     Views,
 )
-from coordinator.ports.work import Access, Activity, Board, BytesMoved, Inquiries, Refusals, UploadPurpose
+from coordinator.ports.work import Access, Activity, Arrivals, Board, BytesMoved, Inquiries, Refusals, UploadPurpose
 
 __all__ = [
     "Access",
     "Activity",
+    "Arrivals",
     "Board",
     "BytesMoved",
     "CoordinatorStatus",

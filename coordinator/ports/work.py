@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.blobs.reference import BlobRef
+from common.blobs.upload import Upload
 from common.errors import LLMasOSError
 from common.statements.kinds import Member
 from common.wire.messages import ActivityName, Estimate, Inquiry, TransferProgress
@@ -85,6 +86,14 @@ class Access(Protocol):
             RoundNotOpen, NotInCohort, RoleMissing, BlobTooLarge: the blob is not wanted, or not of the size that the plan's
                 manifest gives.
         """
+        ...
+
+
+class Arrivals(Protocol):
+    """Told of deltas that are about to come; any thread."""
+
+    def follow(self, upload: Upload, round_opened: str) -> None:
+        """See the chunks of this upload as they come; `round_opened` is the digest of the statement that opened its round."""
         ...
 
 

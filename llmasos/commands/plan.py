@@ -12,9 +12,10 @@ import typer
 
 from common import strict_yaml
 from common.errors import UsageError
-from common.plan.explain import Explanation, Row, explain
+from common.plan.explain import Explanation, Row, adapter_text, explain
 from common.plan.load import load_plan, plan_schema, plan_yaml
 from common.plan.model import Plan
+from common.tensors import trainable_elements
 from common.terminal import WIDTH, FormatOption, OutputFormat, Terminal, new_app
 
 app = new_app("plan", "Look at a plan, check it, prepare it for a run.")
@@ -45,8 +46,9 @@ def explain_command(plan: PlanFile, settings: Override = None, output: FormatOpt
 def check(plan: PlanFile, settings: Override = None, output: FormatOption = OutputFormat.HUMAN) -> None:
     """Say whether the plan is valid; exit with 2 and the reasons if not."""
     loaded = load_plan(plan, overrides=overrides(settings))
+    adapter = f" with {adapter_text(loaded)}" if adapter_text(loaded) else ""
     line = (
-        f"{plan}: valid. {loaded.model.type}, {loaded.rounds} rounds of {loaded.local.steps} steps, "
+        f"{plan}: valid. {loaded.model.type}{adapter}, {loaded.rounds} rounds of {loaded.local.steps} steps, "
         f"quorum {loaded.quorum}."
     )
     Terminal(output).result(line, data={"valid": True, "name": loaded.name})
@@ -71,17 +73,19 @@ def prepare(
     from llmasos.preparation import prepare as prepare_plan  # lazily: only this command needs torch
 
     draft = prepare_plan(plan, folder).draft
-    elements = sum(tensor.elements for tensor in draft.manifest)
+    elements, trained = sum(tensor.elements for tensor in draft.manifest), trainable_elements(draft.manifest)
     data = {
         "run": draft.run,
         "folder": str(folder),
         "parameters": elements,
+        "trained_parameters": trained,
         "tensors": len(draft.manifest),
         "model": draft.initial.model.model_dump(),
         "tokenizer": draft.initial.tokenizer.model_dump(),
     }
     human = (
-        f"run        {draft.run}\nparameters {elements:,} in {len(draft.manifest)} tensors\n"
+        f"run        {draft.run}\nparameters {elements:,} in {len(draft.manifest)} tensors"
+        f"{f', {trained:,} of them trained' if trained < elements else ''}\n"
         f"model      {draft.initial.model}\ntokenizer  {draft.initial.tokenizer}\n\n"
         f"Next: llmasos-coordinator run start {folder}"
     )

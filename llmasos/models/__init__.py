@@ -2,6 +2,7 @@
 
 architecture.py   a plan's model section → a transformers configuration, by allow-list
 build.py          configuration + seed → module
+adapters.py       LoRA beside frozen weights, by peft
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
 tensors.py        module ↔ model file, base + module → delta file; streamed

@@ -1,9 +1,13 @@
 """A trained model as a folder that the rest of the world can load.
 
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+    adapter/     adapter_config.json  adapter_model.safetensors         where an adapter was trained
 
 `AutoModelForCausalLM.from_pretrained(folder)` and `AutoTokenizer.from_pretrained(folder)` load it offline, with the source's
 logits. model.safetensors is the run's model blob, byte for byte, so that anyone can compare its digest with the ledger.
+
+With an adapter it is the merged model, whose bits depend on the machine; `adapter/` holds the run's very bits in peft's format:
+`PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base.
 """
 
 from __future__ import annotations
@@ -15,21 +19,62 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import StorageFailure, UsageError
 from llmasos.atomic import BY_UMASK, replacing
+from llmasos.models.adapters import FILE_PREFIX, adapter_config, adapter_of, merged_tensors
 from llmasos.models.manifest import manifest_of
-from llmasos.models.tensors import write_tensors
+from llmasos.models.tensors import by_name, write_tensors, write_values
 from llmasos.tokenizers import END_OF_DOCUMENT, end_of_document_id, load
 
 if TYPE_CHECKING:
     import torch
 
+WEIGHTS = "model.safetensors"
+
 
 def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
     """Write `folder`, which is made if need be; files of an earlier export are replaced.
+
+    A model with an adapter is written merged, with the adapter beside it; `model` itself is left as it is.
 
     Raises:
         UsageError: `model` was not made by transformers, or the tokenizer has more tokens than the model.
         StorageFailure: a file cannot be written.
     """
+    _write_description(model, tokenizer_path, folder)
+    manifest = manifest_of(model)
+    if adapter_of(model) is None:
+        write_tensors(model, folder / WEIGHTS, manifest, mode=BY_UMASK)
+        return
+    frozen = [entry for entry in manifest if entry.group == "frozen"]
+    write_values(merged_tensors(model), folder / WEIGHTS, frozen, mode=BY_UMASK)
+    _write_adapter(model, folder / "adapter")
+
+
+def export_base(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
+    """Write what the adapter of `model` was trained beside, in the same layout; it has no adapter any more.
+
+    Raises:
+        UsageError: as `export_hf`, or the model has no adapter.
+        StorageFailure: a file cannot be written.
+    """
+    adapter_config(model)  # first: a model without an adapter has no base
+    _write_description(model, tokenizer_path, folder)
+    frozen = [entry for entry in manifest_of(model) if entry.group == "frozen"]
+    write_tensors(model, folder / WEIGHTS, frozen, mode=BY_UMASK)
+
+
+def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
+    """peft's files, with the run's very bits."""
+    _make(folder)
+    trained = [entry for entry in manifest_of(model) if entry.group == "trainable"]
+    tensors = by_name(model, trained)
+    values = {FILE_PREFIX + entry.name: tensors[entry.name] for entry in trained}
+    renamed = [entry.model_copy(update={"name": FILE_PREFIX + entry.name}) for entry in trained]
+    write_values(values, folder / "adapter_model.safetensors", renamed, mode=BY_UMASK)
+    _write(folder / "adapter_config.json", _json(adapter_config(model)))
+
+
+def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
+    """Everything but the weights."""
     config = copy.deepcopy(getattr(model, "config", None))
     if config is None:
         raise UsageError("The model has no transformers configuration.", "Export a model that build_model made.")
@@ -41,15 +86,18 @@ def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> Non
             "Export a model with the tokenizer that it was trained with.",
         )
     _describe(config, end)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise StorageFailure(f"{folder} could not be made: {err.strerror or err}.") from err
+    _make(folder)
     _write(folder / "config.json", _json(config.to_dict()))
     _write(folder / "generation_config.json", _json({"bos_token_id": end, "eos_token_id": end, "do_sample": True}))
     _write(folder / "tokenizer.json", tokenizer_path.read_bytes())
     _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config)))
-    write_tensors(model, folder / "model.safetensors", manifest_of(model), mode=BY_UMASK)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise StorageFailure(f"{folder} could not be made: {err.strerror or err}.") from err
 
 
 def _describe(config: Any, end: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import WrongTensors
 from common.statements.kinds import Tensor
+from llmasos.models.adapters import tensor_name
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def manifest_of(model: torch.nn.Module) -> tuple[Tensor, ...]:
     """The ordered list of a model's tensors: parameters that learn, then parameters and persistent buffers that do not.
 
+    Of a model with an adapter that is the adapter's tensors, then all others (llmasos.models.adapters has their names).
     A tied weight stands once, under the first of its names. Buffers that are rebuilt from the configuration (rotary
     frequencies, causal masks) are not part of a model's state and do not appear; nor do integer buffers.
 
@@ -38,4 +40,4 @@ def _tensor(name: str, value: torch.Tensor, group: str) -> Tensor:
 
     if value.dtype != torch.float32:
         raise WrongTensors(f"Tensor {name} is {value.dtype}, expected float32.", "Build the model in float32.")
-    return Tensor.model_validate({"name": name, "shape": tuple(value.shape), "group": group})
+    return Tensor.model_validate({"name": tensor_name(name), "shape": tuple(value.shape), "group": group})

@@ -10,7 +10,7 @@ are written under a temporary name and renamed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from common.errors import NonFiniteDelta, StorageFailure, WrongTensors
 from common.statements.kinds import Tensor
 from common.tensors import check_header, declared_header_bytes, delta_size, model_header, model_size, trainable_header
 from llmasos.atomic import OWNER_ONLY, replacing
+from llmasos.models.adapters import tensor_name
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,17 @@ def write_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor]
         WrongTensors: the model lacks a tensor of the manifest, or has it in another shape or dtype.
         StorageFailure: the file cannot be written.
     """
-    tensors = _by_name(model, manifest)
+    write_values(by_name(model, manifest), path, manifest, mode=mode)
+
+
+def write_values(
+    tensors: Mapping[str, torch.Tensor], path: Path, manifest: Sequence[Tensor], *, mode: int = OWNER_ONLY
+) -> None:
+    """As `write_tensors`, of tensors by name, each asked for once; their shapes and dtypes are the caller's care.
+
+    Raises:
+        StorageFailure: the file cannot be written.
+    """
     with replacing(path, mode=mode) as file:
         file.write(model_header(manifest))
         for entry in _carried(manifest):
@@ -59,7 +70,7 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
     """
     import torch
 
-    tensors = _by_name(model, manifest)
+    tensors = by_name(model, manifest)
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
     with _open_model(path, manifest) as file, torch.no_grad():
         for entry in _carried(manifest):
@@ -69,21 +80,24 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
                 flat[first : first + piece_P.size].copy_(torch.from_numpy(piece_P.astype(np.float32, copy=False)))
 
 
-def write_delta(path: Path, before_path: Path, model: torch.nn.Module, manifest: Sequence[Tensor]) -> None:
+def write_delta(
+    path: Path, before_path: Path, model: torch.nn.Module, manifest: Sequence[Tensor], *, spare: Path | None = None
+) -> None:
     """Write the delta file: for each trainable element float32(after − before), `delta_size(manifest)` bytes.
 
     Args:
         before_path: the model file that training started from.
         model: after training.
+        spare: a file that is written over and renamed, if it is there: cheaper than a new one.
 
     Raises:
         WrongTensors: model or `before_path` are not the manifest's.
         NonFiniteDelta: names the first tensor with NaN or infinity; no file is left behind.
         StorageFailure: a file cannot be read or written.
     """
-    tensors = _by_name(model, manifest)
+    tensors = by_name(model, manifest)
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
-    with _open_model(before_path, manifest) as before, replacing(path) as file:
+    with _open_model(before_path, manifest) as before, replacing(path, spare=spare) as file:
         file.write(trainable_header(manifest))
         for entry in manifest:
             if entry.group != "trainable":
@@ -103,9 +117,9 @@ def _carried(manifest: Sequence[Tensor]) -> Iterator[Tensor]:
     return (entry for entry in manifest if entry.group != "personal")
 
 
-def _by_name(model: torch.nn.Module, manifest: Sequence[Tensor]) -> dict[str, torch.Tensor]:
+def by_name(model: torch.nn.Module, manifest: Sequence[Tensor]) -> dict[str, torch.Tensor]:
     """The model's tensors by name, all names of tied weights included; every entry of the manifest is checked."""
-    tensors = model.state_dict(keep_vars=True)
+    tensors = {tensor_name(name): value for name, value in model.state_dict(keep_vars=True).items()}
     for entry in manifest:
         found = tensors.get(entry.name)
         if found is None:

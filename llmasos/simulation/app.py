@@ -212,7 +212,8 @@ class Simulation:
     def federate(self, prepared: Prepared, processes: Processes, show: Progress) -> Followed:
         """The run, from `init` to the final model; all daemons have ended when it returns."""
         options, layout = self.options, self.layout
-        write_readme(layout, title=options.title, institutions=self._names)
+        adapted = prepared.draft.plan.adapter.type != "none"
+        write_readme(layout, title=options.title, institutions=self._names, adapted=adapted)
         with Deployment(layout, processes, commands=options.commands) as deployment:
             show.stage("starting the coordinator")
             deployment.start_coordinator()
@@ -230,7 +231,7 @@ class Simulation:
                 deployment.export_model(run, layout.final_tensors)
         if followed.succeeded:
             show.stage("exporting the model")
-            final_model.export_final(prepared, layout.final_tensors, layout.model)
+            final_model.export_final(prepared, layout.final_tensors, layout.model, base=layout.base)
         return followed
 
     def compare(self, results: Results, prepared: Prepared, processes: Processes, show: Progress) -> Results:

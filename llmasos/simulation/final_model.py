@@ -33,16 +33,21 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
     from llmasos.tokenizers import load, vocab_size_of
 
     plan = prepared.draft.plan
-    model = build_model(plan.model, vocab_size=vocab_size_of(load(prepared.tokenizer)), seed=plan.seed)
+    vocab_size = vocab_size_of(load(prepared.tokenizer))
+    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
     read_tensors(model, tensors, prepared.draft.manifest)
     return model
 
 
-def export_final(prepared: Prepared, tensors: Path, folder: Path) -> None:
-    """Write `folder` in Hugging Face layout."""
+def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path) -> None:
+    """Write `folder` in Hugging Face layout; where an adapter was trained, it is in there, and what it belongs to in `base`."""
     from llmasos.models.build import export_hf
+    from llmasos.models.export import export_base
 
-    export_hf(load_final(prepared, tensors), prepared.tokenizer, folder)
+    model = load_final(prepared, tensors)
+    export_hf(model, prepared.tokenizer, folder)
+    if prepared.draft.plan.adapter.type != "none":
+        export_base(model, prepared.tokenizer, base)
 
 
 def sample(folder: Path, prompt: str) -> str:

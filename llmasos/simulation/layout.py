@@ -6,6 +6,7 @@ OUT/README.md  report.html  report.json      what came of it
     coordinator/  participants/NAME/         their homes: configuration, keys, state
     invitations/NAME.inv  logs/              how they were introduced, what they said
     final.safetensors  model/                the last global model: as the run has it, and in Hugging Face layout
+    base/                                    where an adapter was trained: what it was trained beside, in the same layout
     baselines/                               the trainings without a federation
 """
 
@@ -36,6 +37,7 @@ OWNED = (
     "logs",
     "final.safetensors",
     "model",
+    "base",
     "baselines",
 )
 """All that a simulation ever writes: what the next one in the same folder may remove."""
@@ -95,6 +97,10 @@ class Layout:
     @property
     def model(self) -> Path:
         return self.root / "model"
+
+    @property
+    def base(self) -> Path:
+        return self.root / "base"
 
     @property
     def baselines(self) -> Path:

@@ -17,7 +17,7 @@ keys, spoke mutual TLS on 127.0.0.1. Everything here was made by the commands of
 |---|---|
 | `report.html`, `report.json` | results for people and for programs |
 | `model/` | the final model in Hugging Face layout: `llmasos generate {model} "text"` |
-| `final.safetensors` | the same tensors, byte for byte as the run's last model blob |
+{adapter_rows}| `final.safetensors` | the same tensors, byte for byte as the run's last model blob |
 | `plan.yaml`, `prepared/` | the plan; initial weights, tokenizer and tensor manifest, pinned by digest |
 | `coordinator/` | its home: `coordinator.yaml`, `genesis.json`, `state.sqlite`, `blobs/`, `identity/` (keys: private) |
 | `participants/NAME/` | an institution's home: `participant.yaml`, `policy.yaml`, `identity/`, `logs/worker.log` |
@@ -67,8 +67,14 @@ The next simulation with the same `--out` begins with removing all of this.
 """
 
 
-def text(layout: Layout, *, title: str, institutions: tuple[str, ...]) -> str:
-    """The page, with commands that can be copied as they are."""
+ADAPTER_ROWS = """\
+| `model/adapter/` | the trained adapter in peft's format; `model/` itself is `base/` with the adapter merged into it |
+| `base/` | the frozen weights: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "model/adapter")` |
+"""
+
+
+def text(layout: Layout, *, title: str, institutions: tuple[str, ...], adapted: bool = False) -> str:
+    """The page, with commands that can be copied as they are; `adapted`: the plan trains an adapter."""
     home = layout.participant(institutions[-1])
     commands = Commands()
     own_data = layout.data.exists()
@@ -78,6 +84,7 @@ def text(layout: Layout, *, title: str, institutions: tuple[str, ...]) -> str:
         count=len(institutions),
         names=", ".join(institutions),
         model=shlex.quote(str(layout.model)),
+        adapter_rows=ADAPTER_ROWS if adapted else "",
         data_row="| `data/`, `public/` | the institutions' text, and the public text of the tokenizer |\n"
         if own_data
         else "",
@@ -89,5 +96,6 @@ def text(layout: Layout, *, title: str, institutions: tuple[str, ...]) -> str:
     )
 
 
-def write_readme(layout: Layout, *, title: str, institutions: tuple[str, ...]) -> None:
-    layout.readme.write_text(text(layout, title=title, institutions=institutions), encoding="utf-8")
+def write_readme(layout: Layout, *, title: str, institutions: tuple[str, ...], adapted: bool = False) -> None:
+    page = text(layout, title=title, institutions=institutions, adapted=adapted)
+    layout.readme.write_text(page, encoding="utf-8")

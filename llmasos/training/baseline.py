@@ -203,7 +203,8 @@ def _train(config: Config, plan: Plan, training: LocalTraining, draws: Draws, re
 
 def _initial_model(prepared: Prepared) -> torch.nn.Module:
     plan = prepared.draft.plan
-    model = build_model(plan.model, vocab_size=vocab_size_of(load(prepared.tokenizer)), seed=plan.seed)
+    vocab_size = vocab_size_of(load(prepared.tokenizer))
+    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
     read_tensors(model, prepared.model, prepared.draft.manifest)
     return model
 

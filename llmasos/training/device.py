@@ -11,6 +11,7 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +81,8 @@ def _describe(threads: int, *, use_cuda: bool) -> Machine:
     versions = {name: version(name) for name in ("torch", "transformers", "numpy")} | {
         "python": platform.python_version()
     }
+    if find_spec("peft") is not None:  # only plans with an adapter need it
+        versions["peft"] = version("peft")
     if use_cuda:
         versions["cuda"] = str(torch.version.cuda)
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -22,6 +22,7 @@ import torch
 from common.errors import NonFiniteDelta, StorageFailure
 from common.plan.model import AdamW, Plan
 from llmasos.evaluation.perplexity import next_token_nats, to_fixed
+from llmasos.models.adapters import tensor_name
 from llmasos.training.device import Machine
 from llmasos.training.schedule import learning_rate, total_steps
 
@@ -87,7 +88,8 @@ def _adamw(plan: AdamW, parameters: list[torch.nn.Parameter]) -> torch.optim.Ada
 class LocalTraining:
     """Trains `model` in place as the plan's `local` section says. The model stays on the machine's device.
 
-    Weight decay is torch's: decoupled, on every parameter.
+    Only what requires a gradient is trained: of a model with an adapter, the adapter. Weight decay is torch's: decoupled, on
+    every trained parameter.
     """
 
     def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine) -> None:
@@ -97,7 +99,7 @@ class LocalTraining:
         self._local = plan.local
         self._total_steps = total_steps(plan)
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        self._names = [name for name, _ in named]
+        self._names = [tensor_name(name) for name, _ in named]
         self._parameters = [weight for _, weight in named]
         self._optimizer = _adamw(self._local.optimizer, self._parameters)
 

@@ -35,7 +35,7 @@ from participant.datasets import data_sets
 
 log = get_logger(__name__)
 
-BASE, DELTA = "base.safetensors", "delta.safetensors"
+BASE, DELTA, SPARE = "base.safetensors", "delta.safetensors", "delta.spare"
 WATCH_SECONDS = 0.2
 STOP_SECONDS = 6.0
 """For the worker to snapshot and end; then it is made to. With the watches before it, memory is free within ten seconds."""

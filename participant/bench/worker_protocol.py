@@ -69,6 +69,8 @@ class Train(Message):
     """Model file, relative to the job folder."""
     delta: str
     """Where to put the delta, relative to the job folder."""
+    spare: str | None = None
+    """A file in the job folder, if it is there, that may become the delta's: writing over it is cheaper than a new one."""
     resume: bool = False
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None

@@ -15,7 +15,7 @@ from rich.table import Table
 from common.clock import SystemClock
 from common.errors import UsageError
 from common.ledger.state import LedgerState, RunRecord
-from common.plan.explain import explain
+from common.plan.explain import adapter_text, explain
 from common.plan.model import Retention
 from common.statements.kinds import PlanStatement
 from common.terminal import (
@@ -185,16 +185,19 @@ def plan_rows(statement: PlanStatement, usage: Usage) -> list[tuple[str, str]]:
     losses = {"none": "nobody", "pooled": "only as sums over 3 or more institutions", "institution": "one by one"}
     hours = usage.expected_hours(plan.rounds, gpu=usage.on_gpu)
     where = "a GPU" if usage.on_gpu else "the CPU"
+    training = "" if plan.adapter.type == "none" else f" ({costs.trained_parameters:,} trained: {adapter_text(plan)})"
+    first = statement.initial.model.size
+    once = f"; {_gb(first)} in the first" if costs.down_bytes_per_round < first else ""
     return [
         ("plan", f"{plan.name}{': ' + plan.description if plan.description else ''}"),
-        ("model", f"{plan.model.type}, {costs.parameters:,} parameters; tokenizer: {plan.tokenizer.type}"),
+        ("model", f"{plan.model.type}, {costs.parameters:,} parameters{training}; tokenizer: {plan.tokenizer.type}"),
         ("rounds", f"{plan.rounds:,}, each of up to {costs.tokens_per_round:,} tokens of own text and at most "
                    f"{_duration(plan.deadline_seconds)}"),
         ("quorum", f"{plan.quorum} contributors to each new model"),
         ("losses", f"shown: {losses[plan.metrics_visibility]}"),
         ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {_kept(plan.retention)}"),
         ("traffic", f"about {_gb(costs.traffic_bytes)} in all; a round {_gb(costs.down_bytes_per_round)} in, "
-                    f"{_gb(costs.up_bytes_per_round)} out"),
+                    f"{_gb(costs.up_bytes_per_round)} out{once}"),
         ("disk", f"about {_gb(costs.disk_bytes)}, and the token files of the data"),
         ("memory", f"about {_gb(costs.memory_bytes)} in training"),
         ("hours", "not known before the worker has trained here" if hours is None else f"about {hours:.2g} on {where}"),

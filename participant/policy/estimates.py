@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
-from common.tensors import delta_size, trainable_elements
+from common.tensors import changing_bytes, delta_size, trainable_elements
 from participant.residuals import LOSSLESS
 
 FLOAT_BYTES = 4
@@ -25,9 +25,13 @@ GB = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes, tokens and parameters; of one institution that is in every cohort."""
+    """Bytes, tokens and parameters; of one institution that is in every cohort.
+
+    The first round fetches the whole model; `down_bytes_per_round` is what a later one fetches.
+    """
 
     parameters: int
+    trained_parameters: int
     tokens_per_round: int
     traffic_bytes: int
     down_bytes_per_round: int
@@ -40,9 +44,10 @@ def estimate(statement: PlanStatement) -> Estimate:
     """All figures of a plan."""
     return Estimate(
         parameters=parameters(statement),
+        trained_parameters=trained_parameters(statement),
         tokens_per_round=statement.plan.local.tokens_per_round,
         traffic_bytes=traffic_bytes(statement),
-        down_bytes_per_round=statement.initial.model.size,
+        down_bytes_per_round=down_bytes(statement),
         up_bytes_per_round=delta_bytes(statement),
         disk_bytes=disk_bytes(statement),
         memory_bytes=memory_bytes(statement),
@@ -76,11 +81,18 @@ def residual_bytes(statement: PlanStatement) -> int:
     return FLOAT_BYTES * trainable_elements(statement.manifest)
 
 
+def down_bytes(statement: PlanStatement) -> int:
+    """What a round after the first fetches of its model: the chunks that hold trainable tensors, be it all."""
+    return min(statement.initial.model.size, changing_bytes(statement.manifest))
+
+
 def traffic_bytes(statement: PlanStatement) -> int:
-    """tokenizer + rounds × (model down + delta up) + model down for the last evaluation. Statements are small beside it."""
-    model = statement.initial.model.size
-    each_round = model + delta_bytes(statement)
-    return statement.initial.tokenizer.size + statement.plan.rounds * each_round + model
+    """tokenizer + model down + rounds × (down_bytes + delta up), the last of them down for the last evaluation.
+
+    Statements are small beside it.
+    """
+    each_round = down_bytes(statement) + delta_bytes(statement)
+    return statement.initial.tokenizer.size + statement.initial.model.size + statement.plan.rounds * each_round
 
 
 def disk_bytes(statement: PlanStatement) -> int:

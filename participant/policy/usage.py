@@ -14,7 +14,7 @@ from common.statements.envelope import parse
 from common.statements.kinds import Contribution, PlanStatement
 from participant.memory.journal import Journal
 from participant.memory.records import Records, Work
-from participant.policy.estimates import estimate, parameters
+from participant.policy.estimates import down_bytes, estimate, parameters
 from participant.tasks import answer_slot, contribution_slot
 
 CPU = "cpu"
@@ -53,12 +53,13 @@ class Usage:
 def usage_of(run: RunRecord, records: Records, journal: Journal) -> Usage:
     """What the run has used here so far.
 
-    Traffic is what was booked as sent for it, and the model of each round that was worked on, once; of a download that broke
-    off and began again, what came twice is not counted.
+    Traffic is what was booked as sent for it, the model of the first round that was worked on, and of each later one what
+    training changes; of a download that broke off and began again, what came twice is not counted.
     """
     work = records.work(run.run)
     worked_on = {entry.round for entry in work}
-    down = sum(record.opened.inputs.model.size for record in run.rounds if record.number in worked_on)
+    fetched = sum(record.number in worked_on for record in run.rounds)
+    down = run.statement.initial.model.size + (fetched - 1) * down_bytes(run.statement) if fetched else 0
     tokenizer = run.statement.initial.tokenizer.size if work else 0
     return replace(
         _hours(work), traffic_bytes=_sent(run, journal) + down + tokenizer, seconds_per_round=_seconds_per_round(work)

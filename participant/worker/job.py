@@ -69,7 +69,8 @@ def prepare_job(request: Prepare) -> Job:
     except (OSError, ValidationError) as err:
         raise StorageFailure(f"{folder / 'plan.json'} is not a readable plan: {type(err).__name__}.") from err
     plan, tokenizer_path = statement.plan, folder / "tokenizer.json"
-    model = build_model(plan.model, vocab_size=vocab_size_of(load(tokenizer_path)), seed=plan.seed)
+    vocab_size = vocab_size_of(load(tokenizer_path))
+    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
     _check_manifest(manifest_of(model), statement.manifest)
     if not request.data:
         raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")

@@ -121,7 +121,8 @@ class TrainedRound:
         )
         delta = job.path(request.delta)
         delta.parent.mkdir(parents=True, exist_ok=True)
-        write_delta(delta, job.path(request.base), job.model, job.statement.manifest)
+        spare = job.path(request.spare) if request.spare is not None else None
+        write_delta(delta, job.path(request.base), job.model, job.statement.manifest, spare=spare)
         if self._keep_moments and trained != done:
             self._write(training, trained)
         return trained

@@ -22,7 +22,7 @@ from common.wire.messages import ActivityReport, Purpose
 from common.wire.session import TlsFiles
 from coordinator.api.client import OperatorSession
 from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
-from tests.support.fake_ports import FakePorts
+from tests.support.fake_ports import FakeArrivals, FakePorts
 
 CONSORTIUM = "hospitals"
 ROUND = Purpose(round_opened="ab" * 32)
@@ -96,6 +96,7 @@ class Consortium:
             refusals=fake.refusals,
             moved=fake.moved,
             store=self.store,
+            arrivals=FakeArrivals(),
         )
         return Listeners(settings or LOOPBACK, self.tls_source or self.server_tls(), ports, self.clock)
 

@@ -38,6 +38,7 @@ from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
 from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
 from coordinator.founding import Founding, found
+from coordinator.inspections import Inspections
 from coordinator.ledger import Ledger
 from coordinator.log import HeadFile, Log
 from coordinator.membership import MembershipDesk, MembershipPorts
@@ -174,6 +175,7 @@ class Coordinator:
                 self.enrolment,
                 self.membership,
                 self.blobs,
+                Inspections(self.ledger, self.blobs),
                 clock,
                 genesis=self.genesis,
                 measurements=self.measurements,

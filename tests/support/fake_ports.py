@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from common.blobs.reference import BlobRef
+from common.blobs.upload import Upload
 from common.errors import LLMasOSError, NotAuthorised, RefusalError, UnknownCertificate, UnknownObject
 from common.ledger.notes import Note, NoteSignature
 from common.statements.kinds import Member, Role
@@ -318,6 +319,16 @@ class FakeRefusals:
     def note(self, sender: Member, error: LLMasOSError, purpose: UploadPurpose | None, refused_sha256: str) -> None:
         assert len(refused_sha256) == 64
         self.noted.append((sender.name, error.code, purpose))
+
+
+class FakeArrivals:
+    """Looks at nothing that arrives; remembers what was to come."""
+
+    def __init__(self) -> None:
+        self.followed: list[tuple[BlobRef, str]] = []
+
+    def follow(self, upload: Upload, round_opened: str) -> None:
+        self.followed.append((upload.ref, round_opened))
 
 
 class FakeBytesMoved:

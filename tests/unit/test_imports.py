@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "tokenizers", "llmasos")
+HEAVY = ("torch", "transformers", "peft", "tokenizers", "llmasos")
 SHOW = "import sys\nimport {module}\nprint(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from common import tensors
+from common.blobs.reference import CHUNK_BYTES
 from common.errors import WrongTensors
 from tests.support.blobs import delta_bytes, model_bytes, random_arrays, tensor_manifest
 from tests.support.mutations import mutated
@@ -20,6 +21,24 @@ MANIFEST = tensor_manifest(
     trainable={"wte.weight": (5, 7), "scale": ()}, frozen={"positions": (3,)}, personal={"private": (11,)}
 )
 ARRAYS = random_arrays(MANIFEST, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "frozen", "chunks"),
+    [
+        ((10,), (3_000_000,), 1),  # the chunk that the adapter shares with header and frozen tensors
+        ((CHUNK_BYTES // 4,), (3_000_000,), 2),  # a chunk of numbers, and the header before them
+        ((10,), (5,), 1),
+        ((2_000_000,), (), 2),
+    ],
+)
+def test_what_a_round_may_change_are_the_chunks_up_to_the_last_trainable_number(
+    trainable: tuple[int, ...], frozen: tuple[int, ...], chunks: int
+) -> None:
+    manifest = tensor_manifest(trainable={"a": trainable}, frozen={"f": frozen} if frozen else None)
+    assert tensors.changing_bytes(manifest) == chunks * CHUNK_BYTES
+    header, changed = len(tensors.model_header(manifest)), tensors.trainable_elements(manifest)
+    assert header + 4 * changed <= chunks * CHUNK_BYTES < header + 4 * changed + CHUNK_BYTES
 
 
 def test_a_header_is_the_documented_bytes() -> None:

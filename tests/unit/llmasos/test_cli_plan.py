@@ -35,6 +35,16 @@ def test_show_as_json_is_what_a_statement_would_hold(capsys: pytest.CaptureFixtu
     assert json.loads(out) == load_plan(Path(TINY)).model_dump(mode="json")
 
 
+def test_check_says_what_is_trained_or_which_layers_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    lora = str(config_path("plans/lora.yaml"))
+    code, out, _ = run("plan", "check", lora, capsys=capsys)
+    assert code == 0
+    assert "valid. gpt2 with lora, r 8 on all-linear, 3 rounds of 10 steps" in " ".join(out.split())
+    code, _, err = run("plan", "check", lora, "--set", "adapter.target_modules=[q_proj]", capsys=capsys)
+    assert code == 2
+    assert "names q_proj, which a block of gpt2 has not; its linear layers are attn.c_attn" in " ".join(err.split())
+
+
 def test_settings_change_fields(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(
         "plan", "show", TINY, "--set", "local.steps=3", "--set", "cohort.size=4", "--format", "json", capsys=capsys

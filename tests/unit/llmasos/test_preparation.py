@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.numpy import load as safetensors_load  # noqa: E402
+
 from common.blobs.reference import CHUNK_BYTES  # noqa: E402
 from common.errors import (  # noqa: E402
     AlreadyInitialised,
@@ -22,8 +24,10 @@ from common.errors import (  # noqa: E402
 )
 from common.statements.kinds import PlanStatement  # noqa: E402
 from llmasos import extras  # noqa: E402
+from llmasos.generation import generate_text  # noqa: E402
 from llmasos.models.build import build_model, manifest_of, read_tensors  # noqa: E402
 from llmasos.preparation import Prepared, file_reference, load_prepared, prepare, random_suffix  # noqa: E402
+from llmasos.simulation.final_model import export_final  # noqa: E402
 from llmasos.tokenizers import bytes_tokenizer, load, save, vocab_size_of  # noqa: E402
 from tests.support.texts import make_public_text  # noqa: E402
 
@@ -76,6 +80,29 @@ def test_the_draft_pins_model_manifest_and_tokenizer(tmp_path: Path) -> None:
     read_tensors(loaded, made.model, draft.manifest)
     for name, value in expected.named_parameters():
         assert torch.equal(value, loaded.get_parameter(name)), name
+
+
+def test_a_plan_with_an_adapter_is_prepared_beside_the_same_frozen_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    plan = write_plan(tmp_path / "plans", PLAN + "adapter: {type: lora, r: 2}\n")
+    made, again = (prepare(plan, tmp_path / out, suffix=lambda: "0a1b2c") for out in ("a", "b"))
+    assert files(made.folder) == files(again.folder)
+    alone = prepare(write_plan(tmp_path / "plans"), tmp_path / "alone", suffix=lambda: "0a1b2c")
+    found, expected = (safetensors_load(one.model.read_bytes()) for one in (made, alone))
+    frozen = {entry.name for entry in made.draft.manifest if entry.group == "frozen"}
+    assert frozen == set(expected)
+    assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
+    assert all(value.any() == (".lora_A." in name) for name, value in found.items() if name not in frozen)
+
+
+def test_a_final_model_with_an_adapter_is_exported_with_its_base_and_writes_text(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    made = prepare(write_plan(tmp_path / "plans", PLAN + "adapter: {type: lora}\n"), tmp_path / "out")
+    export_final(made, made.model, tmp_path / "model", base=tmp_path / "base")
+    both = [safetensors_load((tmp_path / name / "model.safetensors").read_bytes()) for name in ("model", "base")]
+    assert all(both[0][name].tobytes() == both[1][name].tobytes() for name in both[1]), "B is 0 before training"
+    assert (tmp_path / "model" / "adapter" / "adapter_config.json").is_file()
+    assert generate_text(tmp_path / "model", "The ", max_new_tokens=3).startswith("The ")
 
 
 def test_the_draft_is_canonical_json(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from common.plan.explain import Row, explain
+from common.plan.explain import Row, adapter_text, explain
 from common.plan.model import Plan
 from tests.support.plans import a_plan
 
@@ -77,6 +77,20 @@ def test_a_codec_that_loses_something_says_where_that_goes() -> None:
     assert "base weights), as int8; what that loses is added to its next delta; and signs" in short
     assert row(a_plan(codec={"type": "int4"}), "codec", "type").meaning.startswith("Whole numbers from -7 to 7")
     assert not row(a_plan(codec={"type": "int4"}), "codec", "type").is_default
+
+
+def test_an_adapter_is_told_where_it_changes_what_travels() -> None:
+    plan = a_plan(adapter={"type": "lora", "r": 4, "target_modules": ["c_proj", "c_attn"]})
+    prose = " ".join(explain(plan).prose)
+    assert "fetches the base model (after its first round only the chunks with the adapter) and measures it" in prose
+    assert "It sends its delta (new minus base weights, of the adapter alone) and signs" in prose
+    assert number(plan, "adapted layers") == "3"
+    assert row(plan, "adapter", "target_modules").value == "[c_proj, c_attn]"
+    assert row(plan, "adapter", "lora_alpha").is_default
+    assert adapter_text(plan) == "lora, r 4 on c_proj, c_attn"
+    assert adapter_text(a_plan(adapter={"type": "lora"})) == "lora, r 8 on all-linear"
+    assert adapter_text(a_plan()) == ""
+    assert "adapted layers" not in {one.name for one in explain(a_plan()).derived}
 
 
 def test_a_round_is_told_with_the_plans_numbers() -> None:

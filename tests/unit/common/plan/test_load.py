@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from common import strict_yaml
 from common.errors import InvalidConfiguration
 from common.plan.load import load_plan, plan_schema, plan_yaml
-from common.plan.model import GPT2, MAX_NUM_TOKENS, Llama, Plan
+from common.plan.model import GPT2, MAX_NUM_TOKENS, Llama, LoRA, NoAdapter, Plan
 
 SMALLEST = "apiVersion: llmasos/v1\nname: tiny\n"
 
@@ -89,6 +89,28 @@ WRONG = {
         rf":3: local: steps × batch_size × sequence_length is [0-9,]+, at most {MAX_NUM_TOKENS:,} a round\.",
     ),
     "a cohort below the quorum": (SMALLEST + "cohort: {size: 2}\n", r"cohort\.size 2 is below quorum 3\."),
+    "a target that the model has not": (
+        SMALLEST + "adapter: {type: lora, target_modules: [c_attn, q_proj, h.0.c_fc]}\n",
+        r"adapter\.target_modules names q_proj, h\.0\.c_fc, which a block of gpt2 has not; "
+        r"its linear layers are attn\.c_attn, attn\.c_proj, mlp\.c_fc, mlp\.c_proj",
+    ),
+    "half of a layer's name": (
+        SMALLEST + "model: {type: llama}\nadapter: {type: lora, target_modules: [proj]}\n",
+        r"adapter\.target_modules names proj, which a block of llama has not",
+    ),
+    "a target twice": (
+        SMALLEST + "adapter: {type: lora, target_modules: [c_attn, c_attn]}\n",
+        r":3: adapter: target_modules names a layer twice",
+    ),
+    "no target": (SMALLEST + "adapter: {type: lora, target_modules: []}\n", r"adapter\.target_modules"),
+    "an adapter's field of another library": (
+        SMALLEST + "adapter:\n  type: lora\n  rank: 4\n",
+        r":5: adapter\.rank: unknown field; known here: .*lora_alpha",
+    ),
+    "another adapter": (
+        SMALLEST + "adapter: {type: prefix}\n",
+        r":3: adapter\.type: expected one of 'none', 'lora', got 'prefix'\.",
+    ),
     "bpe without text": (SMALLEST + "tokenizer: {type: bpe}\n", r":3: tokenizer\.text: expected a value"),
 }
 
@@ -98,6 +120,23 @@ def test_a_wrong_plan_says_where_and_what(tmp_path: Path, name: str) -> None:
     text, message = WRONG[name]
     with pytest.raises(InvalidConfiguration, match=message):
         load(tmp_path, text)
+
+
+def test_an_adapters_defaults_are_peft_s_names_and_all_linear_layers(tmp_path: Path) -> None:
+    plan = load(tmp_path, SMALLEST + "adapter: {type: lora}\n")
+    assert plan.adapter == LoRA(r=8, lora_alpha=16, lora_dropout=Decimal(0), target_modules="all-linear")
+    assert plan.adapter.targets(plan.model) == ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    some = load(
+        tmp_path, SMALLEST + "model: {type: llama}\nadapter: {type: lora, target_modules: [v_proj, mlp.up_proj]}\n"
+    )
+    assert isinstance(some.adapter, LoRA)
+    assert some.adapter.targets(some.model) == ("self_attn.v_proj", "mlp.up_proj")
+    assert load(tmp_path, plan_yaml(some)) == some
+    assert Plan.model_validate_json(some.model_dump_json()) == some
+
+
+def test_a_plan_from_before_there_were_adapters_trains_the_whole_model(tmp_path: Path) -> None:
+    assert load(tmp_path, SMALLEST).adapter == NoAdapter()
 
 
 def test_a_shown_plan_holds_every_field_and_loads_back_equal(tmp_path: Path) -> None:

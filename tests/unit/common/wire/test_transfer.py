@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from common.wire.lanes import SharedLane
 from common.wire.messages import Purpose
 from common.wire.transfer import Backoff, TransferOptions, download, upload
 from common.wire.v1 import blobs_pb2, common_pb2
-from coordinator.api.blobs import BlobsServicer
+from coordinator.api.blobs import BlobPorts, BlobsServicer
 from coordinator.api.intake import Intake
-from tests.support.fake_ports import FakeAccess, FakeBytesMoved
+from tests.support.fake_ports import FakeAccess, FakeArrivals, FakeBytesMoved
 from tests.support.rpc import FailedCall
 
 ROUND = Purpose(round_opened="ab" * 32)
@@ -75,7 +76,7 @@ class Stub:
     def _spoiled(self, replies: Iterator[Any]) -> Iterator[Any]:
         for number, reply in enumerate(replies):
             if number == self.corrupt:
-                reply.data = b"!" * len(reply.data)
+                reply = replace(reply, data=b"!" * len(reply.data))  # noqa: PLW2901
             yield reply
 
 
@@ -135,7 +136,10 @@ class Ends:
 
     def restart(self) -> None:
         """The other side's process is a new one: it knows what lies on its disk."""
-        self.stub = Stub(BlobsServicer(self.theirs, self.access, self.moved, Intake(self.theirs)))
+        self.stub = Stub(self.servicer())
+
+    def servicer(self) -> BlobsServicer:
+        return BlobsServicer(BlobPorts(self.theirs, self.access, self.moved, FakeArrivals()), Intake(self.theirs))
 
     def _count(self, count: int) -> None:
         self.passed += count
@@ -242,7 +246,9 @@ def test_a_put_without_begin_says_to_begin(ends: Ends, tmp_path: Path) -> None:
         return ends.stub.future(messages)
 
     def restart_intake() -> None:
-        ends.stub._servicer = BlobsServicer(ends.theirs, ends.access, ends.moved, Intake(ends.theirs))
+        ends.stub._servicer = BlobsServicer(
+            BlobPorts(ends.theirs, ends.access, ends.moved, FakeArrivals()), Intake(ends.theirs)
+        )
 
     ends.restart_intake = restart_intake  # type: ignore[attr-defined]
     ends.stub.future = forgetful  # type: ignore[method-assign]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from common.blobs.reference import CHUNK_BYTES
 from common.codecs import CODECS
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, model_size
@@ -14,7 +16,7 @@ from common.windows import Window
 from coordinator.commands import dry_run
 from coordinator.commands.forecast import Forecast, Measurement, Measuring, disk_of, finished, forecast, traffic_of
 from coordinator.ports import EstimateView
-from tests.support.blobs import leaves_and_ref
+from tests.support.blobs import leaves_and_ref, tensor_manifest
 from tests.support.coordinators import BASE, TOKENIZER
 from tests.support.participants import MANIFEST, RUN
 from tests.support.plans import a_plan
@@ -46,6 +48,17 @@ def test_traffic_is_a_model_down_and_a_delta_up_each_round_and_the_final_model()
     assert (traffic.round_down, traffic.round_up) == (MODEL, DELTA)
     assert (traffic.institution_down, traffic.institution_up) == (6 * MODEL + TOKENS, 5 * DELTA)
     assert traffic.coordinator_down == 3 * traffic.institution_down
+
+
+def test_of_a_model_with_an_adapter_rounds_after_the_first_fetch_the_chunks_that_change() -> None:
+    manifest = tensor_manifest(trainable={"adapter": (10,)}, frozen={"embedding": (3, 1_048_576)})
+    draft = a_draft(rounds=5).model_copy(update={"manifest": manifest})
+    model, traffic = model_size(manifest), traffic_of(draft, cohort=3)
+    assert (traffic.model, traffic.round_down, traffic.round_up) == (model, CHUNK_BYTES, delta_size(manifest))
+    assert traffic.institution_down == TOKENS + model + 5 * CHUNK_BYTES
+    told = " ".join(" ".join(dry_run._facts(replace(foretold(), traffic=traffic))).split())
+    assert "fetches 4.2 MB and sends 168 B; the first fetches 12.6 MB" in told
+    assert "; the first fetches" not in " ".join(dry_run._facts(foretold()))
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])

@@ -21,6 +21,14 @@ def test_every_file_that_it_names_is_one_that_a_simulation_writes() -> None:
     assert {"report.html", "model", "coordinator", "participants", "logs"} <= named
 
 
+def test_an_adapter_and_its_base_are_named_where_one_is_trained() -> None:
+    adapted = text(Layout(Path("/x")), title="LLMasOS demo", institutions=("north",), adapted=True)
+    assert "| `model/adapter/` |" in adapted
+    assert "| `base/` |" in adapted
+    assert {"base", "model"} <= set(OWNED)
+    assert "model/adapter" not in page(Path("/x"))
+
+
 def test_commands_survive_a_folder_with_spaces() -> None:
     line = next(line for line in page(Path("/my folder/out")).splitlines() if "participant start" in line)
     words = shlex.split(line)

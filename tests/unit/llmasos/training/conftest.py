@@ -38,7 +38,7 @@ class Trainee:
         return self.corpus.plan
 
     def model(self) -> torch.nn.Module:
-        return build_model(self.plan.model, vocab_size=257, seed=self.plan.seed)
+        return build_model(self.plan.model, adapter=self.plan.adapter, vocab_size=257, seed=self.plan.seed)
 
     def training(self) -> LocalTraining:
         return LocalTraining(self.plan, self.model(), self.machine)

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from common.errors import NonFiniteDelta, StorageFailure  # noqa: E402
 from llmasos.evaluation.perplexity import LOSS_SCALE  # noqa: E402
+from llmasos.models.adapters import tensor_name  # noqa: E402
 from llmasos.training.loop import RoundSums, RoundWork  # noqa: E402
 from llmasos.training.schedule import learning_rate  # noqa: E402
 
@@ -144,3 +145,25 @@ def test_bfloat16_trains_where_the_device_has_it_and_is_recorded_where_not(train
     close = [each.loss_fixed / LOSS_SCALE for each in one.run(within)]
     assert close == pytest.approx([each.loss_fixed / LOSS_SCALE for each in one.run(without)], abs=0.05)
     assert all(value.dtype == torch.float32 for value in within.weights().values())
+
+
+def test_training_beside_frozen_weights_changes_the_adapter_alone_and_the_loss_falls(trainee: Make) -> None:
+    pytest.importorskip("peft")
+    adamw = {"type": "adamw", "learning_rate": "0.01"}
+    whole = trainee(local={"steps": 60, "optimizer": adamw}, rounds=2)
+    base = whole.training()
+    whole.run(base)
+    one = trainee(local={"steps": 30, "optimizer": adamw}, adapter={"type": "lora", "r": 4})
+    training = one.training()
+    named = {tensor_name(name): value for name, value in training.model.named_parameters()}
+    with torch.no_grad():
+        for name, value in base.weights().items():
+            named[name].copy_(value)
+    before = {name: value.detach().clone() for name, value in named.items()}
+    boundaries: list[Any] = []
+    training.run_round(RoundWork(trained_rounds=0, seed=5), lambda step: one.draw(0), boundaries.append)
+    losses = [each.loss_fixed for each in boundaries]
+    assert losses[-1] < 0.8 * losses[0]
+    changed = {name for name, value in named.items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in named if ".lora_" in name} == set(training.weights())
+    assert len(training.moments()) == 3 * len(changed), "nothing is kept for what is not trained"

@@ -16,14 +16,18 @@ from common.resources import read_config
 from common.tensors import delta_size
 from common.terminal import WIDTH, exit_code_of
 from participant.cli import app
+from participant.commands.plans import plan_rows
 from participant.config import HomeLayout
 from participant.memory.journal import Journal, SignedSlot
 from participant.memory.mirror import Mirror
 from participant.memory.orders import Decision, Orders
+from participant.policy import Usage
 from participant.policy.rules import RULES
 from participant.tasks import answer_slot
 from tests.support.coordinators import Coordinator
 from tests.support.participants import MANIFEST, RUN
+from tests.support.plans import a_plan
+from tests.support.statements import a_blob_ref, a_plan_statement
 
 AT = "2026-11-21T22:12:00.000Z"
 Output = pytest.CaptureFixture[str]
@@ -349,3 +353,18 @@ def test_a_folder_that_holds_no_participant_is_told_apart(tmp_path: Path, capsys
     assert exit_code_of(app, ["plan", "list", "--home", str(tmp_path)]) == 2
     assert "error [not-initialised]" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_trains_an_adapter_says_how_much_of_the_model_that_is_and_what_later_rounds_fetch() -> None:
+    manifest = (
+        {"name": "adapter", "shape": (1000,)},
+        {"name": "embedding", "shape": (3, 1_048_576), "group": "frozen"},
+    )
+    initial = {"model": a_blob_ref(size=12_587_008), "tokenizer": a_blob_ref("tokenizer", size=300)}
+    plan = a_plan(adapter={"type": "lora", "r": 4, "target_modules": ["c_attn"]})
+    rows = dict(plan_rows(a_plan_statement(plan=plan, manifest=manifest, initial=initial), Usage()))
+    assert rows["model"] == "gpt2, 3,146,728 parameters (1,000 trained: lora, r 4 on c_attn); tokenizer: bytes"
+    assert rows["traffic"].endswith("a round 4.19 MB in, 4.13 kB out; 12.6 MB in the first")
+    whole = dict(plan_rows(a_plan_statement(), Usage()))
+    assert "trained" not in whole["model"]
+    assert "in the first" not in whole["traffic"]

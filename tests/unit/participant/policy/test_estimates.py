@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from common.blobs.reference import CHUNK_BYTES
 from common.codecs import CODECS
 from common.statements.kinds import Tensor
-from common.tensors import delta_size, trainable_header
+from common.tensors import delta_size, model_size, trainable_header
 from participant.policy import estimate
 from participant.policy.estimates import RUNTIME_BYTES, activation_bytes, vocabulary
 from tests.support.plans import a_plan
@@ -28,6 +29,19 @@ def test_traffic_is_every_rounds_model_and_delta_the_last_evaluation_and_the_tok
     assert delta == len(trainable_header([Tensor(name="embedding", shape=(100, 16))])) + 4 * 1600
     assert costs.traffic_bytes == 300 + 3 * (7000 + delta) + 7000
     assert (costs.down_bytes_per_round, costs.up_bytes_per_round) == (7000, delta)
+
+
+def test_of_a_model_with_an_adapter_the_first_round_fetches_all_and_later_ones_the_chunks_that_change() -> None:
+    manifest = (
+        {"name": "adapter", "shape": (1_048_576,)},  # 4 MiB behind the header: it ends in the second chunk
+        {"name": "embedding", "shape": (3, 1_048_576), "group": "frozen"},
+    )
+    size = model_size([Tensor.model_validate(tensor) for tensor in manifest])
+    initial = {"model": a_blob_ref(size=size), "tokenizer": a_blob_ref("tokenizer", size=300)}
+    costs = estimate(a_plan_statement(plan=a_plan(rounds=3), manifest=manifest, initial=initial))
+    assert costs.down_bytes_per_round == 2 * CHUNK_BYTES < size
+    assert costs.traffic_bytes == 300 + size + 3 * (2 * CHUNK_BYTES + costs.up_bytes_per_round)
+    assert (costs.parameters, costs.trained_parameters) == (4_194_304, 1_048_576)
 
 
 def test_disk_is_model_and_delta_twice_and_three_snapshots() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
+import safetensors.numpy
 
 from llmasos.training.device import Machine, set_up
 from llmasos.training.snapshot import SnapshotFolder
@@ -129,6 +130,18 @@ def test_the_same_round_gives_the_same_delta_and_a_later_one_another(desk: Calla
     assert later[1] != first[1]
 
 
+def test_a_delta_of_an_adapter_holds_its_tensors_alone(desk: Callable[..., Desk]) -> None:
+    one = desk(adapter=LORA)
+    one.prepare()
+    _, delta = one.train()
+    tensors = safetensors.numpy.load(delta)
+    assert len(tensors) == 2 * 4
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) and value.any() for name, value in tensors.items())
+    snapshots = one.job / "snapshots" / "round-00000001-step-00000006" / "rank-00000.safetensors"
+    kept = safetensors.numpy.load_file(snapshots)
+    assert {name.removeprefix("weight.") for name in kept if name.startswith("weight.")} == set(tensors)
+
+
 def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., Desk]) -> None:
     one = desk()
     one.prepare()
@@ -139,9 +152,15 @@ def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., De
     assert (one.job / "base.safetensors").read_bytes() == base
 
 
-@pytest.mark.parametrize("state", ["keep", "reset"])
-def test_an_interrupted_round_goes_on_with_the_same_bits(desk: Callable[..., Desk], state: str) -> None:
-    whole, broken = (desk(local={"optimizer_state": state}) for _ in range(2))
+LORA = {"type": "lora", "r": 2, "lora_dropout": "0.1"}
+
+
+@pytest.mark.parametrize(("state", "adapter"), [("keep", {}), ("reset", {}), ("keep", LORA)])
+def test_an_interrupted_round_goes_on_with_the_same_bits(
+    desk: Callable[..., Desk], state: str, adapter: dict[str, Any]
+) -> None:
+    plan = {"local": {"optimizer_state": state}} | ({"adapter": adapter} if adapter else {})
+    whole, broken = (desk(**plan) for _ in range(2))
     for one in (whole, broken):
         one.prepare()
         one.train(1)
