@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-ledger bench-codecs bench-wan clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a 
 
 bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 	$(BIN)/python benchmarks/codecs.py
+
+bench-wan: $(STAMP)  ## transfers over 100 ms and 1 % loss beside iperf3, as root (minutes)
+	$(BIN)/python -m benchmarks.wan --streams 1,4,8
 
 bench: $(STAMP)  ## a round's cost beside bare gRPC: 400 MB, 4 participants (minutes)
 	$(BIN)/python benchmarks/round_cost.py --mb 400 --participants 4 --json -

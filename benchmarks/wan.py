@@ -106,8 +106,10 @@ def plain_server(address: str) -> None:
 def _plain(connection: socket.socket) -> None:
     with connection:
         if connection.recv(1) == b"u":
-            while connection.recv(len(PIECE)):
-                pass
+            count = 0
+            while data := connection.recv(len(PIECE)):
+                count += len(data)
+            connection.sendall(str(count).encode())
             return
         try:
             while True:
@@ -117,21 +119,25 @@ def _plain(connection: socket.socket) -> None:
 
 
 def plain_client(address: str, streams: int, seconds: float, direction: str) -> float:
-    """Mbit/s over so many connections; what a sender counts is what its socket took."""
-    moved, ends = [0] * streams, time.monotonic() + seconds
+    """Mbit/s that arrived over so many connections."""
+    moved, started = [0] * streams, time.monotonic()
+    ends = started + seconds
 
     def stream(number: int) -> None:
         with socket.create_connection((address, YARDSTICK_PORT)) as connection:
             connection.sendall(b"u" if direction == "up" else b"d")
             while time.monotonic() < ends:
                 moved[number] += connection.send(PIECE) if direction == "up" else len(connection.recv(len(PIECE)))
+            if direction == "up":
+                connection.shutdown(socket.SHUT_WR)
+                moved[number] = int(connection.recv(64))
 
     threads = [threading.Thread(target=stream, args=(number,)) for number in range(streams)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(moved) / seconds / BYTES_PER_MBIT
+    return sum(moved) / (time.monotonic() - started) / BYTES_PER_MBIT
 
 
 @dataclass(frozen=True, slots=True)
