@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -247,12 +248,14 @@ def bench(options: argparse.Namespace) -> int:
     if lacking is not None:
         print(f"error: {lacking}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the namespaces go, too
     way = Way(options.delay_ms / 1000, options.loss_percent / 100, options.rate_mbit)
     with LongLink(way) as link:
         if options.congestion:
             for host in ("near", "far"):
                 link.congestion_control(host, options.congestion)
-        control = run(link.on("near", "sysctl", "-n", "net.ipv4.tcp_congestion_control")).strip()
+        usual = run(link.on("near", "sysctl", "-n", "net.ipv4.tcp_congestion_control")).strip()
+        control = options.congestion or usual
         print(f"{2 * options.delay_ms:g} ms there and back, {options.loss_percent:g} % lost, {link.kind}, {control}")
         print(f"{'streams':>7}  {'window':>6}  {'MB':>6}  {'way':<4} {'yardstick':>16}  {'ours':>14}  ratio")
         rows = []
