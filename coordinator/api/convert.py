@@ -28,6 +28,7 @@ from common.wire.convert import (
     leaves_from_wire,
     piece_from_wire,
     purpose_from_wire,
+    transfer_from_wire,
 )
 from common.wire.messages import ActivityName, Cosignature, Estimate, Piece, Verdict
 from common.wire.v1 import blobs_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
@@ -167,6 +168,7 @@ def activity_from_wire(message: work_pb2.ReportRequest) -> Activity:
         bytes_up=check.integer(message, "bytes_up"),
         loss_fixed=loss,
         available_at=_time(message, "available_at"),
+        transfer=transfer_from_wire(message),
     )
 
 

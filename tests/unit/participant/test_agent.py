@@ -138,6 +138,7 @@ def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Ins
             seed=local_seed(record.opened.seed, "north"),
             base="base.safetensors",
             delta="delta.safetensors",
+            spare="delta.spare",
             resume=True,
         )
     ]
