@@ -152,8 +152,8 @@ def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
     return message
 
 
-def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int) -> blobs_pb2.GetRequest:
-    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks)
+def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int, *, verify: bool = False) -> blobs_pb2.GetRequest:
+    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks, verify=verify)
 
 
 def leaves_request_to_wire(ref: BlobRef) -> blobs_pb2.LeavesRequest:

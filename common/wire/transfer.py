@@ -52,7 +52,7 @@ class WholeBlob(Protocol):
 
     leaves: bytes
 
-    def read_chunk(self, index: int, into: memoryview) -> memoryview: ...
+    def chunk_to_send(self, index: int, into: memoryview, *, verify: bool) -> memoryview: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,7 @@ class _Upload:
         self._tally = Tally(source.ref.size, options.on_bytes, options.on_progress)
         self._left: int | None = None
         self._complete = False
+        self._careful = False
 
     def once(self) -> _Attempt:
         """Asks what is missing and sends it; progress shows in the next answer."""
@@ -193,6 +194,7 @@ class _Upload:
             # What our own disk did wrong is no matter of trying again.
             if outgoing.failure is not None:
                 raise _Ours(outgoing.failure) from failure
+            self._careful = self._careful or isinstance(failure, CorruptChunk)  # is it our disk, or the way?
             raise
         if outgoing.failure is not None:
             raise _Ours(outgoing.failure)
@@ -204,7 +206,7 @@ class _Upload:
         yield convert.put_header_to_wire(self._source.ref, self._purpose)
         buffer = chunk_buffer(self._source.ref)
         while (taken := crew.pool.take(1)) is not None:
-            content = self._source.read_chunk(taken[0], buffer)
+            content = self._source.chunk_to_send(taken[0], buffer, verify=self._careful)
             for piece in pieces(taken[0], content):
                 self._options.pacer.take(len(piece.data), crew.stopped)
                 if crew.stopped():
@@ -258,6 +260,7 @@ class _Download:
         self._lanes, self._ref, self._store, self._owner, self._options = lanes, ref, store, owner, options
         self._tally = Tally(ref.size, options.on_bytes, options.on_progress)
         self._upload: Upload | None = None
+        self._careful = False
 
     def once(self) -> _Attempt:
         """Fetches what is missing, until it is all there or the streams break."""
@@ -303,6 +306,9 @@ class _Download:
             try:
                 for _ in self._chunks(lane, crew, upload, first, count):
                     written += 1
+            except CorruptChunk:
+                self._careful = True  # the other side shall look whether it is its disk, or the way
+                raise
             finally:
                 crew.pool.give_back(first + written, count - written)
             if crew.stopped():
@@ -310,7 +316,8 @@ class _Download:
 
     def _chunks(self, lane: Lane, crew: Crew, upload: Upload, first: int, count: int) -> Iterator[int]:
         """Sizes of finished chunks of one Get stream, in order; the stream is cancelled when the reader stops early."""
-        with rpc_errors(), crew.calling(lane.stub.Get(convert.get_request_to_wire(self._ref, first, count))) as stream:
+        request = convert.get_request_to_wire(self._ref, first, count, verify=self._careful)
+        with rpc_errors(), crew.calling(lane.stub.Get(request)) as stream:
             begun = 0
             try:
                 with ChunkReceiver(upload) as receiver:

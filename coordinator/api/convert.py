@@ -62,6 +62,8 @@ class ChunkRange:
     ref: BlobRef
     first: int
     end: int
+    verify: bool = False
+    """Whether each chunk is checked before it is sent."""
 
 
 def upload_request_from_wire(message: blobs_pb2.BeginRequest | blobs_pb2.PutRequest) -> UploadRequest:
@@ -105,7 +107,7 @@ def get_from_wire(message: blobs_pb2.GetRequest) -> ChunkRange:
             f"GetRequest.chunks: expected at least one chunk and all of them inside {ref.chunks:,}, "
             f"got {message.chunks:,} from {message.first_chunk:,}."
         )
-    return ChunkRange(ref, message.first_chunk, end)
+    return ChunkRange(ref, message.first_chunk, end, message.verify)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def _blobs() -> list[Any]:
         put,
         blobs_pb2.PutResponse(chunks_stored=1, complete=True),
         convert.leaves_request_to_wire(REF),
-        convert.get_request_to_wire(REF, 1, 1),
+        convert.get_request_to_wire(REF, 1, 1, verify=True),
     ]
 
 

@@ -299,6 +299,7 @@ def test_blobs_that_no_open_run_needs_are_deleted_and_a_sent_delta_stays_until_i
     stray = north.folder / "stray"
     stray.write_bytes(b"an old model")
     old = north.blobs.ingest(stray, "blake3", move=True)
+    north.agent._tidying.changed()
     north.agent._tidying.tidy()
     assert north.blobs.contains(delta)
     assert not north.blobs.contains(old)

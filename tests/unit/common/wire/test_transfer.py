@@ -263,7 +263,18 @@ def test_a_blob_damaged_on_our_disk_is_our_error(ends: Ends, tmp_path: Path) -> 
         file.write(b"!")
     with pytest.raises(CorruptChunk, match=r"Chunk 1 of blob blake3:.* was changed on disk"):
         send(ends, ref)
-    assert ends.sleeps == []
+    assert ends.sleeps == [0.5], "the other side found it, then we looked ourselves"
+
+
+def test_a_blob_damaged_on_the_other_sides_disk_is_said_to_be(ends: Ends, tmp_path: Path) -> None:
+    ref = ingest(ends.theirs, tmp_path)
+    ends.access.allow("north", ref)
+    with ends.theirs.path(ref).open("r+b") as file:
+        file.seek(CHUNK_BYTES + 5)
+        file.write(b"!")
+    with pytest.raises(CorruptChunk, match=r"Chunk 1 of blob blake3:.* was changed on disk"):
+        download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options)
+    assert not ends.ours.contains(ref)
 
 
 def test_a_stopped_upload_returns_false_and_keeps_what_arrived(ends: Ends, tmp_path: Path) -> None:
