@@ -84,6 +84,9 @@ fuzz: $(STAMP)  ## hostile bytes to every reader, FUZZ_SECONDS=60 each (minutes;
 bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
 	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
 
+bench-wan: $(STAMP)  ## transfers over 100 ms and 1 % loss beside iperf3, as root (minutes)
+	$(BIN)/python -m benchmarks.wan --streams 1,4,8
+
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -221,7 +221,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--participants", type=output.numbers, default=[4], help="how many [4]")
     parser.add_argument("--rounds", type=int, help="training rounds, and repetitions of the bare transfer [3]")
     parser.add_argument(
-        "--keep-rounds", type=int, help="of how many rounds the coordinator keeps the deltas [all, as plans by default]"
+        "--keep-rounds", type=int, default=1, help="of how many rounds the coordinator keeps the deltas [1]"
     )
     parser.add_argument("--cgroup", type=int, metavar="MB", help="run each daemon in a memory cgroup of so many MB")
     parser.add_argument("--profile", action="store_true", help="sample all daemons with perf")

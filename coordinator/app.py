@@ -51,6 +51,7 @@ from coordinator.witnesses import Witnesses, WitnessPorts
 log = get_logger(__name__)
 
 ENVIRONMENT_PREFIX = "LLMASOS_COORDINATOR_"
+MIB = 1024 * 1024
 STOP_GRACE_SECONDS = 2.0
 
 
@@ -248,6 +249,7 @@ class CoordinatorApp:
                 calls_per_second=limits.enrolments_per_second,
                 calls_at_once=int(10 * limits.enrolments_per_second) + 1,
             ),
+            window_bytes=limits.window_mib * MIB,
         )
 
     def _ports(self, desk: CommandDesk, views: OperatorViews) -> Ports:

@@ -24,6 +24,8 @@ from coordinator.rounds.phases import deadline, need_not_wait
 RATE_WINDOW_SECONDS = 10.0
 ROUNDS_KEPT = 1000
 """Rounds that are remembered, of all runs together; views show fewer."""
+MOVING = frozenset({"fetching", "sending"})
+"""Activities in which a blob travels."""
 AWAY = frozenset({"paused", "outside-hours", "machine-busy"})
 """Activities in which no work is done: states of their own, neither failure nor silence."""
 

@@ -38,6 +38,9 @@ class Limits(Section):
     enrolments_per_second: Annotated[
         float, Field(gt=0, description="All callers of the enrolment listener together.")
     ] = 20.0
+    window_mib: Annotated[
+        int, Field(ge=1, le=16, description="MiB on the way of each upload: memory here, speed over long ways.")
+    ] = 1
     max_model_bytes: Annotated[int, Field(ge=1, description="Largest blob that an operator may send for a plan.")] = (
         2**40
     )

@@ -36,6 +36,7 @@ from participant.policy.source import PatientPolicy
 from participant.ports import AgentPorts
 from participant.residuals import Residuals
 from participant.sending import Outbox, OutboxPorts
+from participant.speed import pacing_of
 from participant.status import StatusFile
 from participant.telemetry import Observed, ParticipantCollector
 from participant.witnessing import Witnessing, WitnessingPorts
@@ -62,7 +63,13 @@ class ParticipantApp:
         self.residuals = Residuals(layout.residuals)
         self.workbench = Workbench(layout, config)
         tls = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
-        self.session = Session(config.coordinator.work, genesis, TlsFiles(tls.key, tls.certificate, passphrase))
+        self.session = Session(
+            config.coordinator.work,
+            genesis,
+            TlsFiles(tls.key, tls.certificate, passphrase),
+            streams=config.transfer.streams,
+            pacing=pacing_of(config.transfer, clock),
+        )
         keys = SigningKeys(layout.signing_key, passphrase, config.institution, lambda: self.mirror.state)
         fingerprint = bytes.fromhex(trust_root.digest)
         renewer = Renewer(config.coordinator.enrolment, genesis, fingerprint, config.institution, tls)

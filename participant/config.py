@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.config import load_yaml
 from common.errors import NotInitialised
 from common.names import Name
+from common.windows import Window
 
 ENVIRONMENT_PREFIX = "LLMASOS_PARTICIPANT_"
 
@@ -46,6 +47,43 @@ class WorkerSettings(Section):
     ] = False
 
 
+def _window(text: str) -> str:
+    return str(Window.parse(text))
+
+
+_Mbit = Annotated[float, Field(ge=0.5, le=1_000_000, allow_inf_nan=False)]
+
+
+class SpeedLimit(Section):
+    """How fast all transfers together may be at those hours, in millions of bits a second."""
+
+    hours: Annotated[
+        Annotated[str, AfterValidator(_window)] | None,
+        Field(description="When it counts, such as mon-fri 08:00-18:00 Europe/Berlin; none: at any time."),
+    ] = None
+    up: Annotated[_Mbit | None, Field(description="Towards the coordinator; none: as fast as it goes.")] = None
+    down: Annotated[_Mbit | None, Field(description="From the coordinator; none: as fast as it goes.")] = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.hours is None and self.up is None and self.down is None:
+            raise ValueError("expected up, down or both, in Mbit/s; without hours and limits an entry says nothing")
+        return self
+
+
+class TransferSettings(Section):
+    """How models and deltas travel."""
+
+    streams: Annotated[
+        Annotated[int, Field(ge=1, le=16)] | Literal["auto"],
+        Field(description="Connections that carry one blob; auto: 1 to 8, by round-trip time."),
+    ] = "auto"
+    max_mbit_per_s: Annotated[
+        tuple[SpeedLimit, ...],
+        Field(max_length=32, description="The first entry whose hours it is counts; none of them: as fast as it goes."),
+    ] = ()
+
+
 class Identity(Section):
     """Keys and certificates."""
 
@@ -75,6 +113,7 @@ class ParticipantConfig(Section):
     consortium: Name
     coordinator: CoordinatorAddresses
     worker: WorkerSettings = WorkerSettings()
+    transfer: TransferSettings = TransferSettings()
     identity: Identity = Identity()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()

@@ -19,7 +19,7 @@ from common.ledger.state import RunRecord
 from common.statements.envelope import parse
 from common.statements.kinds import Answer, Attestation, Contribution
 from common.windows import next_closing, next_opening
-from participant.config import HomeLayout
+from participant.config import HomeLayout, TransferSettings, load_config
 from participant.datasets import data_sets
 from participant.memory.journal import Egress, Journal
 from participant.memory.orders import Orders
@@ -27,6 +27,7 @@ from participant.memory.records import Records
 from participant.plans.deciding import PlanDesk
 from participant.policy import LoadedPolicy, Policy, Usage, usage_of
 from participant.policy.estimates import GB
+from participant.speed import limits_at
 from participant.status import read_status
 
 WEEK = timedelta(days=7)
@@ -50,6 +51,7 @@ def overview(desk: PlanDesk, now: datetime) -> dict[str, Any]:
             "ledger_entries": len(journal.ledger()),
             "two_histories": bool(journal.checkpoints_of("conflicting")),
             "hours": _hours(loaded.policy if loaded else None, now),
+            "speed": _speed(layout, now),
             "data": [each.model_dump(mode="json") for each in data_sets(layout)],
             "bytes_sent": sum(entry.bytes for entry in left),
             "contributions": len({entry.digest for entry in left if entry.kind == "contribution"}),
@@ -134,6 +136,16 @@ def _hours(policy: Policy | None, now: datetime) -> dict[str, str]:
     windows = policy.timetable if policy is not None else ()
     closes, opens = next_closing(windows, now), next_opening(windows, now)
     return {"closes": rfc3339(closes) if closes else "", "opens": rfc3339(opens) if opens else ""}
+
+
+def _speed(layout: HomeLayout, now: datetime) -> dict[str, Any]:
+    """How fast transfers may be now, Mbit/s, and until when; None where there is no limit."""
+    try:
+        settings = load_config(layout.home).transfer
+    except InvalidConfiguration:
+        settings = TransferSettings()  # what is wrong with the file, `doctor` and the next start say
+    limits = limits_at(settings, now)
+    return {"up": limits.up, "down": limits.down, "until": rfc3339(limits.until) if limits.until else ""}
 
 
 def _run(run: RunRecord, records: Records, usage: Usage, loaded: LoadedPolicy | None) -> dict[str, Any]:

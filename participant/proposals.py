@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from common.clock import Clock, rfc3339
+from common.clock import Clock, SystemClock, rfc3339
 from common.errors import (
     CoordinatorUnreachable,
     MalformedStatement,
@@ -45,6 +45,7 @@ from participant.identity.keys import SigningKeys
 from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.plans.deciding import PlanDesk
 from participant.roster_changes import changes
+from participant.speed import pacing_of
 
 _LIST = "See what is open: llmasos-participant proposal list."
 _CATCH_UP = (
@@ -245,4 +246,10 @@ def session_of(home: Path) -> Session:
     layout, config = HomeLayout(home), load_config(home)
     passphrase = read_passphrase(config.identity.passphrase_file)
     genesis = open_genesis(layout.genesis.read_bytes())[1]
-    return Session(config.coordinator.work, genesis, TlsFiles(layout.tls_key, layout.tls_certificate, passphrase))
+    return Session(
+        config.coordinator.work,
+        genesis,
+        TlsFiles(layout.tls_key, layout.tls_certificate, passphrase),
+        streams=config.transfer.streams,
+        pacing=pacing_of(config.transfer, SystemClock()),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 from common.errors import LLMasOSError
 from common.logs import get_logger
 from common.wire.convert import report_to_wire
-from common.wire.messages import ActivityName, ActivityReport
+from common.wire.messages import ActivityName, ActivityReport, TransferProgress
 from common.wire.session import Session
 
 log = get_logger(__name__)
@@ -25,9 +26,22 @@ class RoundReporter:
     round watches it.
     """
 
-    def __init__(self, session: Session, run: str, number: int, *, shows_loss: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        run: str,
+        number: int,
+        *,
+        shows_loss: bool,
+        show: Callable[[TransferProgress | None], object] = lambda transfer: None,
+    ) -> None:
+        """
+        Args:
+            show: told each second how far the transfer is; None: nothing is transferred.
+        """
         self._session = session
         self._shows_loss = shows_loss
+        self._show = show
         self._lock = threading.Lock()
         self._report = ActivityReport(run=run, round=number, activity="fetching")
         self._ending = threading.Event()
@@ -49,7 +63,7 @@ class RoundReporter:
     def activity(self, name: ActivityName) -> None:
         """A new part of the round begins."""
         with self._lock:
-            self._report = replace(self._report, activity=name)
+            self._report = replace(self._report, activity=name, transfer=None)
 
     def progress(
         self, name: ActivityName, steps_done: int, steps_total: int, tokens: int, loss_fixed: int | None
@@ -73,6 +87,11 @@ class RoundReporter:
         with self._lock:
             self._report = replace(self._report, bytes_up=self._report.bytes_up + count)
 
+    def transferring(self, progress: TransferProgress) -> None:
+        """How far the blob is that travels now."""
+        with self._lock:
+            self._report = replace(self._report, transfer=progress)
+
     def cancel(self) -> None:
         """The round's work is to end."""
         self.over.set()
@@ -86,10 +105,12 @@ class RoundReporter:
     ) -> None:
         self._ending.set()
         self._thread.join()
+        self._show(None)
 
     def _run(self) -> None:
         while True:
             report = self.report
+            self._show(report.transfer)
             try:
                 self._bytes_told += report_size(report)
                 if not self._session.report(report):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from common.blobs.reference import BlobRef
@@ -13,6 +14,7 @@ from common.ledger.cohort import local_seed
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.tensors import delta_size
+from common.wire.messages import TransferProgress
 from common.wire.transfer import TransferOptions
 from participant.bench.workbench import BASE, DELTA, SPARE, RoundOver
 from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
@@ -106,7 +108,9 @@ class Rounds:
             LLMasOSError: what keeps it from being done or sent.
         """
         shows_loss = run.statement.plan.metrics_visibility == "institution"
-        reporter = RoundReporter(self._ports.session, run.run, record.number, shows_loss=shows_loss)
+        reporter = RoundReporter(
+            self._ports.session, run.run, record.number, shows_loss=shows_loss, show=self._show_transfer
+        )
         try:
             with reporter, Watch(self._ports.mirror, reporter.over, lambda state: self._end(state, record)) as watch:
                 try:
@@ -199,12 +203,16 @@ class Rounds:
         deadline = record.opened.stages[-1].deadline
         self._ports.status.doing(activity, run=run.run, round=record.number, deadline=deadline)
 
+    def _show_transfer(self, transfer: TransferProgress | None) -> None:
+        self._ports.status.tell(transfer=asdict(transfer) if transfer is not None else None)
+
     def _fetch_base(self, run: RunRecord, record: RoundRecord, reporter: RoundReporter) -> Path:
         """The round's base model, in the place of the last round's: made from it by applied deltas, or fetched."""
         self._ports.workbench.remove_base(run.run)
         earlier = (before.opened.inputs.model for before in reversed(run.rounds) if before.number < record.number)
         options = TransferOptions(
             on_bytes=reporter.fetched,
+            on_progress=reporter.transferring,
             stop=reporter.over,
             durable=False,  # what a power failure damages is found at the next start and fetched again
             instead_of=next(filter(self._ports.blobs.contains, earlier), None),

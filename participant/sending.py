@@ -169,7 +169,7 @@ class Outbox:
 
         try:
             with self._ports.blobs.open(ref) as reader:
-                options = TransferOptions(on_bytes=on_bytes, stop=reporter.over)
+                options = TransferOptions(on_bytes=on_bytes, on_progress=reporter.transferring, stop=reporter.over)
                 if not self._ports.session.upload(reader, purpose, options):
                     raise RoundOver
         finally:

@@ -38,7 +38,7 @@ class StatusFile:
         self._change(fields)
 
     def stopped(self) -> None:
-        after = {"connection": "closed", "run": "", "round": 0, "deadline": "", "rounds_held": []}
+        after = {"connection": "closed", "run": "", "round": 0, "deadline": "", "rounds_held": [], "transfer": None}
         activity = "left" if self._fields["activity"] == "left" else "stopped"
         self._change({"activity": activity, **after})
 

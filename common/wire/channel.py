@@ -26,7 +26,8 @@ MESSAGE_BYTES = 1024 * 1024
 """One piece of a chunk. A whole chunk with its framing would be above gRPC's default limit."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
-"""What a sender may have on the way on one stream. Bounds a receiver's memory: so much for each open stream, and no more."""
+"""What a sender may have on the way on one connection, however many streams it has, and what a receiver may have to hold
+of each stream. Enough where the round-trip time is short; common/wire/streams.py says how much more a long way takes."""
 STREAMS_PER_CONNECTION = 64
 KEEPALIVE_SECONDS = 30
 """From here both ends derive when they ping and which pings they bear; set apart, a server answers GOAWAY too_many_pings."""
@@ -36,10 +37,10 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})\Z")
 Options = list[tuple[str, int | str]]
 
 
-def server_options() -> Options:
-    """For `grpc.server`, on either listener."""
+def server_options(window_bytes: int = WINDOW_BYTES) -> Options:
+    """For `grpc.server`, on either listener; `window_bytes` as WINDOW_BYTES."""
     return [
-        *_common_options(),
+        *_common_options(window_bytes),
         # A server strikes out who pings faster than this; half the clients' period leaves room for jitter.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
@@ -47,15 +48,22 @@ def server_options() -> Options:
     ]
 
 
-def channel_options(address: str, *, authority: str) -> Options:
+def channel_options(
+    address: str, *, authority: str, window_bytes: int = WINDOW_BYTES, own_connection: bool = False
+) -> Options:
     """For a secure channel to `address`, whose certificate must name `authority`.
+
+    Args:
+        window_bytes: as WINDOW_BYTES, of what comes in.
+        own_connection: share no TCP connection with channels of the same address and credentials.
 
     Raises:
         UsageError: `address` is not host:port.
     """
     host, _ = split_address(address)
     return [
-        *_common_options(),
+        *_common_options(window_bytes),
+        ("grpc.use_local_subchannel_pool", int(own_connection)),
         ("grpc.ssl_target_name_override", authority),
         ("grpc.enable_http_proxy", 0 if is_loopback(host) else 1),
         ("grpc.initial_reconnect_backoff_ms", 500),
@@ -102,8 +110,20 @@ def enrolment_server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(configuration(), configuration)
 
 
-def work_channel(address: str, *, consortium: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.Channel:
+def work_channel(
+    address: str,
+    *,
+    consortium: str,
+    ca_pem: bytes,
+    key_pem: bytes,
+    cert_pem: bytes,
+    window_bytes: int = WINDOW_BYTES,
+    own_connection: bool = False,
+) -> grpc.Channel:
     """A channel to the work listener; the caller closes it.
+
+    Args:
+        window_bytes, own_connection: as `channel_options`.
 
     Raises:
         UsageError: `address` is not host:port.
@@ -112,7 +132,10 @@ def work_channel(address: str, *, consortium: str, ca_pem: bytes, key_pem: bytes
     credentials = grpc.ssl_channel_credentials(
         root_certificates=ca_pem, private_key=key_pem, certificate_chain=cert_pem
     )
-    return grpc.secure_channel(address, credentials, channel_options(address, authority=coordinator_dns(consortium)))
+    options = channel_options(
+        address, authority=coordinator_dns(consortium), window_bytes=window_bytes, own_connection=own_connection
+    )
+    return grpc.secure_channel(address, credentials, options)
 
 
 def enrolment_channel(address: str, *, consortium: str, ca_pem: bytes) -> grpc.Channel:
@@ -150,13 +173,13 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _common_options() -> Options:
+def _common_options(window_bytes: int) -> Options:
     """What must be equal on both ends, or bounds what a peer can make this side hold."""
     return [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.http2.bdp_probe", 0),  # the probe grows the window, and with it memory, as far as the link is fast
-        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.http2.lookahead_bytes", window_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_SECONDS * 1000 // 2),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -27,8 +27,9 @@ from common.wire.messages import (
     Piece,
     Purpose,
     RenewalRequest,
+    TransferProgress,
 )
-from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, work_pb2
+from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, operations_pb2, work_pb2
 
 MAX_PIECE_BYTES = 1024 * 1024
 MAX_METRICS_BYTES = 64 * 1024
@@ -151,8 +152,8 @@ def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
     return message
 
 
-def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int) -> blobs_pb2.GetRequest:
-    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks)
+def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int, *, verify: bool = False) -> blobs_pb2.GetRequest:
+    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks, verify=verify)
 
 
 def leaves_request_to_wire(ref: BlobRef) -> blobs_pb2.LeavesRequest:
@@ -273,6 +274,32 @@ def report_to_wire(report: ActivityReport) -> work_pb2.ReportRequest:
         bytes_up=report.bytes_up,
         loss_fixed=report.loss_fixed,
         available_at=report.available_at,
+        transfer=transfer_to_wire(report.transfer),
+    )
+
+
+def transfer_to_wire(transfer: TransferProgress | None) -> common_pb2.Transfer | None:
+    if transfer is None:
+        return None
+    return common_pb2.Transfer(
+        bytes_done=transfer.bytes_done,
+        bytes_total=transfer.bytes_total,
+        bytes_per_second=transfer.bytes_per_second,
+    )
+
+
+def transfer_from_wire(message: work_pb2.ReportRequest | operations_pb2.ParticipantView) -> TransferProgress | None:
+    """The field `transfer` of a message, if it is there.
+
+    Raises:
+        MalformedMessage: more is done than there is, or a number is out of range.
+    """
+    if not message.HasField("transfer"):
+        return None
+    found = message.transfer
+    total = check.integer(found, "bytes_total", most=MAX_BLOB_BYTES)
+    return TransferProgress(
+        check.integer(found, "bytes_done", most=total), total, check.integer(found, "bytes_per_second")
     )
 
 

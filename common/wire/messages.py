@@ -124,6 +124,28 @@ class MetricsRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferProgress:
+    """Where a transfer stands.
+
+    Args:
+        bytes_done, bytes_total: of the blob; done is what the receiver holds or has on the way to it.
+        bytes_per_second: lately; 0 while nothing is known.
+    """
+
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bytes_per_second: int = 0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """How long the rest takes at this rate; None: unknown."""
+        left = self.bytes_total - self.bytes_done
+        if left <= 0:
+            return 0.0
+        return left / self.bytes_per_second if self.bytes_per_second > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityReport:
     """How local work goes. `loss_fixed` is nats × 2^16."""
 
@@ -137,6 +159,7 @@ class ActivityReport:
     bytes_up: int = 0
     loss_fixed: int | None = None
     available_at: str = ""
+    transfer: TransferProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

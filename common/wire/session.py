@@ -11,19 +11,21 @@ channel under all later calls, `close` ends those in progress.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.errors import CoordinatorUnreachable
+from common.errors import CoordinatorUnreachable, TooManyRequests
 from common.identity.tls_pair import TlsPair
 from common.statements.kinds import Genesis
 from common.wire import convert
-from common.wire.channel import enrolment_channel, work_channel
+from common.wire.channel import WINDOW_BYTES, enrolment_channel, work_channel
 from common.wire.convert_log import (
     approve_request_to_wire,
     approved_from_wire,
@@ -34,6 +36,7 @@ from common.wire.convert_log import (
 from common.wire.errors import rpc_errors
 from common.wire.framing import blobs_stub
 from common.wire.handshake import Expected
+from common.wire.lanes import Lane, OwnLane, SharedLane
 from common.wire.messages import (
     ActivityReport,
     Approved,
@@ -49,7 +52,9 @@ from common.wire.messages import (
     Purpose,
     RenewalRequest,
 )
+from common.wire.pacing import Pacer, Pacing
 from common.wire.reach import fault_on_the_way
+from common.wire.streams import PLAIN, SMALL_CHUNKS, Carriage, Streams, carriage
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
 from common.wire.v1 import (
     enrolment_pb2,
@@ -64,6 +69,9 @@ from common.wire.v1 import (
 CALL_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
 """Commands wait for the coordinator's engine, which may be writing a model."""
+ROUND_TRIP_TRIES = 3
+ROUND_TRIP_SECONDS = 600.0
+"""How long a measured round-trip time is believed."""
 
 T = TypeVar("T")
 
@@ -92,9 +100,25 @@ class Stubs:
 class Session:
     """One member's connection to the work listener. The channel is made at the first call."""
 
-    def __init__(self, address: str, genesis: Genesis, tls: TlsFiles) -> None:
+    def __init__(
+        self,
+        address: str,
+        genesis: Genesis,
+        tls: TlsFiles,
+        *,
+        streams: Streams = "auto",
+        pacing: Pacing | None = None,
+    ) -> None:
+        """
+        Args:
+            streams: how many carry a large blob at most.
+            pacing: how fast all transfers together may be.
+        """
         self.address = address
         self._genesis, self._tls = genesis, tls
+        self._streams, self._pacing = streams, pacing or Pacing()
+        self._round_trip: tuple[float, float] | None = None
+        self._lanes: set[OwnLane] = set()
         self._lock = threading.Lock()
         self._stubs: Stubs | None = None
         self._retired: Stubs | None = None
@@ -160,14 +184,61 @@ class Session:
     # --- data plane ---------------------------------------------------------------------------------------------------
 
     def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
-        """As common.wire.transfer.upload, over the channel of the moment."""
-        return upload(_Blobs(self), blob, purpose, options)
+        """As common.wire.transfer.upload, over as many connections as the way is worth."""
+        options = replace(options or TransferOptions(), pacer=self._pacing.up)
+        with self._opened(self._carriage(blob.ref, self._pacing.up)) as lanes:
+            return upload(lanes, blob, purpose, options)
 
     def download(
         self, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
     ) -> bool:
-        """As common.wire.transfer.download, over the channel of the moment."""
-        return download(_Blobs(self), ref, store, owner, options)
+        """As common.wire.transfer.download, over as many connections as the way is worth."""
+        options = replace(options or TransferOptions(), pacer=self._pacing.down)
+        with self._opened(self._carriage(ref, self._pacing.down)) as lanes:
+            return download(lanes, ref, store, owner, options)
+
+    def round_trip_seconds(self) -> float:
+        """How long a small call takes, the shortest of some; measured anew when it is old.
+
+        Raises:
+            LLMasOSError: the coordinator is not reached.
+        """
+        now = time.monotonic()
+        if self._round_trip is None or now - self._round_trip[0] > ROUND_TRIP_SECONDS:
+            self.head()  # connects, where no connection is
+            self._round_trip = (now, min(self._timed_head() for _ in range(ROUND_TRIP_TRIES)))
+        return self._round_trip[1]
+
+    def _timed_head(self) -> float:
+        started = time.monotonic()
+        self.head()
+        return time.monotonic() - started
+
+    def _carriage(self, ref: BlobRef, pacer: Pacer) -> Carriage:
+        if ref.chunks < SMALL_CHUNKS:
+            return PLAIN
+        try:
+            round_trip = self.round_trip_seconds()
+        except (CoordinatorUnreachable, TooManyRequests):
+            return PLAIN  # the transfer itself tries again, and says what is wrong
+        return carriage(ref.chunks, round_trip, streams=self._streams, bytes_per_second=pacer.bytes_per_second)
+
+    @contextmanager
+    def _opened(self, how: Carriage) -> Iterator[Sequence[Lane]]:
+        """Lanes for one transfer; connections that are made for it are closed after it."""
+        if how.plain:
+            yield [SharedLane(_Blobs(self))]
+            return
+        lanes = [OwnLane(lambda: self._channel(how.window_bytes), blobs_stub) for _ in range(how.streams)]
+        with self._lock:
+            self._lanes.update(lanes)
+        try:
+            yield lanes
+        finally:
+            with self._lock:
+                self._lanes.difference_update(lanes)
+            for lane in lanes:
+                lane.close()
 
     def expect_readable(self, ref: BlobRef) -> None:
         """That a download of this blob can begin; only its leaf list is fetched.
@@ -228,19 +299,36 @@ class Session:
             self._closed = True
             channels = [stubs.channel for stubs in (self._stubs, self._retired) if stubs is not None]
             self._stubs = self._retired = None
-        for channel in channels:
-            channel.close()
+            lanes = list(self._lanes)
+        for closing in (*channels, *lanes):
+            closing.close()
 
-    def _connect(self) -> Stubs:
+    def _channel(self, window_bytes: int) -> Any:
+        """A connection of its own, for one stream.
+
+        Raises:
+            CoordinatorUnreachable: the session was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise CoordinatorUnreachable("The session was closed on this side.")
+        return self._work_channel(window_bytes, own_connection=True)
+
+    def _work_channel(self, window_bytes: int, *, own_connection: bool) -> Any:
         genesis = self._genesis
         key_pem, cert_pem = TlsPair(self._tls.key, self._tls.certificate, self._tls.passphrase).read()
-        channel = work_channel(
+        return work_channel(
             self.address,
             consortium=genesis.consortium,
             ca_pem=genesis.ca_certificate.encode(),
             key_pem=key_pem,
             cert_pem=cert_pem,
+            window_bytes=window_bytes,
+            own_connection=own_connection,
         )
+
+    def _connect(self) -> Stubs:
+        channel = self._work_channel(WINDOW_BYTES, own_connection=False)
         return Stubs(
             channel=channel,
             work=work_pb2_grpc.WorkStub(channel),

@@ -1,16 +1,17 @@
-"""The calling end of the data plane: a blob goes up or comes down, whatever the connection does meanwhile.
+"""The calling end of the data plane: a blob goes up or comes down, whatever the connections do meanwhile.
 
     upload:    Begin ─▶ missing chunks ─▶ Put … (stream breaks) … Begin ─▶ what is still missing ─▶ Put ─▶ complete
     download:  Leaves ─▶ store.begin ─▶ missing chunks ─▶ Get … (stream breaks) … Get what is still missing ─▶ finish
 
-Nothing is sent or fetched twice but the chunk that a break cut. Waits between attempts double up to a limit and start over
-after each attempt that got a chunk further. One 4 MiB buffer a stream, at both ends.
+Over several lanes, several Puts or Gets work off one pool of missing chunks (common/wire/crew.py). Nothing is sent or fetched
+twice but the chunk that a break cut. Waits between attempts double up to a limit and start over after each attempt that got a
+chunk further. One 4 MiB buffer a stream, at both ends.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,11 +31,14 @@ from common.errors import (
 )
 from common.wire import convert
 from common.wire.chunks import ChunkReceiver, pieces
+from common.wire.crew import STOP_POLL_SECONDS, ChunkPool, Crew
 from common.wire.errors import rpc_errors
-from common.wire.messages import Purpose
+from common.wire.lanes import Lane
+from common.wire.messages import Purpose, TransferProgress
+from common.wire.pacing import Pacer
+from common.wire.tally import Tally
 
 CALL_SECONDS = 60.0
-_STOP_POLL_SECONDS = 0.5
 _TRY_AGAIN = (CoordinatorUnreachable, TooManyRequests, CorruptChunk, TruncatedChunk)
 _BEGIN_AGAIN = (*_TRY_AGAIN, MissingBlob)
 """MissingBlob answers a Put whose Begin the coordinator has forgotten in a restart."""
@@ -48,7 +52,7 @@ class WholeBlob(Protocol):
 
     leaves: bytes
 
-    def read_chunk(self, index: int, into: memoryview) -> memoryview: ...
+    def chunk_to_send(self, index: int, into: memoryview, *, verify: bool) -> memoryview: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,17 @@ class TransferOptions:
     """How a transfer behaves towards its surroundings.
 
     Args:
-        on_bytes: told of payload bytes as they pass, also of those that a break makes pass again.
+        on_bytes: told of payload bytes as they pass, also of those that a break makes pass again; by one thread at a time.
+        on_progress: told with them where the transfer stands.
+        pacer: keeps it from being faster than allowed.
         stop: set from another thread, it ends the transfer; chunks that arrived stay.
         sleep: waits so many seconds; by default it ends early when `stop` is set.
         durable, instead_of: of a download, as FolderBlobStore.begin takes them.
     """
 
     on_bytes: Callable[[int], object] = lambda count: None
+    on_progress: Callable[[TransferProgress], object] = lambda progress: None
+    pacer: Pacer = field(default_factory=Pacer)
     stop: threading.Event = field(default_factory=threading.Event)
     backoff: Backoff = Backoff()
     sleep: Callable[[float], object] | None = None
@@ -87,8 +95,8 @@ class TransferOptions:
         (self.sleep or self.stop.wait)(self.backoff.wait_seconds(failures))
 
 
-def upload(stub: Any, source: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
-    """Sends `source` until the other side holds it whole and durable.
+def upload(lanes: Sequence[Lane], source: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
+    """Sends `source` until the other side holds it whole and durable, over one stream a lane at most.
 
     Returns:
         True when it does, False when `options.stop` was set before.
@@ -97,12 +105,12 @@ def upload(stub: Any, source: WholeBlob, purpose: Purpose, options: TransferOpti
         LLMasOSError: a refusal at once; a broken connection after `options.backoff.retries` without progress.
     """
     options = options or TransferOptions()
-    attempt = _Upload(stub, source, purpose, options)
+    attempt = _Upload(lanes, source, purpose, options)
     return _persist(attempt.once, options, _BEGIN_AGAIN)
 
 
 def download(
-    stub: Any, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
+    lanes: Sequence[Lane], ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
 ) -> bool:
     """Fetches `ref` into `store`, each chunk checked against its leaf before it is written.
 
@@ -113,7 +121,7 @@ def download(
         LLMasOSError: as `upload`; BadBlobReference when the leaf list does not give the root.
     """
     options = options or TransferOptions()
-    attempt = _Download(stub, ref, store, owner, options)
+    attempt = _Download(lanes, ref, store, owner, options)
     return _persist(attempt.once, options, _TRY_AGAIN)
 
 
@@ -144,10 +152,12 @@ def _persist(once: Callable[[], _Attempt], options: TransferOptions, retryable: 
 
 
 class _Upload:
-    def __init__(self, stub: Any, source: WholeBlob, purpose: Purpose, options: TransferOptions) -> None:
-        self._stub, self._source, self._purpose, self._options = stub, source, purpose, options
+    def __init__(self, lanes: Sequence[Lane], source: WholeBlob, purpose: Purpose, options: TransferOptions) -> None:
+        self._lanes, self._source, self._purpose, self._options = lanes, source, purpose, options
+        self._tally = Tally(source.ref.size, options.on_bytes, options.on_progress)
         self._left: int | None = None
-        self._buffer = chunk_buffer(source.ref)
+        self._complete = False
+        self._careful = False
 
     def once(self) -> _Attempt:
         """Asks what is missing and sends it; progress shows in the next answer."""
@@ -155,50 +165,74 @@ class _Upload:
         try:
             with rpc_errors():
                 request = convert.begin_request_to_wire(ref, self._source.leaves, self._purpose)
-                reply = self._stub.Begin(request, timeout=CALL_SECONDS)
+                reply = self._lanes[0].stub.Begin(request, timeout=CALL_SECONDS)
             missing = convert.missing_from_wire(reply, ref)
-            if not missing:
-                return _Attempt(done=True, progress=True)
         except LLMasOSError as failure:
+            self._lanes[0].renew()
             return _Attempt(done=False, progress=False, failure=failure)
+        self._tally.begin(_size(ref, missing))
+        if not missing:
+            return _Attempt(done=True, progress=True)
         left = sum(count for _, count in missing)
         progress, self._left = self._left is not None and left < self._left, left
-        outgoing = _Outgoing(self._messages(missing))
+        crew = Crew(ChunkPool(missing), self._lanes, self._options.stop, self._options.backoff)
         try:
-            with rpc_errors():
-                reply = self._result(self._stub.Put.future(outgoing))
+            broken = crew.run(lambda lane: self._put(lane, crew))
+        except _Ours as ours:
+            raise ours.failure from ours
+        return _Attempt(done=self._complete, progress=progress, failure=broken)
+
+    def _put(self, lane: Lane, crew: Crew) -> None:
+        """One stream, until the pool is empty."""
+        if not crew.pool.left:
+            return
+        outgoing = _Outgoing(self._messages(crew))
+        try:
+            with rpc_errors(), crew.calling(lane.stub.Put.future(outgoing)) as call:
+                reply = self._result(call, crew)
         except LLMasOSError as failure:
             # What our own disk did wrong is no matter of trying again.
             if outgoing.failure is not None:
-                raise outgoing.failure from failure
-            return _Attempt(done=False, progress=progress, failure=failure)
+                raise _Ours(outgoing.failure) from failure
+            self._careful = self._careful or isinstance(failure, CorruptChunk)  # is it our disk, or the way?
+            raise
         if outgoing.failure is not None:
-            raise outgoing.failure
-        return _Attempt(done=reply is not None and bool(reply.complete), progress=progress)
+            raise _Ours(outgoing.failure)
+        if reply is not None and reply.complete:
+            self._complete = True
 
-    def _messages(self, missing: list[tuple[int, int]]) -> Iterator[Any]:
+    def _messages(self, crew: Crew) -> Iterator[Any]:
         """Runs in a thread of grpc's."""
         yield convert.put_header_to_wire(self._source.ref, self._purpose)
-        for first, count in missing:
-            for chunk in range(first, first + count):
-                content = self._source.read_chunk(chunk, self._buffer)
-                for piece in pieces(chunk, content):
-                    if self._options.stop.is_set():
-                        return
-                    yield piece
-                    self._options.on_bytes(len(piece.data))
+        buffer = chunk_buffer(self._source.ref)
+        while (taken := crew.pool.take(1)) is not None:
+            content = self._source.chunk_to_send(taken[0], buffer, verify=self._careful)
+            for piece in pieces(taken[0], content):
+                self._options.pacer.take(len(piece.data), crew.stopped)
+                if crew.stopped():
+                    return
+                yield piece
+                self._tally.moved(len(piece.data))
 
-    def _result(self, call: Any) -> Any:
+    def _result(self, call: Any, crew: Crew) -> Any:
         """The stream's answer, or None when told to stop: also while flow control holds the sender."""
         while True:
             try:
-                return call.result(timeout=_STOP_POLL_SECONDS)
+                return call.result(timeout=STOP_POLL_SECONDS)
             except grpc.FutureTimeoutError:
-                if self._options.stop.is_set():
+                if crew.stopped():
                     call.cancel()
                     return None
             except grpc.FutureCancelledError:
                 return None
+
+
+class _Ours(Exception):
+    """A failure of this side's disk, which no other stream or attempt mends."""
+
+    def __init__(self, failure: LLMasOSError) -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class _Outgoing:
@@ -220,28 +254,40 @@ class _Outgoing:
 
 
 class _Download:
-    def __init__(self, stub: Any, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions) -> None:
-        self._stub, self._ref, self._store, self._owner, self._options = stub, ref, store, owner, options
+    def __init__(
+        self, lanes: Sequence[Lane], ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions
+    ) -> None:
+        self._lanes, self._ref, self._store, self._owner, self._options = lanes, ref, store, owner, options
+        self._tally = Tally(ref.size, options.on_bytes, options.on_progress)
         self._upload: Upload | None = None
+        self._careful = False
 
     def once(self) -> _Attempt:
-        """Fetches what is missing, until it is all there or the stream breaks."""
+        """Fetches what is missing, until it is all there or the streams break."""
         if self._store.contains(self._ref):
             return _Attempt(done=True, progress=True)
-        written = 0
         try:
-            with rpc_errors():
-                upload = self._begun()
-                for first, count in upload.missing():
-                    for _ in self._chunks(upload, first, count):
-                        written += 1
-            return _Attempt(done=upload.finish(), progress=written > 0)
+            upload = self._begun()
         except LLMasOSError as failure:
-            return _Attempt(done=False, progress=written > 0, failure=failure)
+            self._lanes[0].renew()
+            return _Attempt(done=False, progress=False, failure=failure)
+        missing = upload.missing()
+        self._tally.begin(_size(self._ref, missing))
+        crew = Crew(ChunkPool(missing), self._lanes, self._options.stop, self._options.backoff)
+        broken = crew.run(lambda lane: self._get(lane, crew, upload))
+        progress = sum(count for _, count in upload.missing()) < sum(count for _, count in missing)
+        if broken is not None:
+            return _Attempt(done=False, progress=progress, failure=broken)
+        try:
+            return _Attempt(done=upload.finish(), progress=progress)
+        except LLMasOSError as failure:
+            return _Attempt(done=False, progress=progress, failure=failure)
 
     def _begun(self) -> Upload:
         if self._upload is None:
-            message = self._stub.Leaves(convert.leaves_request_to_wire(self._ref), timeout=CALL_SECONDS)
+            with rpc_errors():
+                request = convert.leaves_request_to_wire(self._ref)
+                message = self._lanes[0].stub.Leaves(request, timeout=CALL_SECONDS)
             leaves = convert.leaves_from_wire(message, self._ref)
             self._upload = self._store.begin(
                 self._ref,
@@ -252,19 +298,45 @@ class _Download:
             )
         return self._upload
 
-    def _chunks(self, upload: Upload, first: int, count: int) -> Iterator[int]:
-        """Sizes of finished chunks of one Get stream; the stream is cancelled when the reader stops early."""
-        stream = self._stub.Get(convert.get_request_to_wire(self._ref, first, count))
-        try:
-            with ChunkReceiver(upload) as receiver:
-                for message in stream:
-                    if self._options.stop.is_set():
-                        return
-                    piece = convert.piece_from_wire(message)
-                    self._options.on_bytes(len(piece.data))
-                    finished = receiver.add(piece)
-                    if finished is not None:
-                        yield finished
-                receiver.finish()
-        finally:
-            stream.cancel()
+    def _get(self, lane: Lane, crew: Crew, upload: Upload) -> None:
+        """One stream after the other, until the pool is empty."""
+        while (taken := crew.pool.take_share(crew.size)) is not None:
+            first, count = taken
+            written = 0
+            try:
+                for _ in self._chunks(lane, crew, upload, first, count):
+                    written += 1
+            except CorruptChunk:
+                self._careful = True  # the other side shall look whether it is its disk, or the way
+                raise
+            finally:
+                crew.pool.give_back(first + written, count - written)
+            if crew.stopped():
+                return
+
+    def _chunks(self, lane: Lane, crew: Crew, upload: Upload, first: int, count: int) -> Iterator[int]:
+        """Sizes of finished chunks of one Get stream, in order; the stream is cancelled when the reader stops early."""
+        request = convert.get_request_to_wire(self._ref, first, count, verify=self._careful)
+        with rpc_errors(), crew.calling(lane.stub.Get(request)) as stream:
+            begun = 0
+            try:
+                with ChunkReceiver(upload) as receiver:
+                    for message in stream:
+                        piece = convert.piece_from_wire(message)
+                        self._options.pacer.take(len(piece.data), crew.stopped)
+                        if crew.stopped():
+                            return
+                        begun += len(piece.data)
+                        self._tally.moved(len(piece.data))
+                        finished = receiver.add(piece)
+                        if finished is not None:
+                            begun = 0
+                            yield finished
+                    receiver.finish()
+            finally:
+                self._tally.lost(begun)
+
+
+def _size(ref: BlobRef, ranges: Sequence[tuple[int, int]]) -> int:
+    """Bytes of these chunks."""
+    return sum(ref.chunk_size(chunk) for first, count in ranges for chunk in range(first, first + count))

@@ -75,6 +75,6 @@ class BlobsServicer:
         with self._store.open(wanted.ref) as reader:
             buffer = chunk_buffer(wanted.ref)
             for chunk in range(wanted.first, wanted.end):
-                content = reader.read_chunk(chunk, buffer)
+                content = reader.chunk_to_send(chunk, buffer, verify=wanted.verify)
                 yield from pieces(chunk, content)
                 self._moved.moved(call.member.name, down=len(content))

@@ -28,6 +28,7 @@ from common.wire.convert import (
     leaves_from_wire,
     piece_from_wire,
     purpose_from_wire,
+    transfer_from_wire,
 )
 from common.wire.messages import ActivityName, Cosignature, Estimate, Piece, Verdict
 from common.wire.v1 import blobs_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
@@ -61,6 +62,8 @@ class ChunkRange:
     ref: BlobRef
     first: int
     end: int
+    verify: bool = False
+    """Whether each chunk is checked before it is sent."""
 
 
 def upload_request_from_wire(message: blobs_pb2.BeginRequest | blobs_pb2.PutRequest) -> UploadRequest:
@@ -104,7 +107,7 @@ def get_from_wire(message: blobs_pb2.GetRequest) -> ChunkRange:
             f"GetRequest.chunks: expected at least one chunk and all of them inside {ref.chunks:,}, "
             f"got {message.chunks:,} from {message.first_chunk:,}."
         )
-    return ChunkRange(ref, message.first_chunk, end)
+    return ChunkRange(ref, message.first_chunk, end, message.verify)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def activity_from_wire(message: work_pb2.ReportRequest) -> Activity:
         bytes_up=check.integer(message, "bytes_up"),
         loss_fixed=loss,
         available_at=_time(message, "available_at"),
+        transfer=transfer_from_wire(message),
     )
 
 

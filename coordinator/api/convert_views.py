@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 
 from common.wire import check
-from common.wire.convert import blob_ref_from_wire, blob_ref_to_wire
+from common.wire.convert import blob_ref_from_wire, blob_ref_to_wire, transfer_from_wire, transfer_to_wire
 from common.wire.v1 import operations_pb2
 from coordinator.ports import (
     CoordinatorStatus,
@@ -134,6 +134,7 @@ def _participant_to_wire(view: ParticipantView) -> operations_pb2.ParticipantVie
         reasons=view.reasons,
         tokens_per_second=view.tokens_per_second,
         available_at=view.available_at,
+        transfer=transfer_to_wire(view.transfer),
     )
 
 
@@ -150,6 +151,7 @@ def _participant_from_wire(message: operations_pb2.ParticipantView) -> Participa
         reasons=tuple(message.reasons),
         tokens_per_second=message.tokens_per_second,
         available_at=message.available_at,
+        transfer=transfer_from_wire(message),
     )
 
 

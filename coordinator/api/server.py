@@ -19,6 +19,7 @@ from common.blobs.store import FolderBlobStore
 from common.clock import Clock
 from common.errors import PortInUse
 from common.wire.channel import (
+    WINDOW_BYTES,
     TlsSource,
     enrolment_server_credentials,
     server_options,
@@ -93,6 +94,8 @@ class ListenerSettings:
     enrolment_limits: EnrolmentLimits = field(default_factory=EnrolmentLimits)
     max_unfinished_bytes: int = MAX_UNFINISHED_BYTES
     idle_seconds: float = IDLE_SECONDS
+    window_bytes: int = WINDOW_BYTES
+    """Of what institutions send, for each connection to the work listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class Listeners:
         }
         door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock)
         interceptor = Interceptor(door, self._open_calls, pools, ports.refusals, self._call_log)
-        server = self._server(interceptor, self._pool("api-control", CONTROL_THREADS))
+        server = self._server(interceptor, self._pool("api-control", CONTROL_THREADS), settings.window_bytes)
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
         asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
@@ -192,17 +195,17 @@ class Listeners:
     def _enrolment_server(self) -> Any:
         door = EnrolmentDoor(AddressLimiter(self._settings.enrolment_limits, self._clock), self._clock)
         interceptor = Interceptor(door, self._strangers, {}, self._ports.refusals, self._call_log)
-        server = self._server(interceptor, self._pool("api-enrolment", ENROLMENT_THREADS))
+        server = self._server(interceptor, self._pool("api-enrolment", ENROLMENT_THREADS), WINDOW_BYTES)
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(self._ports.log, cosigned=False), server)
         return server
 
-    def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor) -> Any:
+    def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor, window_bytes: int) -> Any:
         return grpc.server(
             pool,
             interceptors=[interceptor],
-            options=server_options(),
+            options=server_options(window_bytes),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
 

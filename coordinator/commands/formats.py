@@ -11,6 +11,8 @@ from typing import Any
 
 from common.clock import parse_rfc3339
 from common.errors import UsageError
+from common.wire.messages import TransferProgress
+from common.wire.pacing import BYTES_PER_MBIT
 from coordinator import wording
 from coordinator.ports import EvaluationView, ParticipantView, RefusalView, RoundView, RunView
 
@@ -64,6 +66,17 @@ def duration_text(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def transfer_text(transfer: TransferProgress) -> str:
+    """`30 % of 400.0 MB, 38 Mbit/s, 12 min left`."""
+    share = 100 * transfer.bytes_done // transfer.bytes_total if transfer.bytes_total else 100
+    parts = [f"{share} % of {bytes_text(transfer.bytes_total)}"]
+    if transfer.bytes_per_second:
+        parts.append(f"{transfer.bytes_per_second / BYTES_PER_MBIT:,.3g} Mbit/s")
+    if transfer.eta_seconds:
+        parts.append(f"{duration_text(transfer.eta_seconds)} left")
+    return ", ".join(parts)
 
 
 def parse_duration(text: str, option: str) -> float:

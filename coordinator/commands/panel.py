@@ -42,6 +42,7 @@ from coordinator.commands.formats import (
     refusal_text,
     state_text,
     steps_bar,
+    transfer_text,
 )
 from coordinator.ports import ParticipantView, RunView
 
@@ -171,6 +172,8 @@ def _institution(view: ParticipantView, column: int, now: datetime, zone: tzinfo
     text = f"{name:<{column}} {state_text(view, now=now, zone=zone):<12}"
     if view.reasons:
         return f"{text} {' '.join(view.reasons)}"
+    if view.transfer is not None:
+        return f"{text} {transfer_text(view.transfer)}"
     if view.steps_total and not view.available_at:
         bar = steps_bar(view.steps_done, view.steps_total, BAR)
         text += f" {bar} {f'{view.steps_done}/{view.steps_total}':>9}"

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from datetime import datetime, tzinfo
 
 from common.terminal import Terminal
-from coordinator.commands.formats import bytes_text, pooled, refusal_text, state_text
+from coordinator.commands.formats import bytes_text, pooled, refusal_text, state_text, transfer_text
 from coordinator.ports import ParticipantView, RoundView, RunView
+
+LONG_SECONDS = 60.0
+"""A transfer that takes longer has a line for each quarter."""
 
 
 class Watcher:
@@ -17,7 +20,7 @@ class Watcher:
         self._terminal = terminal
         self._now, self._zone = now, zone
         self._phase = ""
-        self._states: dict[str, tuple[str, str]] = {}
+        self._states: dict[str, tuple[str, str, int]] = {}
         self._closed: set[int] = set()
         self._refusals: set[int] = set()
 
@@ -29,8 +32,10 @@ class Watcher:
                 self._closed.add(record.round)
                 self._say(_closed_line(record))
         for participant in view.participants:
-            state = (participant.state, participant.available_at)
-            if self._states.get(participant.institution) != state:
+            before = self._states.get(participant.institution, ("", "", 0))
+            again = before[2] if before[0] == participant.state else 0
+            state = (participant.state, participant.available_at, max(again, _quarter(participant)))
+            if before != state:
                 self._states[participant.institution] = state
                 self._say(f"{where}  {participant.institution:<20} {self._participant_line(participant)}")
         for refusal in view.refusals:
@@ -48,11 +53,21 @@ class Watcher:
         parts = [state_text(view, now=self._now(), zone=self._zone)]
         if view.reasons:
             parts.append(" ".join(view.reasons))
+        if view.transfer is not None:
+            return "  ".join([*parts, transfer_text(view.transfer)])
         if view.steps_total:
             parts.append(f"{view.steps_done}/{view.steps_total} steps")
         if view.tokens_per_second:
             parts.append(f"{view.tokens_per_second:,.0f} tokens/s")
         return "  ".join(parts)
+
+
+def _quarter(view: ParticipantView) -> int:
+    """How many quarters of a transfer are done, where it takes long enough to be worth a line each."""
+    moving = view.transfer
+    if moving is None or moving.bytes_total < LONG_SECONDS * moving.bytes_per_second or not moving.bytes_per_second:
+        return 0
+    return 4 * moving.bytes_done // moving.bytes_total
 
 
 def _closed_line(record: RoundView) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.blobs.reference import BlobRef
+from common.wire.messages import TransferProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class ParticipantView:
     reasons: tuple[str, ...] = ()
     tokens_per_second: float = 0.0
     available_at: str = ""
+    transfer: TransferProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from common.blobs.reference import BlobRef
 from common.blobs.upload import Upload
 from common.errors import LLMasOSError
 from common.statements.kinds import Member
-from common.wire.messages import ActivityName, Estimate, Inquiry
+from common.wire.messages import ActivityName, Estimate, Inquiry, TransferProgress
 from coordinator.ports.views import EstimateView
 
 
@@ -27,6 +27,7 @@ class Activity:
     bytes_up: int = 0
     loss_fixed: int | None = None
     available_at: str = ""
+    transfer: TransferProgress | None = None
 
 
 class Inquiries(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from common.clock import Clock, rfc3339
 from common.ledger.state import Departure, LedgerState, Place, RoundRecord, RunRecord
 from common.statements.kinds import Refusal
-from coordinator.board import AWAY, Board
+from coordinator.board import AWAY, MOVING, Board
 from coordinator.ledger import Ledger
 from coordinator.metrics import StoredMeasurements, visible
 from coordinator.ports import EvaluationView, ParticipantView, RefusalView, RoundView, RunView
@@ -116,6 +116,7 @@ class RunViews:
             loss_fixed=seen.activity.loss_fixed if shows_loss else None,
             tokens_per_second=round(seen.tokens_per_second, 1) if state not in AWAY else 0.0,
             available_at=seen.activity.available_at if state in AWAY else "",
+            transfer=seen.activity.transfer if state in MOVING else None,
         )
 
     def _activity(self, run: RunRecord, current: RoundRecord, name: str) -> str:

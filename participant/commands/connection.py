@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from common.clock import SystemClock
 from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from participant.config import HomeLayout, ParticipantConfig
+from participant.speed import pacing_of
 
 if TYPE_CHECKING:
     from common.statements.kinds import Genesis
@@ -23,4 +25,10 @@ def member_session(layout: HomeLayout, config: ParticipantConfig, genesis: Genes
 
     passphrase = read_passphrase(config.identity.passphrase_file)
     pair = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)
-    return Session(config.coordinator.work, genesis, TlsFiles(pair.key, pair.certificate, passphrase))
+    return Session(
+        config.coordinator.work,
+        genesis,
+        TlsFiles(pair.key, pair.certificate, passphrase),
+        streams=config.transfer.streams,
+        pacing=pacing_of(config.transfer, SystemClock()),
+    )

@@ -7,9 +7,12 @@ from typing import Any
 
 from common.clock import parse_rfc3339
 from common.terminal import WIDTH, printable
+from common.wire.messages import TransferProgress
+from common.wire.pacing import BYTES_PER_MBIT
 
 LABEL = 16
 GAIN_SHOWN = 5
+MB = 1_000_000
 
 
 def lines(data: dict[str, Any]) -> str:
@@ -25,6 +28,7 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
         *(("waiting", text) for text in _held(data)),
         *(("decide", text) for text in _plans(data)),
         ("hours", _hours(data)),
+        *(("speed", text) for text in _speed(data["speed"])),
         ("data", "; ".join(_data(each) for each in data["data"]) or "none: llmasos-participant data add NAME DIR"),
         ("left, 7 days", _left(data["left_the_house"])),
         ("readable by", _readers(data["left_the_house"]["readers"])),
@@ -52,6 +56,7 @@ def _daemon(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("daemon", f"running, process {data.get('pid')}"),
         ("connection", connection),
         ("activity", _activity(data)),
+        *((("transfer", _transfer(TransferProgress(**data["transfer"]))),) if data.get("transfer") else ()),
     ]
 
 
@@ -99,6 +104,32 @@ def _hours(data: dict[str, Any]) -> str:
     if hours["opens"]:
         return f"outside hours; they begin {_time(hours['opens'])}"
     return f"open until {_time(hours['closes'])}" if hours["closes"] else "at any time"
+
+
+def _speed(speed: dict[str, Any]) -> list[str]:
+    """One line where some hours have a limit."""
+    limits = [f"{word} {speed[word]:g} Mbit/s" for word in ("up", "down") if speed[word] is not None]
+    if not limits and not speed["until"]:
+        return []
+    until = f" until {_time(speed['until'])}" if speed["until"] else ""
+    return [("at most " + ", ".join(limits) if limits else "as fast as it goes") + until]
+
+
+def _transfer(transfer: TransferProgress) -> str:
+    share = 100 * transfer.bytes_done // transfer.bytes_total if transfer.bytes_total else 100
+    text = f"{transfer.bytes_done / MB:,.1f} of {transfer.bytes_total / MB:,.1f} MB ({share} %)"
+    if transfer.bytes_per_second:
+        text += f", {transfer.bytes_per_second / BYTES_PER_MBIT:,.3g} Mbit/s"
+    if transfer.eta_seconds:
+        text += f", about {_duration(transfer.eta_seconds)} left"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _data(each: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
     ("data", home.data),
     ("disk space", disk.space),
     ("disk writes", disk.writes),
+    ("speed", network.speed),
     ("work port", network.work_port),
     ("enrol port", network.enrolment_port),
     ("membership", network.membership),

@@ -12,8 +12,20 @@ from common.wire.messages import Diagnosis
 from common.wire.reach import described_way, explain
 from common.wire.session import diagnose
 from participant.doctor.finding import Finding, Subject
+from participant.speed import limits_at
 
 MAX_SKEW_SECONDS = 60.0
+
+
+def speed(subject: Subject) -> Iterator[Finding]:
+    """What transfers may take now, where the configuration limits them."""
+    settings = subject.config.transfer
+    if not settings.max_mbit_per_s:
+        return
+    limits = limits_at(settings, subject.clock.now())
+    said = [f"{word} {mbit:g} Mbit/s" for word, mbit in (("up", limits.up), ("down", limits.down)) if mbit is not None]
+    until = f" until {rfc3339(limits.until)}" if limits.until else ""
+    yield Finding("speed", "ok", ("at most " + ", ".join(said) if said else "as fast as it goes") + until)
 
 
 def work_port(subject: Subject) -> Iterator[Finding]:

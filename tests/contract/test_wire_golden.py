@@ -86,6 +86,7 @@ def test_golden_requests_are_read_as_the_values_that_they_were_made_from() -> No
         report.bytes_up,
         report.loss_fixed,
         report.available_at,
+        report.transfer,
     )
     assert (offer.invitation_id, offer.secret, offer.csr_der) == ("inv-1", b"\x01" * 32, b"\x30\x82csr")
     assert (offer.signing_key, offer.proof, offer.encryption_key) == (b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)

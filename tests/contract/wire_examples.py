@@ -21,6 +21,7 @@ from common.wire.messages import (
     Proposal,
     Purpose,
     RenewalRequest,
+    TransferProgress,
 )
 from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
 from coordinator.api.convert import enrolled_to_wire, renewed_to_wire
@@ -59,7 +60,8 @@ PROPOSAL = Proposal(b'{"predicate":{}}', LATER, 2, ("north",))
 APPROVED = Approved(44, 2, 2)
 ESTIMATE = Estimate(b"\x06" * 16, "refuse", ("quorum-too-small",), 12.5, ("daily 18:00-07:00 UTC",))
 RENEWAL = RenewalRequest("north", "1f", b"\x30\x82csr", b"\x07" * 64, b"\x08" * 32, b"\x09" * 64)
-REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608, LATER)
+MOVING = TransferProgress(1 << 31, 1 << 33, 4_750_000)
+REPORT = ActivityReport("tiny-0a1b2c", 3, "training", 5, 25, 25_600, 1 << 33, 1 << 32, -196_608, LATER, MOVING)
 ENROLMENT = EnrolmentRequest("inv-1", b"\x01" * 32, b"\x30\x82csr", b"\x02" * 32, b"\x03" * 64, b"\x04" * 32)
 DIAGNOSIS = Diagnosis("certificate-expired", "It has expired.", "Ask for a new one.", "2026-11-21T22:12:00.000Z")
 VIEW = RunView(
@@ -68,7 +70,9 @@ VIEW = RunView(
     phase="ended",
     round=3,
     rounds_planned=3,
-    participants=(ParticipantView("north", "accepted", 5, 25, 25_600, 7, 8, 196_608, ("too-busy",), 1234.5, LATER),),
+    participants=(
+        ParticipantView("north", "accepted", 5, 25, 25_600, 7, 8, 196_608, ("too-busy",), 1234.5, LATER, MOVING),
+    ),
     rounds=(
         RoundView(
             round=1,
@@ -126,6 +130,7 @@ def _common() -> list[Any]:
         convert.blob_ref_to_wire(REF),
         convert.leaves_to_wire(LEAVES),
         convert.piece_to_wire(PIECE),
+        convert.transfer_to_wire(MOVING),
         common_pb2.ErrorDetail(code="wrong-parent", message="Expected round 3, got round 2.", fix="Follow the ledger."),
     ]
 
@@ -174,7 +179,7 @@ def _blobs() -> list[Any]:
         put,
         blobs_pb2.PutResponse(chunks_stored=1, complete=True),
         convert.leaves_request_to_wire(REF),
-        convert.get_request_to_wire(REF, 1, 1),
+        convert.get_request_to_wire(REF, 1, 1, verify=True),
     ]
 
 

@@ -64,11 +64,13 @@ class LeavesRequest(_message.Message):
     def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("ref", "first_chunk", "chunks")
+    __slots__ = ("ref", "first_chunk", "chunks", "verify")
     REF_FIELD_NUMBER: _ClassVar[int]
     FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
     ref: _common_pb2.BlobRef
     first_chunk: int
     chunks: int
-    def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., first_chunk: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+    verify: bool
+    def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., first_chunk: _Optional[int] = ..., chunks: _Optional[int] = ..., verify: _Optional[bool] = ...) -> None: ...

@@ -250,7 +250,7 @@ class RunView(_message.Message):
     def __init__(self, run: _Optional[str] = ..., plan_name: _Optional[str] = ..., phase: _Optional[str] = ..., round: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[ParticipantView, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundView, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[RefusalView, _Mapping]]] = ..., end_reason: _Optional[str] = ..., model: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., deadline: _Optional[str] = ..., quorum: _Optional[int] = ..., opened_at: _Optional[str] = ..., eta_seconds: _Optional[float] = ...) -> None: ...
 
 class ParticipantView(_message.Message):
-    __slots__ = ("institution", "state", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "reasons", "tokens_per_second", "available_at")
+    __slots__ = ("institution", "state", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "reasons", "tokens_per_second", "available_at", "transfer")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +262,7 @@ class ParticipantView(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_AT_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     institution: str
     state: str
     steps_done: int
@@ -273,7 +274,8 @@ class ParticipantView(_message.Message):
     reasons: _containers.RepeatedScalarFieldContainer[str]
     tokens_per_second: float
     available_at: str
-    def __init__(self, institution: _Optional[str] = ..., state: _Optional[str] = ..., steps_done: _Optional[int] = ..., steps_total: _Optional[int] = ..., tokens_done: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ..., loss_fixed: _Optional[int] = ..., reasons: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ..., available_at: _Optional[str] = ...) -> None: ...
+    transfer: _common_pb2.Transfer
+    def __init__(self, institution: _Optional[str] = ..., state: _Optional[str] = ..., steps_done: _Optional[int] = ..., steps_total: _Optional[int] = ..., tokens_done: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ..., loss_fixed: _Optional[int] = ..., reasons: _Optional[_Iterable[str]] = ..., tokens_per_second: _Optional[float] = ..., available_at: _Optional[str] = ..., transfer: _Optional[_Union[_common_pb2.Transfer, _Mapping]] = ...) -> None: ...
 
 class RoundView(_message.Message):
     __slots__ = ("round", "task", "outcome", "cohort", "contributors", "seconds", "bytes_down", "bytes_up", "evaluations", "reason")

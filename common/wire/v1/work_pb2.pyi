@@ -86,7 +86,7 @@ class SubmitResponse(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("run", "round", "activity", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "available_at")
+    __slots__ = ("run", "round", "activity", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "available_at", "transfer")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class ReportRequest(_message.Message):
     BYTES_UP_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIXED_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_AT_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
     activity: str
@@ -107,7 +108,8 @@ class ReportRequest(_message.Message):
     bytes_up: int
     loss_fixed: int
     available_at: str
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., activity: _Optional[str] = ..., steps_done: _Optional[int] = ..., steps_total: _Optional[int] = ..., tokens_done: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ..., loss_fixed: _Optional[int] = ..., available_at: _Optional[str] = ...) -> None: ...
+    transfer: _common_pb2.Transfer
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., activity: _Optional[str] = ..., steps_done: _Optional[int] = ..., steps_total: _Optional[int] = ..., tokens_done: _Optional[int] = ..., bytes_down: _Optional[int] = ..., bytes_up: _Optional[int] = ..., loss_fixed: _Optional[int] = ..., available_at: _Optional[str] = ..., transfer: _Optional[_Union[_common_pb2.Transfer, _Mapping]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("round_open",)

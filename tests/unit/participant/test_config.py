@@ -36,7 +36,30 @@ def test_the_environment_changes_single_fields(home: Path, monkeypatch: pytest.M
     assert config.logging.format == "json"
 
 
+def test_speed_limits_keep_their_hours_and_order(home: Path) -> None:
+    with (home / "participant.yaml").open("a") as file:
+        file.write("transfer:\n  streams: 4\n  max_mbit_per_s:\n")
+        file.write("  - {hours: 'mon-fri 08:00-18:00 Europe/Berlin', up: 20, down: 50}\n  - {up: 200}\n")
+    transfer = load_config(home).transfer
+    assert transfer.streams == 4
+    assert [(each.hours, each.up, each.down) for each in transfer.max_mbit_per_s] == [
+        ("mon-fri 08:00-18:00 Europe/Berlin", 20, 50),
+        (None, 200, None),
+    ]
+
+
 WRONG = {
+    "hours that are none": (
+        "transfer: {max_mbit_per_s: [{hours: 'Mo-Fr 8-18', up: 5}]}",
+        r"max_mbit_per_s\.0\.hours: expected days, times and a time zone",
+    ),
+    "a speed of nothing": ("transfer: {max_mbit_per_s: [{up: 0}]}", r"max_mbit_per_s\.0\.up.*0\.5"),
+    "an entry that limits nothing": (
+        "transfer: {max_mbit_per_s: [{}]}",
+        r"max_mbit_per_s\.0: .*expected up, down or both",
+    ),
+    "streams that are neither a number nor auto": ("transfer: {streams: many}", r"transfer\.streams.*auto"),
+    "too many streams": ("transfer: {streams: 17}", r"transfer\.streams.*16"),
     "an unknown field": ("worker: {thread: 4}", r"participant\.yaml:4: worker\.thread"),
     "data, which stands in files of its own": ("data: []", r"data"),
     "threads below one": ("worker: {threads: 0}", r"worker\.threads"),

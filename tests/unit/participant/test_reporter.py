@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from common.errors import CoordinatorUnreachable
-from common.wire.messages import ActivityReport
+from common.wire.messages import ActivityReport, TransferProgress
 from participant import reporter as module
 from participant.reporter import RoundReporter, report_size
 
@@ -52,6 +52,18 @@ def test_progress_and_bytes_add_up_to_one_report() -> None:
     reporter.progress("training", 2, 10, 640, 5)
     reporter.sent(7)
     assert reporter.report == ActivityReport("tiny-0a1b2c", 3, "training", 2, 10, 640, 312, 7, None)
+
+
+def test_a_transfer_is_told_until_the_next_part_of_the_round() -> None:
+    shown: list[TransferProgress | None] = []
+    listener, moving = Listener(), TransferProgress(3, 12, 2)
+    reporter = RoundReporter(listener, "tiny-0a1b2c", 3, shows_loss=False, show=shown.append)  # type: ignore[arg-type]
+    reporter.transferring(moving)
+    with reporter:
+        assert listener.hears.acquire(timeout=30)
+    assert (listener.heard[0].transfer, shown[0], shown[-1]) == (moving, moving, None)
+    reporter.activity("training")
+    assert reporter.report.transfer is None
 
 
 def test_a_loss_is_told_only_where_the_plan_shows_it() -> None:

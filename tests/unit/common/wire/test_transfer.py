@@ -25,6 +25,7 @@ from common.identity.keys import SigningKey
 from common.statements.kinds import Member
 from common.wire.channel import MESSAGE_BYTES
 from common.wire.errors import status_of, trailing_metadata
+from common.wire.lanes import SharedLane
 from common.wire.messages import Purpose
 from common.wire.transfer import Backoff, TransferOptions, download, upload
 from common.wire.v1 import blobs_pb2, common_pb2
@@ -87,6 +88,9 @@ class Done:
 
     def result(self, timeout: float) -> Any:
         return _mapped(self._call)
+
+    def cancel(self) -> None:
+        pass
 
 
 class Stream:
@@ -160,7 +164,7 @@ def ingest(store: FolderBlobStore, folder: Path, content: bytes = CONTENT) -> Bl
 
 def send(ends: Ends, ref: BlobRef) -> bool:
     with ends.ours.open(ref) as reader:
-        return upload(ends.stub, reader, ROUND, ends.options)
+        return upload([SharedLane(ends.stub)], reader, ROUND, ends.options)
 
 
 def test_a_blob_goes_up_whole(ends: Ends, tmp_path: Path) -> None:
@@ -176,7 +180,7 @@ def test_every_size_goes_up_and_comes_down(ends: Ends, tmp_path: Path, content: 
     assert send(ends, ref) is True
     ends.access.allow("north", ref)
     back = FolderBlobStore(tmp_path / "back")
-    assert download(ends.stub, ref, back, "north", ends.options) is True
+    assert download([SharedLane(ends.stub)], ref, back, "north", ends.options) is True
     assert back.path(ref).read_bytes() == content
 
 
@@ -259,7 +263,18 @@ def test_a_blob_damaged_on_our_disk_is_our_error(ends: Ends, tmp_path: Path) -> 
         file.write(b"!")
     with pytest.raises(CorruptChunk, match=r"Chunk 1 of blob blake3:.* was changed on disk"):
         send(ends, ref)
-    assert ends.sleeps == []
+    assert ends.sleeps == [0.5], "the other side found it, then we looked ourselves"
+
+
+def test_a_blob_damaged_on_the_other_sides_disk_is_said_to_be(ends: Ends, tmp_path: Path) -> None:
+    ref = ingest(ends.theirs, tmp_path)
+    ends.access.allow("north", ref)
+    with ends.theirs.path(ref).open("r+b") as file:
+        file.seek(CHUNK_BYTES + 5)
+        file.write(b"!")
+    with pytest.raises(CorruptChunk, match=r"Chunk 1 of blob blake3:.* was changed on disk"):
+        download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options)
+    assert not ends.ours.contains(ref)
 
 
 def test_a_stopped_upload_returns_false_and_keeps_what_arrived(ends: Ends, tmp_path: Path) -> None:
@@ -274,7 +289,7 @@ def test_a_stopped_upload_returns_false_and_keeps_what_arrived(ends: Ends, tmp_p
 
     options = TransferOptions(on_bytes=count_and_stop, stop=stop)
     with ends.ours.open(ref) as reader:
-        assert upload(ends.stub, reader, ROUND, options) is False
+        assert upload([SharedLane(ends.stub)], reader, ROUND, options) is False
     assert not ends.theirs.contains(ref)
     assert ends.moved.up == {"north": CHUNK_BYTES}
 
@@ -282,7 +297,7 @@ def test_a_stopped_upload_returns_false_and_keeps_what_arrived(ends: Ends, tmp_p
 def test_a_blob_comes_down_whole(ends: Ends, tmp_path: Path) -> None:
     ref = ingest(ends.theirs, tmp_path)
     ends.access.allow("north", ref)
-    assert download(ends.stub, ref, ends.ours, "north", ends.options) is True
+    assert download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options) is True
     assert ends.ours.path(ref).read_bytes() == CONTENT
     assert (ends.passed, ends.moved.down) == (len(CONTENT), {"north": len(CONTENT)})
 
@@ -291,7 +306,7 @@ def test_a_download_resumes_at_the_chunk_that_the_break_cut(ends: Ends, tmp_path
     ref = ingest(ends.theirs, tmp_path)
     ends.access.allow("north", ref)
     ends.stub.breaks = [PIECES_A_CHUNK + 3]
-    assert download(ends.stub, ref, ends.ours, "north", ends.options) is True
+    assert download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options) is True
     assert ends.ours.path(ref).read_bytes() == CONTENT
     assert ends.passed == len(CONTENT) + 3 * MESSAGE_BYTES
     assert ends.sleeps == [0.5]
@@ -299,14 +314,14 @@ def test_a_download_resumes_at_the_chunk_that_the_break_cut(ends: Ends, tmp_path
 
 def test_a_blob_that_is_here_is_not_fetched(ends: Ends, tmp_path: Path) -> None:
     ref = ingest(ends.ours, tmp_path)
-    assert download(ends.stub, ref, ends.ours, "north", ends.options) is True
+    assert download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options) is True
     assert ends.passed == 0
 
 
 def test_a_blob_that_we_may_not_read_is_refused_at_once(ends: Ends, tmp_path: Path) -> None:
     ref = ingest(ends.theirs, tmp_path)
     with pytest.raises(NotAuthorised, match=r"No statement gives north blob blake3:"):
-        download(ends.stub, ref, ends.ours, "north", ends.options)
+        download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options)
     assert ends.sleeps == []
 
 
@@ -315,7 +330,7 @@ def test_corrupt_bytes_from_the_other_side_never_reach_the_store(ends: Ends, tmp
     ends.access.allow("north", ref)
     ends.stub.corrupt = 1
     with pytest.raises(CorruptChunk, match=r"Chunk \d of blob .* does not have the digest that its leaf list names"):
-        download(ends.stub, ref, ends.ours, "north", ends.options)
+        download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options)
     assert not ends.ours.contains(ref)
     assert ends.sleeps == [0.5, 1.0, 2.0]
 
@@ -324,7 +339,7 @@ def test_a_stopped_download_returns_false(ends: Ends, tmp_path: Path) -> None:
     ref = ingest(ends.theirs, tmp_path)
     ends.access.allow("north", ref)
     options = TransferOptions(on_bytes=lambda _: options.stop.set())
-    assert download(ends.stub, ref, ends.ours, "north", options) is False
+    assert download([SharedLane(ends.stub)], ref, ends.ours, "north", options) is False
     assert not ends.ours.contains(ref)
 
 

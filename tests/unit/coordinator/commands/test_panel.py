@@ -8,6 +8,7 @@ from datetime import UTC
 import pytest
 from rich.console import Console
 
+from common.wire.messages import TransferProgress
 from coordinator.commands.panel import INSTITUTIONS_SHOWN, LivePanel, panel_lines
 from coordinator.ports import ParticipantView, RunView
 from tests.unit.coordinator.commands.a_view import NOW, REFUSAL, a_round, a_view, measured
@@ -32,6 +33,12 @@ def test_the_panel_shows_phase_round_times_and_institutions() -> None:
         "south  outside-hours until 18:00",
         "west   refused      quorum-too-small budget",
     ]
+
+
+def test_a_transfer_is_shown_with_rate_and_time_left() -> None:
+    north = ParticipantView("north", "sending", 25, 25, transfer=TransferProgress(120_000_000, 400_000_000, 4_750_000))
+    (line,) = [each for each in lines(a_view(participants=(north,))) if each.startswith("north")]
+    assert line == "north  sending      30 % of 400.0 MB, 38 Mbit/s, 59 s left"
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])

@@ -6,6 +6,7 @@ import io
 from datetime import UTC
 
 from common.terminal import Terminal
+from common.wire.messages import TransferProgress
 from coordinator.commands.watching import Watcher
 from coordinator.ports import ParticipantView, RunView
 from tests.unit.coordinator.commands.a_view import NOW, REFUSAL, a_view
@@ -37,6 +38,20 @@ def test_being_away_is_a_state_not_silence() -> None:
 def test_a_new_end_of_an_absence_is_an_event() -> None:
     later = ParticipantView("south", "outside-hours", available_at="2026-01-01T19:00:00.000Z")
     assert shown(a_view(), a_view(participants=(later,)))[-1].endswith("outside-hours until 19:00")
+
+
+def test_a_long_transfer_has_a_line_a_quarter_and_a_short_one_has_none() -> None:
+    def sending(percent: int, rate: int) -> RunView:
+        moving = TransferProgress(percent * 1_000_000, 100_000_000, rate)
+        return a_view(participants=(ParticipantView("north", "sending", transfer=moving),))
+
+    slow = [line for line in shown(*(sending(percent, 125_000) for percent in (1, 24, 26, 49, 51))) if "north" in line]
+    assert slow == [
+        "round 3/9  north                sending  1 % of 100.0 MB, 1 Mbit/s, 13 min left",
+        "round 3/9  north                sending  26 % of 100.0 MB, 1 Mbit/s, 10 min left",
+        "round 3/9  north                sending  51 % of 100.0 MB, 1 Mbit/s, 7 min left",
+    ]
+    assert len([line for line in shown(*(sending(at, 10**8) for at in (1, 30, 60))) if "north" in line]) == 1
 
 
 def test_a_refusal_stands_once_in_neutral_words() -> None:

@@ -113,6 +113,21 @@ def test_status_shows_everything_at_eighty_columns(home: ParticipantHome, capsys
         assert part in text, text
 
 
+def test_status_shows_how_far_a_transfer_is_and_how_fast_it_may_be(home: ParticipantHome, capsys: Output) -> None:
+    keep(home)
+    path = home.layout.config
+    path.write_text(path.read_text().replace("max_mbit_per_s: []", "max_mbit_per_s: [{up: 20, down: 50}]"))
+    moving = {"bytes_done": 120_000_000, "bytes_total": 400_000_000, "bytes_per_second": 2_500_000}
+    home.status().tell(transfer=moving)
+    assert home.run("status") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "transfer 120.0 of 400.0 MB (30 %), 20 Mbit/s, about 2 min left" in text
+    assert "speed at most up 20 Mbit/s, down 50 Mbit/s" in text
+    assert home.run("status", "--format", "json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["transfer"], shown["speed"]) == (moving, {"up": 20.0, "down": 50.0, "until": ""})
+
+
 def test_status_gives_programs_all_of_it(home: ParticipantHome, capsys: Output) -> None:
     keep(home)
     home.book(*entries())
