@@ -18,6 +18,7 @@ import pytest
 
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.wire import convert
+from common.wire.channel import MESSAGE_BYTES
 from common.wire.v1 import blobs_pb2, common_pb2
 from coordinator.api.limits import BUSY_STREAMS, WorkLimits
 from tests.support.api import LOOPBACK, ROUND, Consortium, listening, until
@@ -101,9 +102,9 @@ def test_streams_that_drip_are_ended_with_a_code_and_an_honest_upload_passes(sta
     data = bytes(range(256)) * (2 * CHUNK_BYTES // 256)
     ref = stage.begun("north", data)
     pieces = [
-        (chunk, offset, data[chunk * CHUNK_BYTES + offset :][: 256 * 1024])
+        (chunk, offset, data[chunk * CHUNK_BYTES + offset :][:MESSAGE_BYTES])
         for chunk in range(2)
-        for offset in range(0, CHUNK_BYTES, 256 * 1024)
+        for offset in range(0, CHUNK_BYTES, MESSAGE_BYTES)
     ]
     assert stage.peers["north"].put(ref, PURPOSE, pieces)
     answers = {(name, code_of(call)) for name, call in dripping}
@@ -150,7 +151,7 @@ def test_a_download_that_nobody_reads_is_ended(stage: Stage) -> None:
     chunks = 12  # more than the buffers of both ends and of the connection take in
     ref = stage.consortium.blob(bytes(chunks * CHUNK_BYTES), "mallory")
     call = stage.peers["mallory"].getting(ref, chunks)
-    assert len(next(call).data) == 256 * 1024
+    assert len(next(call).data) == MESSAGE_BYTES
     until(lambda: len(stage.listeners._open_calls) == 1)
     until(lambda: len(stage.listeners._open_calls) == 0)
     assert stage.consortium.ports.moved.down.get("mallory", 0) < ref.size

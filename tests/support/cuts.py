@@ -19,7 +19,7 @@ PIECE_BYTES = 16 * 1024
 class CuttingProxy(Server):
     """Takes each connection on to `target`, and cuts it when as many bytes have passed as `allowances` says next.
 
-    Connections beyond the last allowance are not cut.
+    Connections beyond the last allowance are not cut; those that carry nothing take none.
     """
 
     def __init__(self, target: str, allowances: Iterator[int]) -> None:
@@ -33,8 +33,7 @@ class CuttingProxy(Server):
         """Bytes that passed."""
 
     def handle(self, connection: socket.socket) -> None:
-        with self._lock:
-            left = [next(self._allowances, 2**62)]
+        left: list[int] = []
         with socket.create_connection(self._target, timeout=5) as other:
             other.settimeout(None)
             back = threading.Thread(target=self._carry, args=(other, connection, left, False), daemon=True)
@@ -46,6 +45,8 @@ class CuttingProxy(Server):
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE_BYTES):
                 with self._lock:
+                    if not left:
+                        left.append(next(self._allowances, 2**62))
                     if left[0] <= 0:
                         break
                     data, cut = data[: left[0]], len(data) >= left[0]

@@ -6,11 +6,12 @@ from google.protobuf.message import DecodeError
 
 from common import strict_json
 from common.blobs import digest
+from common.blobs.incoming import IncomingChunk
 from common.blobs.reference import CHUNK_BYTES, BlobRef
-from common.wire.chunks import ChunkAssembler
-from common.wire.convert import put_header_to_wire, put_piece_to_wire
+from common.wire.chunks import ChunkReceiver
+from common.wire.convert import put_header_to_wire
+from common.wire.framing import frame_put, unframe_put
 from common.wire.messages import Piece, Purpose
-from common.wire.v1 import blobs_pb2
 from coordinator.api.convert import put_from_wire
 from tests.fuzz.harness import Target
 
@@ -47,26 +48,32 @@ def pieces(content: bytes) -> None:
     while content:
         end = 2 + int.from_bytes(content[:2], "big")
         try:
-            messages.append(blobs_pb2.PutRequest.FromString(content[2:end]))
+            messages.append(unframe_put(content[2:end]))
         except DecodeError:  # gRPC answers these itself
             return
         content = content[end:]
     request, parts = put_from_wire(iter(messages))
-    assembler = ChunkAssembler(request.ref)
-    for piece in parts:
-        if finished := assembler.add(piece):
-            index, chunk = finished
-            assert len(chunk) == request.ref.chunk_size(index)
-    assembler.finish()
+    with ChunkReceiver(Blob(request.ref)) as receiver:
+        for piece in parts:
+            finished = receiver.add(piece)
+            assert finished is None or finished == request.ref.chunk_size(piece.chunk)
+        receiver.finish()
+
+
+class Blob:
+    """A blob on its way in that is stored nowhere; no leaf is known, so every whole chunk is corrupt."""
+
+    def __init__(self, ref: BlobRef) -> None:
+        self.ref = ref
+
+    def incoming(self, chunk: int) -> IncomingChunk:
+        return IncomingChunk(self.ref, b"", chunk, None)
 
 
 def seeds() -> list[bytes]:
     purpose = Purpose(round_opened="b2" * 32)
-    sent = [
-        put_header_to_wire(SMALL, purpose),
-        *(put_piece_to_wire(Piece(0, at, b"piece"[: 11 - at])) for at in (0, 5, 10)),
-    ]
-    stream = b"".join(len(each).to_bytes(2, "big") + each for each in (message.SerializeToString() for message in sent))
+    sent = [put_header_to_wire(SMALL, purpose), *(Piece(0, at, b"piece"[: 11 - at]) for at in (0, 5, 10))]
+    stream = b"".join(len(each).to_bytes(2, "big") + each for each in map(frame_put, sent))
     return [b"r" + strict_json.dumps(REF.model_dump(mode="json")), b"l" + LEAVES, b"p" + stream]
 
 

@@ -37,7 +37,9 @@ def test_folding_tells_each_step_apart_for_each_codec(tmp_path: Path) -> None:
     found = run("folding.py", tmp_path, "--mb", "4", "--deltas", "2", "--plot", str(tmp_path / "folding.svg"))
     assert list(found["codecs"])[:4] == ["float32", "bfloat16", "int8", "int4"]
     for each in found["codecs"].values():
-        assert each["base"]["float32_gb_s"] >= each["base"]["gb_s"] > 0
+        assert each["base"]["float32_gb_s"] >= each["base"]["gb_s"] >= 0, (
+            "0: lost in noise, as processor time of 4 MB may be"
+        )
         assert each["alone"] is None or each["alone"]["gb_s"] > 0, "None: lost in noise"
         assert each["rehash"]["ratio"] == pytest.approx(each["rehash"]["gb_s"] / found["memcpy_gb_s"], abs=0.01)
         assert set(each["processor_seconds_per_gb"]) == {"alone", "base", "rehash", "output"}
