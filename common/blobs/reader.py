@@ -98,18 +98,6 @@ class BlobReader:
             raise CorruptChunk(f"Chunk {index} of blob {self._ref} was changed on disk: its digest is not the leaf's.")
         return chunk
 
-    def chunk_to_send(self, index: int, into: memoryview, *, verify: bool) -> memoryview:
-        """A chunk for somebody who checks it on arrival: verified here, too, only where that is wanted.
-
-        Raises:
-            CorruptChunk, StorageFailure: as `read_chunk`; where nothing is verified, only if the file ends early.
-        """
-        if verify:
-            return self.read_chunk(index, into)
-        chunk = into[: self._ref.chunk_size(index)]
-        self.read_unverified(index * CHUNK_BYTES, chunk)
-        return chunk
-
     def read_unverified(self, position: int, into: memoryview) -> None:
         """Fill `into` from that byte on, for whoever saw the bytes verified a moment ago.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
-from common.blobs.reference import BlobRef
+from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.errors import MalformedMessage, TruncatedChunk
 from common.wire.channel import MESSAGE_BYTES
 from common.wire.messages import Piece
@@ -16,6 +16,55 @@ def pieces(chunk: int, content: memoryview, *, piece_bytes: int = MESSAGE_BYTES)
     """`content` of chunk `chunk`, in order and without gaps; each is valid as long as `content` is."""
     for offset in range(0, len(content), piece_bytes):
         yield Piece(chunk=chunk, offset=offset, data=content[offset : offset + piece_bytes])
+
+
+class SentBlob(Protocol):
+    """A blob on its way out: common.blobs.reader.BlobReader is one."""
+
+    @property
+    def ref(self) -> BlobRef: ...
+
+    def read_chunk(self, index: int, into: memoryview) -> memoryview:
+        """The verified bytes of a chunk, as the first part of `into`."""
+        ...
+
+    def read_unverified(self, position: int, into: memoryview) -> None:
+        """Fill `into` from that byte on."""
+        ...
+
+
+class ChunkSender:
+    """Cuts chunks of one blob into pieces, in one buffer: of a piece, or of a chunk where chunks are verified first."""
+
+    def __init__(self, blob: SentBlob) -> None:
+        self._blob = blob
+        self._buffer = memoryview(b"")
+
+    def pieces(self, chunk: int, *, verify: bool) -> Iterator[Piece]:
+        """The pieces of a chunk, in order; each is valid until the next.
+
+        Args:
+            verify: check the chunk before the first piece; who receives checks it in any case.
+
+        Raises:
+            CorruptChunk: it is not what its leaf names; where nothing is verified, only if the file ends early.
+            StorageFailure: the disk cannot be read.
+        """
+        ref = self._blob.ref
+        if verify:
+            yield from pieces(chunk, self._blob.read_chunk(chunk, self._room(min(ref.size, CHUNK_BYTES))))
+            return
+        size = ref.chunk_size(chunk)
+        room = self._room(min(ref.size, MESSAGE_BYTES))
+        for offset in range(0, size, MESSAGE_BYTES):
+            part = room[: min(MESSAGE_BYTES, size - offset)]
+            self._blob.read_unverified(chunk * CHUNK_BYTES + offset, part)
+            yield Piece(chunk=chunk, offset=offset, data=part)
+
+    def _room(self, size: int) -> memoryview:
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        return self._buffer
 
 
 class ChunkSink(Protocol):

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import grpc
 
-from common.blobs.reader import chunk_buffer
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.blobs.upload import Upload
@@ -30,7 +29,7 @@ from common.errors import (
     TruncatedChunk,
 )
 from common.wire import convert
-from common.wire.chunks import ChunkReceiver, pieces
+from common.wire.chunks import ChunkReceiver, ChunkSender
 from common.wire.crew import STOP_POLL_SECONDS, ChunkPool, Crew
 from common.wire.errors import rpc_errors
 from common.wire.lanes import Lane
@@ -52,7 +51,9 @@ class WholeBlob(Protocol):
 
     leaves: bytes
 
-    def chunk_to_send(self, index: int, into: memoryview, *, verify: bool) -> memoryview: ...
+    def read_chunk(self, index: int, into: memoryview) -> memoryview: ...
+
+    def read_unverified(self, position: int, into: memoryview) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +205,9 @@ class _Upload:
     def _messages(self, crew: Crew) -> Iterator[Any]:
         """Runs in a thread of grpc's."""
         yield convert.put_header_to_wire(self._source.ref, self._purpose)
-        buffer = chunk_buffer(self._source.ref)
+        sender = ChunkSender(self._source)
         while (taken := crew.pool.take(1)) is not None:
-            content = self._source.chunk_to_send(taken[0], buffer, verify=self._careful)
-            for piece in pieces(taken[0], content):
+            for piece in sender.pieces(taken[0], verify=self._careful):
                 self._options.pacer.take(len(piece.data), crew.stopped)
                 if crew.stopped():
                     return

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from common.blobs.reader import chunk_buffer
 from common.blobs.store import FolderBlobStore
 from common.blobs.upload import Upload
-from common.wire.chunks import ChunkReceiver, pieces
+from common.wire.chunks import ChunkReceiver, ChunkSender
 from common.wire.convert import leaves_to_wire, missing_to_wire
 from common.wire.messages import Piece
 from common.wire.v1 import blobs_pb2, common_pb2
@@ -73,8 +72,7 @@ class BlobsServicer:
         wanted = get_from_wire(request)
         self._access.check_read(call.member, wanted.ref)
         with self._store.open(wanted.ref) as reader:
-            buffer = chunk_buffer(wanted.ref)
+            sender = ChunkSender(reader)
             for chunk in range(wanted.first, wanted.end):
-                content = reader.chunk_to_send(chunk, buffer, verify=wanted.verify)
-                yield from pieces(chunk, content)
-                self._moved.moved(call.member.name, down=len(content))
+                yield from sender.pieces(chunk, verify=wanted.verify)
+                self._moved.moved(call.member.name, down=wanted.ref.chunk_size(chunk))
