@@ -61,9 +61,9 @@ class Ledger:
         self._seals = database.seals()
         self._tail: deque[LedgerRow] = deque()
         self._tail_bytes = 0
-        self._hurried = 0
         self._tiles = Tiles(database)
         self._published: tuple[LedgerState, LedgerTree] = self._replay(genesis_envelope)
+        self._hurried = self.state.size - 1  # whoever lacks what was there before this start has waited long enough
 
     @property
     def state(self) -> LedgerState:
