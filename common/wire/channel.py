@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,22 +94,45 @@ class TlsSource(Protocol):
 
 def work_server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     """The work listener's: a client without a certificate of this CA does not get as far as a call."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        tls = source.current()
-        return grpc.ssl_server_certificate_configuration([(tls.key_pem, tls.certificate_pem)], tls.ca_pem)
-
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+    served = ServedTls(source, lambda tls: _configuration(tls, tls.ca_pem))
+    return grpc.dynamic_ssl_server_credentials(served.first, served.changed, require_client_authentication=True)
 
 
 def enrolment_server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     """The enrolment listener's: no client certificate is asked for."""
+    served = ServedTls(source, lambda tls: _configuration(tls, None))
+    return grpc.dynamic_ssl_server_credentials(served.first, served.changed)
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        tls = source.current()
-        return grpc.ssl_server_certificate_configuration([(tls.key_pem, tls.certificate_pem)])
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration)
+def _configuration(tls: ServerTls, ca_pem: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(tls.key_pem, tls.certificate_pem)], ca_pem)
+
+
+class ServedTls:
+    """What a listener serves; gRPC asks at each handshake, from any thread, and is answered only where something changed.
+
+    An answer makes gRPC replace what handshakes in progress use: answering each of them, a server fell (SIGSEGV, gRPC 1.81 and
+    1.85) when some hundred connections came at once.
+    """
+
+    def __init__(self, source: TlsSource, made: Callable[[ServerTls], grpc.ServerCertificateConfiguration]) -> None:
+        """
+        Args:
+            made: gRPC's form of it.
+        """
+        self._source, self._made = source, made
+        self._lock = threading.Lock()
+        self._served = source.current()
+        self.first = made(self._served)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What to serve from now on; None: as before."""
+        tls = self._source.current()
+        with self._lock:
+            if tls == self._served:
+                return None
+            self._served = tls
+        return self._made(tls)
 
 
 def work_channel(

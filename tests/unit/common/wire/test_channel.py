@@ -18,6 +18,7 @@ from common.wire.channel import (
     KEEPALIVE_SECONDS,
     MAX_MESSAGE_BYTES,
     MESSAGE_BYTES,
+    ServedTls,
     ServerTls,
     channel_options,
     enrolment_channel,
@@ -244,3 +245,20 @@ def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match=r"is not an address, expected host:port"):
         split_address(address)
+
+
+def test_what_is_served_is_replaced_only_when_it_changed() -> None:
+    """Replaced at each handshake, as it once was, gRPC's server fell when hundreds of connections came at once."""
+    served = [ServerTls(b"key", b"certificate", b"ca")]
+
+    class Source:
+        def current(self) -> ServerTls:
+            return served[-1]
+
+    made: list[ServerTls] = []
+    listener = ServedTls(Source(), lambda tls: made.append(tls) or len(made))  # type: ignore[func-returns-value]
+    assert (listener.first, made) == (1, served)
+    assert [listener.changed() for _ in range(3)] == [None] * 3
+    served.append(ServerTls(b"key", b"renewed", b"ca"))
+    assert [listener.changed() for _ in range(3)] == [2, None, None]
+    assert made == served
