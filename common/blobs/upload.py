@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.blobs import digest, disk
 from common.blobs.incoming import IncomingChunk
-from common.blobs.proof import check_leaf, ranges_of, whole_chunk
+from common.blobs.proof import ranges_of, whole_chunk
 from common.blobs.reader import chunk_buffer
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.errors import MissingBlob, TruncatedChunk
@@ -136,12 +136,11 @@ class Upload:
 
         Raises:
             TruncatedChunk: the blob has no such chunk, or it has another length.
-            CorruptChunk: the bytes are not those that the leaf names; nothing was written.
+            CorruptChunk: the bytes are not those that the leaf names; the chunk is still missing.
             MissingBlob: the upload was discarded or let go of.
             StorageFailure: the disk refuses.
         """
         view = whole_chunk(self.ref, chunk, data)
-        check_leaf(self.ref, self._leaves, chunk, view)
         incoming = self.incoming(chunk)
         try:
             incoming.write(view)
@@ -191,12 +190,16 @@ class Upload:
 
     def release(self, chunk: int, *, present: bool) -> None:
         """For an incoming chunk."""
-        if present:
-            self._on_chunk(chunk)
-        with self._lock:
-            self._present[chunk] = present
-            del self._incoming[chunk]
-        self._leave()
+        seen = False
+        try:
+            if present:
+                self._on_chunk(chunk)
+                seen = True
+        finally:
+            with self._lock:
+                self._present[chunk] = seen
+                del self._incoming[chunk]
+            self._leave()
 
     def finish(self) -> bool:
         """Make the blob durable and visible, if it is whole; whether it is. Any number of threads may ask.

@@ -32,8 +32,8 @@ class DeltaWindow:
         """
         self._codec = codec
         self._header = codec.header_over(tensors_header)
-        self._elements = tensors.data_bytes(tensors_header) // tensors.ELEMENT_BYTES
-        blocks = -(-self._elements // codec.block_elements)
+        self.all_elements = tensors.data_bytes(tensors_header) // tensors.ELEMENT_BYTES
+        blocks = -(-self.all_elements // codec.block_elements)
         self._size = len(self._header) + blocks * codec.block_bytes
         self._buffer = memoryview(bytearray(min(self._size, CHUNK_BYTES)))
         at_once = max(1, PIECE_ELEMENTS // codec.block_elements)
@@ -46,17 +46,8 @@ class DeltaWindow:
         self._window_blocks = -(-chunk_blocks // self._parts)
         in_last_chunk = blocks - self._blocks_before(self.chunks - 1)
         self.windows = (self.chunks - 1) * self._parts + max(1, -(-in_last_chunk // self._window_blocks))
-        self.max_elements = min(self._elements, min(blocks, self._window_blocks) * codec.block_elements)
+        self.max_elements = min(self.all_elements, min(blocks, self._window_blocks) * codec.block_elements)
         """The most numbers that a window holds."""
-
-    @property
-    def all_elements(self) -> int:
-        """How many numbers there are."""
-        return self._elements
-
-    def elements_before(self, index: int) -> int:
-        """How many numbers come before chunk `index`."""
-        return self._elements_before(index)
 
     def numbers(self, read: Callable[[int, memoryview], None], first: int, end: int) -> Float32s:
         """The numbers from `first` to before `end`, or to the last, shape (N,), decoded into new memory.
@@ -64,7 +55,7 @@ class DeltaWindow:
         Args:
             read: fills a buffer from that byte of the blob on.
         """
-        end = min(end, self._elements)
+        end = min(end, self.all_elements)
         block, beyond = first // self._codec.block_elements, -(-end // self._codec.block_elements)
         encoded = memoryview(bytearray((beyond - block) * self._codec.block_bytes))
         read(len(self._header) + block * self._codec.block_bytes, encoded)
@@ -74,10 +65,11 @@ class DeltaWindow:
 
     def elements(self, index: int) -> int:
         """How many numbers chunk `index` holds; none where the header fills it."""
-        return self._elements_before(index + 1) - self._elements_before(index)
+        return self.elements_before(index + 1) - self.elements_before(index)
 
-    def _elements_before(self, index: int) -> int:
-        return min(self._elements, self._blocks_before(index) * self._codec.block_elements)
+    def elements_before(self, index: int) -> int:
+        """How many numbers come before chunk `index`."""
+        return min(self.all_elements, self._blocks_before(index) * self._codec.block_elements)
 
     def _blocks_before(self, index: int) -> int:
         return max(0, min(self._size, index * CHUNK_BYTES) - len(self._header)) // self._codec.block_bytes
@@ -111,7 +103,7 @@ class DeltaWindow:
         found = self._codec.fault(encoded, self.elements(index))
         if found is None:
             return None
-        before = self._elements_before(index)
+        before = self.elements_before(index)
         return Fault(
             found.block + before // self._codec.block_elements,
             None if found.element is None else found.element + before,
@@ -143,7 +135,7 @@ class DeltaWindow:
     def window_elements(self, window: int) -> int:
         """How many numbers that window holds; none where the header fills its part of a chunk."""
         first, beyond = self._window(window)
-        return min(self._elements, beyond * self._codec.block_elements) - first * self._codec.block_elements
+        return min(self.all_elements, beyond * self._codec.block_elements) - first * self._codec.block_elements
 
     def _window(self, window: int) -> tuple[int, int]:
         """Its first block, and the first one behind it."""

@@ -370,3 +370,20 @@ def test_wrong_bytes_in_pieces_count_for_nothing(store: FolderBlobStore, content
     short.write(b"!")
     with pytest.raises(TruncatedChunk, match="came with 1 bytes"):
         short.finish()
+
+
+def test_a_chunk_whose_observer_fails_is_missing_and_can_come_again(store: FolderBlobStore, content: Content) -> None:
+    upload = store.begin(content.ref, content.leaves, owner="north")
+    failing = [True]
+
+    def observe(chunk: int) -> None:
+        if failing.pop():
+            raise StorageFailure("The disk could not be read.")
+
+    upload.when_chunk_came(observe)
+    with pytest.raises(StorageFailure):
+        upload.write(0, content.chunk(0))
+    assert upload.missing() == [(0, 3)]
+    failing.append(False)
+    upload.write(0, content.chunk(0))
+    assert upload.missing() == [(1, 2)]
