@@ -1,6 +1,6 @@
 """The same bytes without a protocol around them: each peer takes a model and sends a delta, over gRPC with the same TLS.
 
-Same certificates, same channel options, same message size, synchronous server, a process each; but no digests, no disk, no
+Same certificates, same channel options, same message sizes, synchronous server, a process each; but no digests, no disk, no
 statements: bytes come from one buffer and are dropped on arrival. What a round costs beyond this is what the system costs.
 
     server prints {"address": …}, then {"seconds": …, "processor_seconds": …} for each repetition: from the moment when all
@@ -21,25 +21,33 @@ from pathlib import Path
 
 import grpc
 
-from common.wire.channel import MESSAGE_BYTES, ServerTls, server_options, work_channel, work_server_credentials
+from common.wire.channel import (
+    MOST_PIECE_BYTES,
+    ServerTls,
+    piece_bytes,
+    server_options,
+    work_channel,
+    work_server_credentials,
+)
 
 SERVICE = "llmasos.benchmarks.Bare"
-PIECE = os.urandom(MESSAGE_BYTES)
+CONTENT = memoryview(os.urandom(MOST_PIECE_BYTES))
 
 
-def pieces(total: int) -> Iterator[bytes]:
-    """`total` bytes in messages of MESSAGE_BYTES."""
-    for _ in range(total // MESSAGE_BYTES):
-        yield PIECE
-    if total % MESSAGE_BYTES:
-        yield PIECE[: total % MESSAGE_BYTES]
+def pieces(total: int, size: int) -> Iterator[bytes]:
+    """`total` bytes in messages of `size`."""
+    piece = bytes(CONTENT[:size])
+    for _ in range(total // size):
+        yield piece
+    if total % size:
+        yield piece[: total % size]
 
 
 class Bare:
     """The server's side: a barrier, a source and a sink."""
 
     def __init__(self, peers: int, total: int) -> None:
-        self._total = total
+        self._total, self._piece_bytes = total, piece_bytes(peers)
         self._started = self._used = 0.0
         self._ready = threading.Barrier(peers, action=self._start)
         self._done = threading.Barrier(peers, action=self._report)
@@ -53,7 +61,7 @@ class Bare:
         return b""
 
     def download(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        return pieces(self._total)
+        return pieces(self._total, self._piece_bytes)
 
     def upload(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         return str(sum(len(piece) for piece in requests)).encode()
@@ -111,7 +119,7 @@ def take_part(options: argparse.Namespace) -> None:
             ready(b"", wait_for_ready=True)
             used = time.process_time()
             received = sum(len(piece) for piece in download(b""))
-            taken = int(upload(pieces(options.bytes)))
+            taken = int(upload(pieces(options.bytes, piece_bytes(options.peers))))
             if (received, taken) != (options.bytes, options.bytes):
                 raise RuntimeError(f"moved {received} and {taken} bytes, expected {options.bytes} each")
             say({"processor_seconds": time.process_time() - used})

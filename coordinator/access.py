@@ -75,6 +75,11 @@ class BlobAccess:
         else:
             self._check_contribution_blob(writer, ref, purpose.round_opened or "")
 
+    def senders(self, purpose: UploadPurpose) -> int:
+        """Members of the round's cohort that have not contributed; one for a plan."""
+        found = self._ledger.state.round_by_opening(purpose.round_opened) if purpose.round_opened is not None else None
+        return 1 if found is None else max(1, len(found[1].missing))
+
     def _check_plan_blob(self, writer: Member, ref: BlobRef) -> None:
         if "operator" not in writer.roles:
             raise RoleMissing(f"{writer.name} has roles {', '.join(writer.roles)}; plans are sent by an operator.")

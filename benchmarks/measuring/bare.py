@@ -44,14 +44,15 @@ def measure_bare(settings: Settings, layout: Layout, processes: Processes) -> Ba
     script = [sys.executable, "-P", str(SCRIPT)]
     size = ["--bytes", str(settings.bytes), "--repetitions", str(settings.rounds)]
     identity = layout.coordinator / "identity"
-    listen = ["server", "--identity", str(identity), "--peers", str(settings.participants)]
+    crowd = ["--peers", str(settings.participants)]
+    listen = ["server", "--identity", str(identity), *crowd]
     server = processes.start("bare server", [*script, *listen, *size], log=layout.log("bare-server"), capture=True)
     address = str(json.loads(server.stdout.readline())["address"])
     dial = ["--address", address, "--consortium", CONSORTIUM, "--ca", str(identity / "ca.pem")]
     peers = [
         processes.start(
             f"bare peer {name}",
-            [*script, "peer", "--identity", str(layout.participant(name) / "identity"), *size, *dial],
+            [*script, "peer", "--identity", str(layout.participant(name) / "identity"), *crowd, *size, *dial],
             log=layout.log(f"bare-{name}"),
             capture=True,
         )

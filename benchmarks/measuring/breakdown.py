@@ -5,15 +5,17 @@
     TLS          2nS sealed and opened
     sockets      2nS through TCP over loopback, both ends
     gRPC         what bare gRPC used for its 2nS beyond these two: measured, less what is derived
-    copies       ours beyond gRPC's: pieces cut and encoded, decoded and put together
-    hash         each side of each transfer, the agent's ingest, inspection, the reducer's inputs and output
-    files        what is read from and written to the page cache at the same places
+    copies       ours beyond gRPC's: a piece framed before it is sent
+    hash         what comes in, on each side; the agent's own delta; the reducer's inputs and output
+    files        what is read from and written to the page cache at the same places, and by the sender
     fold         nS of deltas, without hashing and without writing
     inspect      nS of deltas, without hashing
     rest         what is left of the measured whole: Python, page faults, threads that wake and wait, statements
 
-The costs are measured alone and in a warm cache, in the same run; the counts are those of docs/performance.md, of steps that
-move whole models and deltas. So each row but the total is derived, not measured; `--profile` measures.
+The costs are measured alone and in a warm cache, in the same run; the counts are of steps that move whole models and deltas,
+in a round whose files are written over. So each row but the total is derived, not measured; `--profile` measures. All rows but
+the last are what must be done in any case where every byte is verified, durable and recomputed: `least` is their sum beside
+bare gRPC, which does the first three.
 """
 
 from __future__ import annotations
@@ -40,7 +42,6 @@ class Counts:
     copied: int
     hashed: int
     read: int
-    written_new: int
     written_over: int
     folded: int
 
@@ -50,14 +51,12 @@ def counts(participants: int) -> Counts:
     n = participants
     return Counts(
         moved=2 * n,
-        copied=4 * 2 * n,
-        # the agent: what came down, its delta taken in, its delta sent; the coordinator: what is sent, what came,
-        # what is inspected, what is folded; base and new model
-        hashed=3 * n + 4 * n + 2,
+        copied=2 * n,
+        # the agent: what came down, its delta taken in; the coordinator: what came, what is folded; base and new model
+        hashed=2 * n + 2 * n + 2,
         # the agent: delta taken in, delta sent; the coordinator: what is sent, inspected, folded; base
         read=2 * n + 3 * n + 1,
-        written_new=n + 1,  # deltas and the new model at the coordinator
-        written_over=n,  # base models at the agents
+        written_over=2 * n + 1,  # base models at the agents, deltas and the new model at the coordinator
         folded=n,
     )
 
@@ -77,12 +76,7 @@ def derived_seconds(settings: Settings, limits: Limits, unit: UnitCosts, bare_se
         "gRPC": max(0.0, bare_seconds - tls - sockets),
         "copies": count.copied * gigabytes / limits.memcpy,
         "hash": count.hashed * gigabytes / limits.blake3,
-        "files": gigabytes
-        * (
-            count.read / limits.cache_read
-            + count.written_new / limits.cache_new
-            + count.written_over / limits.cache_over
-        ),
+        "files": gigabytes * (count.read / limits.cache_read + count.written_over / limits.cache_over),
         "fold": count.folded * gigabytes * unit.fold,
         "inspect": count.folded * gigabytes * unit.inspect,
     }

@@ -25,7 +25,11 @@ from common.errors import UsageError
 from common.identity.certificates import coordinator_dns
 
 MESSAGE_BYTES = 1024 * 1024
-"""One piece of a chunk. A whole chunk with its framing would be above gRPC's default limit."""
+"""One piece of a chunk, where nobody said how many streams there are. A whole chunk with its framing would be above gRPC's
+default limit."""
+MOST_PIECE_BYTES = 2 * 1024 * 1024
+_BY_STREAMS = ((4, MOST_PIECE_BYTES), (16, MESSAGE_BYTES), (32, MESSAGE_BYTES // 2))
+LEAST_PIECE_BYTES = MESSAGE_BYTES // 4
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
 """What a sender may have on the way on one connection, however many streams it has, and what a receiver may have to hold
@@ -84,6 +88,12 @@ class ServerTls:
     def current(self) -> ServerTls:
         """Itself: a certificate that does not change is a source of certificates, too."""
         return self
+
+
+def piece_bytes(streams: int) -> int:
+    """How large pieces of chunks are while a coordinator serves so many streams: a large one costs both sides less time a byte,
+    and the coordinator about five times its size for each stream."""
+    return next((size for most, size in _BY_STREAMS if streams <= most), LEAST_PIECE_BYTES)
 
 
 class TlsSource(Protocol):

@@ -40,10 +40,11 @@ class ChunkSender:
         self._blob = blob
         self._buffer = memoryview(b"")
 
-    def pieces(self, chunk: int, *, verify: bool) -> Iterator[Piece]:
+    def pieces(self, chunk: int, *, verify: bool, piece_bytes: int = MESSAGE_BYTES) -> Iterator[Piece]:
         """The pieces of a chunk, in order; each is valid until the next.
 
         Args:
+            piece_bytes: of each but the last.
             verify: check the chunk before the first piece; who receives checks it in any case.
 
         Raises:
@@ -52,12 +53,13 @@ class ChunkSender:
         """
         ref = self._blob.ref
         if verify:
-            yield from pieces(chunk, self._blob.read_chunk(chunk, self._room(min(ref.size, CHUNK_BYTES))))
+            content = self._blob.read_chunk(chunk, self._room(min(ref.size, CHUNK_BYTES)))
+            yield from pieces(chunk, content, piece_bytes=piece_bytes)
             return
         size = ref.chunk_size(chunk)
-        room = self._room(min(ref.size, MESSAGE_BYTES))
-        for offset in range(0, size, MESSAGE_BYTES):
-            part = room[: min(MESSAGE_BYTES, size - offset)]
+        room = self._room(min(ref.size, piece_bytes))
+        for offset in range(0, size, piece_bytes):
+            part = room[: min(piece_bytes, size - offset)]
             self._blob.read_unverified(chunk * CHUNK_BYTES + offset, part)
             yield Piece(chunk=chunk, offset=offset, data=part)
 

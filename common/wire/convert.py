@@ -14,6 +14,7 @@ from common.errors import BadBlobReference, MalformedMessage
 from common.ledger.notes import MAX_NOTE_BYTES
 from common.statements.envelope import MAX_ENVELOPE_BYTES
 from common.wire import check
+from common.wire.channel import LEAST_PIECE_BYTES, MESSAGE_BYTES, MOST_PIECE_BYTES
 from common.wire.messages import (
     ActivityReport,
     Cosignature,
@@ -31,7 +32,7 @@ from common.wire.messages import (
 )
 from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, operations_pb2, work_pb2
 
-MAX_PIECE_BYTES = 1024 * 1024
+MAX_PIECE_BYTES = MOST_PIECE_BYTES
 MAX_METRICS_BYTES = 64 * 1024
 MAX_FOLLOW_MILLISECONDS = 30_000
 MAX_PLAN_BYTES = 1024 * 1024
@@ -123,8 +124,10 @@ def begin_request_to_wire(ref: BlobRef, leaves: bytes, purpose: Purpose) -> blob
     )
 
 
-def missing_to_wire(ranges: Sequence[tuple[int, int]]) -> blobs_pb2.BeginResponse:
-    return blobs_pb2.BeginResponse(missing=[blobs_pb2.ChunkRange(first=first, count=count) for first, count in ranges])
+def missing_to_wire(ranges: Sequence[tuple[int, int]], piece_bytes: int = MESSAGE_BYTES) -> blobs_pb2.BeginResponse:
+    return blobs_pb2.BeginResponse(
+        missing=[blobs_pb2.ChunkRange(first=first, count=count) for first, count in ranges], piece_bytes=piece_bytes
+    )
 
 
 def missing_from_wire(message: blobs_pb2.BeginResponse, ref: BlobRef) -> list[tuple[int, int]]:
@@ -141,6 +144,11 @@ def missing_from_wire(message: blobs_pb2.BeginResponse, ref: BlobRef) -> list[tu
     return ranges
 
 
+def piece_bytes_from_wire(asked: int) -> int:
+    """What the other side asks pieces to be, inside what both ends bear; 1 MiB where it asks nothing."""
+    return min(max(asked, LEAST_PIECE_BYTES), MOST_PIECE_BYTES) if asked else MESSAGE_BYTES
+
+
 def put_header_to_wire(ref: BlobRef, purpose: Purpose) -> blobs_pb2.PutRequest:
     return blobs_pb2.PutRequest(ref=blob_ref_to_wire(ref), purpose=purpose_to_wire(purpose))
 
@@ -152,8 +160,16 @@ def put_piece_to_wire(piece: Piece) -> blobs_pb2.PutRequest:
     return message
 
 
-def get_request_to_wire(ref: BlobRef, first_chunk: int, chunks: int, *, verify: bool = False) -> blobs_pb2.GetRequest:
-    return blobs_pb2.GetRequest(ref=blob_ref_to_wire(ref), first_chunk=first_chunk, chunks=chunks, verify=verify)
+def get_request_to_wire(
+    ref: BlobRef, first_chunk: int, chunks: int, *, verify: bool = False, most_piece_bytes: int = MESSAGE_BYTES
+) -> blobs_pb2.GetRequest:
+    return blobs_pb2.GetRequest(
+        ref=blob_ref_to_wire(ref),
+        first_chunk=first_chunk,
+        chunks=chunks,
+        verify=verify,
+        most_piece_bytes=most_piece_bytes,
+    )
 
 
 def leaves_request_to_wire(ref: BlobRef) -> blobs_pb2.LeavesRequest:

@@ -27,7 +27,14 @@ from common.errors import CoordinatorUnreachable, TooManyRequests
 from common.identity.tls_pair import TlsPair
 from common.statements.kinds import Genesis
 from common.wire import convert
-from common.wire.channel import WINDOW_BYTES, enrolment_channel, split_address, work_channel
+from common.wire.channel import (
+    MESSAGE_BYTES,
+    MOST_PIECE_BYTES,
+    WINDOW_BYTES,
+    enrolment_channel,
+    split_address,
+    work_channel,
+)
 from common.wire.convert_log import (
     approve_request_to_wire,
     approved_from_wire,
@@ -188,17 +195,26 @@ class Session:
 
     def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
         """As common.wire.transfer.upload, over as many connections as the way is worth."""
-        options = replace(options or TransferOptions(), pacer=self._pacing.up)
-        with self._opened(self._carriage(blob.ref, self._pacing.up)) as lanes:
+        how = self._carriage(blob.ref, self._pacing.up)
+        options = self._options(options, how, self._pacing.up)
+        with self._opened(how) as lanes:
             return upload(lanes, blob, purpose, options)
 
     def download(
         self, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
     ) -> bool:
         """As common.wire.transfer.download, over as many connections as the way is worth."""
-        options = replace(options or TransferOptions(), pacer=self._pacing.down)
-        with self._opened(self._carriage(ref, self._pacing.down)) as lanes:
+        how = self._carriage(ref, self._pacing.down)
+        options = self._options(options, how, self._pacing.down)
+        with self._opened(how) as lanes:
             return download(lanes, ref, store, owner, options)
+
+    def _options(self, options: TransferOptions | None, how: Carriage, pacer: Pacer) -> TransferOptions:
+        """Large pieces only near by: over a long way each waits for its window, and a limited one is paced piece by piece."""
+        near = how.plain and pacer.bytes_per_second is None
+        return replace(
+            options or TransferOptions(), pacer=pacer, most_piece_bytes=MOST_PIECE_BYTES if near else MESSAGE_BYTES
+        )
 
     def round_trip_seconds(self) -> float:
         """The way's, the shortest of some tries; measured anew when it is old.

@@ -29,6 +29,7 @@ from common.errors import (
     TruncatedChunk,
 )
 from common.wire import convert
+from common.wire.channel import MESSAGE_BYTES
 from common.wire.chunks import ChunkReceiver, ChunkSender
 from common.wire.crew import STOP_POLL_SECONDS, ChunkPool, Crew
 from common.wire.errors import rpc_errors
@@ -79,6 +80,7 @@ class TransferOptions:
         pacer: keeps it from being faster than allowed.
         stop: set from another thread, it ends the transfer; chunks that arrived stay.
         sleep: waits so many seconds; by default it ends early when `stop` is set.
+        most_piece_bytes: pieces are not larger, whatever the other side has room for.
         durable, instead_of: of a download, as FolderBlobStore.begin takes them.
     """
 
@@ -88,6 +90,7 @@ class TransferOptions:
     stop: threading.Event = field(default_factory=threading.Event)
     backoff: Backoff = Backoff()
     sleep: Callable[[float], object] | None = None
+    most_piece_bytes: int = MESSAGE_BYTES
     durable: bool = True
     instead_of: BlobRef | None = None
 
@@ -159,6 +162,7 @@ class _Upload:
         self._left: int | None = None
         self._complete = False
         self._careful = False
+        self._piece_bytes = MESSAGE_BYTES
 
     def once(self) -> _Attempt:
         """Asks what is missing and sends it; progress shows in the next answer."""
@@ -168,6 +172,8 @@ class _Upload:
                 request = convert.begin_request_to_wire(ref, self._source.leaves, self._purpose)
                 reply = self._lanes[0].stub.Begin(request, timeout=CALL_SECONDS)
             missing = convert.missing_from_wire(reply, ref)
+            wanted = convert.piece_bytes_from_wire(reply.piece_bytes)
+            self._piece_bytes = min(wanted, self._options.most_piece_bytes)
         except LLMasOSError as failure:
             self._lanes[0].renew()
             return _Attempt(done=False, progress=False, failure=failure)
@@ -207,7 +213,7 @@ class _Upload:
         yield convert.put_header_to_wire(self._source.ref, self._purpose)
         sender = ChunkSender(self._source)
         while (taken := crew.pool.take(1)) is not None:
-            for piece in sender.pieces(taken[0], verify=self._careful):
+            for piece in sender.pieces(taken[0], verify=self._careful, piece_bytes=self._piece_bytes):
                 self._options.pacer.take(len(piece.data), crew.stopped)
                 if crew.stopped():
                     return
@@ -316,7 +322,9 @@ class _Download:
 
     def _chunks(self, lane: Lane, crew: Crew, upload: Upload, first: int, count: int) -> Iterator[int]:
         """Sizes of finished chunks of one Get stream, in order; the stream is cancelled when the reader stops early."""
-        request = convert.get_request_to_wire(self._ref, first, count, verify=self._careful)
+        request = convert.get_request_to_wire(
+            self._ref, first, count, verify=self._careful, most_piece_bytes=self._options.most_piece_bytes
+        )
         with rpc_errors(), crew.calling(lane.stub.Get(request)) as stream:
             begun = 0
             try:

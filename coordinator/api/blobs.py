@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.blobs.store import FolderBlobStore
 from common.blobs.upload import Upload
+from common.wire.channel import piece_bytes
 from common.wire.chunks import ChunkReceiver, ChunkSender
 from common.wire.convert import leaves_to_wire, missing_to_wire
 from common.wire.messages import Piece
@@ -27,12 +29,29 @@ class BlobPorts:
     arrivals: Arrivals
 
 
+class _Streams:
+    """How many blob streams are open; enter it with each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.open = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.open += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.open -= 1
+
+
 class BlobsServicer:
     """The Blobs service, docs/protocol.md#blobs."""
 
     def __init__(self, ports: BlobPorts, intake: Intake) -> None:
         self._store, self._access, self._moved, self._arrivals = ports.store, ports.access, ports.moved, ports.arrivals
         self._intake = intake
+        self._streams = _Streams()
 
     def Begin(self, request: blobs_pb2.BeginRequest, call: Call) -> blobs_pb2.BeginResponse:  # noqa: N802  gRPC's name
         wanted, leaves = begin_from_wire(request)
@@ -44,7 +63,7 @@ class BlobsServicer:
             upload = self._intake.find(call.member.name, wanted.ref)
             if isinstance(upload, Upload):  # what is only sent again was inspected when it came first
                 self._arrivals.follow(upload, opened)
-        return missing_to_wire(missing)
+        return missing_to_wire(missing, piece_bytes(max(self._streams.open, self._access.senders(wanted.purpose))))
 
     def Put(self, requests: Iterator[blobs_pb2.PutRequest], call: Call) -> blobs_pb2.PutResponse:  # noqa: N802
         wanted, incoming = put_from_wire(requests)
@@ -52,7 +71,7 @@ class BlobsServicer:
         self._access.check_write(call.member, wanted.ref, wanted.purpose)
         upload = self._intake.find(call.member.name, wanted.ref)
         stored = 0
-        with ChunkReceiver(upload) as receiver:
+        with self._streams, ChunkReceiver(upload) as receiver:
             for piece in incoming:
                 finished = receiver.add(piece)
                 if finished is not None:
@@ -71,8 +90,9 @@ class BlobsServicer:
     def Get(self, request: blobs_pb2.GetRequest, call: Call) -> Iterator[Piece]:  # noqa: N802
         wanted = get_from_wire(request)
         self._access.check_read(call.member, wanted.ref)
-        with self._store.open(wanted.ref) as reader:
+        with self._streams, self._store.open(wanted.ref) as reader:
             sender = ChunkSender(reader)
             for chunk in range(wanted.first, wanted.end):
-                yield from sender.pieces(chunk, verify=wanted.verify)
+                size = min(wanted.most_piece_bytes, piece_bytes(self._streams.open))
+                yield from sender.pieces(chunk, verify=wanted.verify, piece_bytes=size)
                 self._moved.moved(call.member.name, down=wanted.ref.chunk_size(chunk))

@@ -16,6 +16,7 @@ from common.errors import MalformedMessage
 from common.identity.certificates import MAX_CERTIFICATE_BYTES
 from common.statements.kinds import Role
 from common.wire import check
+from common.wire.channel import MESSAGE_BYTES
 from common.wire.convert import (
     DIGEST_BYTES,
     INQUIRY_ID_BYTES,
@@ -26,6 +27,7 @@ from common.wire.convert import (
     cosignature_from_wire,
     envelope_from_wire,
     leaves_from_wire,
+    piece_bytes_from_wire,
     piece_from_wire,
     purpose_from_wire,
     transfer_from_wire,
@@ -64,6 +66,7 @@ class ChunkRange:
     end: int
     verify: bool = False
     """Whether each chunk is checked before it is sent."""
+    most_piece_bytes: int = MESSAGE_BYTES
 
 
 def upload_request_from_wire(message: blobs_pb2.BeginRequest | blobs_pb2.PutRequest) -> UploadRequest:
@@ -107,7 +110,7 @@ def get_from_wire(message: blobs_pb2.GetRequest) -> ChunkRange:
             f"GetRequest.chunks: expected at least one chunk and all of them inside {ref.chunks:,}, "
             f"got {message.chunks:,} from {message.first_chunk:,}."
         )
-    return ChunkRange(ref, message.first_chunk, end, message.verify)
+    return ChunkRange(ref, message.first_chunk, end, message.verify, piece_bytes_from_wire(message.most_piece_bytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class Access(Protocol):
         """
         ...
 
+    def senders(self, purpose: UploadPurpose) -> int:
+        """How many may be sending for that purpose at once, the asker among them; at least 1."""
+        ...
+
 
 class Arrivals(Protocol):
     """Told of deltas that are about to come; any thread."""

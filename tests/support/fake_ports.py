@@ -241,6 +241,7 @@ class FakeAccess:
         self.readers: set[tuple[str, BlobRef]] = set()
         self.writes: list[tuple[str, BlobRef, UploadPurpose]] = []
         self.refusal: RefusalError | None = None
+        self.sending = 1
 
     def allow(self, reader: str, ref: BlobRef) -> None:
         self.readers.add((reader, ref))
@@ -253,6 +254,9 @@ class FakeAccess:
         if self.refusal is not None:
             raise self.refusal
         self.writes.append((writer.name, ref, purpose))
+
+    def senders(self, purpose: UploadPurpose) -> int:
+        return self.sending
 
 
 class FakeViews:

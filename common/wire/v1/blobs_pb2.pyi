@@ -26,10 +26,12 @@ class BeginRequest(_message.Message):
     def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., leaves: _Optional[_Union[_common_pb2.LeafList, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, _Mapping]] = ...) -> None: ...
 
 class BeginResponse(_message.Message):
-    __slots__ = ("missing",)
+    __slots__ = ("missing", "piece_bytes")
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
     missing: _containers.RepeatedCompositeFieldContainer[ChunkRange]
-    def __init__(self, missing: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ...) -> None: ...
+    piece_bytes: int
+    def __init__(self, missing: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., piece_bytes: _Optional[int] = ...) -> None: ...
 
 class ChunkRange(_message.Message):
     __slots__ = ("first", "count")
@@ -64,13 +66,15 @@ class LeavesRequest(_message.Message):
     def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("ref", "first_chunk", "chunks", "verify")
+    __slots__ = ("ref", "first_chunk", "chunks", "verify", "most_piece_bytes")
     REF_FIELD_NUMBER: _ClassVar[int]
     FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    MOST_PIECE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ref: _common_pb2.BlobRef
     first_chunk: int
     chunks: int
     verify: bool
-    def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., first_chunk: _Optional[int] = ..., chunks: _Optional[int] = ..., verify: _Optional[bool] = ...) -> None: ...
+    most_piece_bytes: int
+    def __init__(self, ref: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., first_chunk: _Optional[int] = ..., chunks: _Optional[int] = ..., verify: _Optional[bool] = ..., most_piece_bytes: _Optional[int] = ...) -> None: ...

@@ -182,6 +182,13 @@ def test_a_member_of_the_cohort_may_send_a_delta_of_the_right_size(coordinator: 
     write(coordinator, "north", wanted)
 
 
+def test_those_send_who_have_not_contributed(coordinator: Coordinator) -> None:
+    record = coordinator.run.rounds[-1]
+    assert coordinator.access.senders(UploadPurpose(round_opened=record.place.digest)) == len(record.missing) > 1
+    assert coordinator.access.senders(UploadPurpose(round_opened="ab" * 32)) == 1
+    assert coordinator.access.senders(UploadPurpose(plan="tiny")) == 1
+
+
 def test_another_size_is_refused(coordinator: Coordinator, wanted: BlobRef) -> None:
     for size in (wanted.size - 1, wanted.size + 1, 2**44):
         ref = a_blob_ref("delta", size=size)

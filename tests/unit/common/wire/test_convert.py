@@ -57,7 +57,7 @@ def test_a_piece_survives_the_wire() -> None:
 
 @pytest.mark.parametrize("size", [0, convert.MAX_PIECE_BYTES + 1])
 def test_a_piece_of_no_or_too_many_bytes_is_refused(size: int) -> None:
-    with pytest.raises(MalformedMessage, match=rf"ChunkPiece.data: expected 1 to 1,048,576 bytes, got {size:,}\."):
+    with pytest.raises(MalformedMessage, match=rf"ChunkPiece.data: expected 1 to 2,097,152 bytes, got {size:,}\."):
         convert.piece_from_wire(common_pb2.ChunkPiece(data=bytes(size)))
 
 
@@ -96,6 +96,13 @@ def test_missing_ranges_survive_the_wire() -> None:
 def test_missing_ranges_that_no_blob_can_have_are_refused(ranges: list[tuple[int, int]]) -> None:
     with pytest.raises(MalformedMessage, match=r"BeginResponse.missing: expected ascending ranges inside 3 chunks"):
         convert.missing_from_wire(convert.missing_to_wire(ranges), REF)
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"), [(0, 2**20), (1, 2**18), (2**19, 2**19), (2**21, 2**21), (2**32 - 1, 2**21)]
+)
+def test_pieces_are_as_large_as_asked_inside_what_both_ends_bear(asked: int, taken: int) -> None:
+    assert convert.piece_bytes_from_wire(asked) == taken
 
 
 def test_ledger_entries_survive_the_wire() -> None:

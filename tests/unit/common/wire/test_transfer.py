@@ -23,7 +23,7 @@ from common.errors import (
 )
 from common.identity.keys import SigningKey
 from common.statements.kinds import Member
-from common.wire.channel import MESSAGE_BYTES
+from common.wire.channel import MESSAGE_BYTES, MOST_PIECE_BYTES
 from common.wire.errors import status_of, trailing_metadata
 from common.wire.lanes import SharedLane
 from common.wire.messages import Purpose
@@ -182,6 +182,41 @@ def test_every_size_goes_up_and_comes_down(ends: Ends, tmp_path: Path, content: 
     back = FolderBlobStore(tmp_path / "back")
     assert download([SharedLane(ends.stub)], ref, back, "north", ends.options) is True
     assert back.path(ref).read_bytes() == content
+
+
+def sizes(ends: Ends, ref: BlobRef, way: str) -> set[int]:
+    """Of the pieces that pass when the blob is sent, or fetched."""
+    found: list[int] = []
+    ends.options = replace(ends.options, on_bytes=found.append)
+    if way == "up":
+        assert send(ends, ref)
+    else:
+        ends.access.allow("north", ref)
+        assert download([SharedLane(ends.stub)], ref, ends.ours, "north", ends.options)
+    return set(found)
+
+
+WHOLE_CHUNKS = bytes(2 * CHUNK_BYTES)
+
+
+@pytest.mark.parametrize(("sending", "size"), [(4, 2**21), (5, 2**20), (16, 2**20), (17, 2**19), (33, 2**18)])
+def test_pieces_are_smaller_the_more_send_at_once(ends: Ends, tmp_path: Path, sending: int, size: int) -> None:
+    ends.access.sending = sending
+    ends.options = replace(ends.options, most_piece_bytes=MOST_PIECE_BYTES)
+    assert sizes(ends, ingest(ends.ours, tmp_path, WHOLE_CHUNKS), "up") == {size}
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_pieces_are_no_larger_than_the_participant_wants(ends: Ends, tmp_path: Path, way: str) -> None:
+    """A long way, or a limited one."""
+    ref = ingest(ends.ours if way == "up" else ends.theirs, tmp_path, WHOLE_CHUNKS)
+    assert sizes(ends, ref, way) == {MESSAGE_BYTES}
+
+
+def test_pieces_that_are_fetched_are_large_while_few_fetch(ends: Ends, tmp_path: Path) -> None:
+    ref = ingest(ends.theirs, tmp_path, WHOLE_CHUNKS)
+    ends.options = replace(ends.options, most_piece_bytes=MOST_PIECE_BYTES)
+    assert sizes(ends, ref, "down") == {MOST_PIECE_BYTES}
 
 
 def test_an_upload_resumes_at_the_chunk_that_the_break_cut(ends: Ends, tmp_path: Path) -> None:
