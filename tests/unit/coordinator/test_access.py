@@ -182,7 +182,7 @@ def test_a_member_of_the_cohort_may_send_a_delta_of_the_right_size(coordinator: 
     write(coordinator, "north", wanted)
 
 
-def test_those_send_who_have_not_contributed(coordinator: Coordinator) -> None:
+def test_those_send_who_have_not_contributed(coordinator: Coordinator, wanted: BlobRef) -> None:
     record = coordinator.run.rounds[-1]
     assert coordinator.access.senders(UploadPurpose(round_opened=record.place.digest)) == len(record.missing) > 1
     assert coordinator.access.senders(UploadPurpose(round_opened="ab" * 32)) == 1
