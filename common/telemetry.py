@@ -1,7 +1,7 @@
-"""Prometheus metrics over HTTP: what a collector reads at each scrape, on one path of one address.
+"""Prometheus metrics over HTTP, what a collector reads at each scrape, and beside them whether the daemon lives and is ready.
 
-    server = MetricsServer("127.0.0.1:9464", collector)
-    address = server.start()                           # GET http://127.0.0.1:9464/metrics
+    server = MetricsServer("127.0.0.1:9464", collector, health)
+    address = server.start()                           # GET http://127.0.0.1:9464/metrics, /healthz, /readyz
     server.stop()
 
 Nothing counts along while the daemons work: a collector reads ledger, board and journal when it is asked, so that a metric
@@ -22,12 +22,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from common.errors import PortInUse
+from common.health import Health
 from common.logs import get_logger
 from common.wire.channel import is_loopback, split_address
 
 log = get_logger(__name__)
 
 PATH = "/metrics"
+ALIVE_PATH, READY_PATH = "/healthz", "/readyz"
 SCRAPES_AT_ONCE = 4
 SOCKET_SECONDS = 5.0
 
@@ -62,10 +64,11 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
 
 
 class MetricsServer:
-    """One address, one path, a thread for each of a few scrapes. `start`, then `stop`."""
+    """One address, three paths, a thread for each of a few scrapes. `start`, then `stop`."""
 
-    def __init__(self, address: str, collector: Collector) -> None:
+    def __init__(self, address: str, collector: Collector, health: Health) -> None:
         self._host, self._port = split_address(address)
+        self._health = health
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         self._server: _Server | None = None
@@ -79,7 +82,7 @@ class MetricsServer:
         host = self._host
         shown = f"[{host}]" if ":" in host else host
         try:
-            self._server = _Server((host, self._port), self._registry)
+            self._server = _Server((host, self._port), self._registry, self._health)
         except OSError as err:
             raise PortInUse(
                 f"Metrics cannot listen on {shown}:{self._port}: {(err.strerror or str(err)).lower()}.",
@@ -105,9 +108,9 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, health: Health) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.registry = registry
+        self.registry, self.health = registry, health
         self._places = threading.BoundedSemaphore(SCRAPES_AT_ONCE)
         super().__init__(address, _Handler)
 
@@ -139,12 +142,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != PATH:
-            self.send_error(404, f"Metrics are at {PATH}")
-            return
-        body = generate_latest(self.server.registry)
-        self.send_response(200)
-        self.send_header("Content-Type", CONTENT_TYPE_LATEST)
+        match self.path.partition("?")[0]:
+            case path if path == PATH:
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.server.registry))
+            case path if path == ALIVE_PATH:
+                self._tell(self.server.health.alive())
+            case path if path == READY_PATH:
+                self._tell(self.server.health.ready())
+            case _:
+                self.send_error(404, f"Metrics are at {PATH}, health at {ALIVE_PATH} and {READY_PATH}")
+
+    def _tell(self, faults: tuple[str, ...]) -> None:
+        text = "\n".join(faults) or "ok"
+        self._answer(503 if faults else 200, "text/plain; charset=utf-8", f"{text}\n".encode())
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

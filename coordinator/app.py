@@ -12,6 +12,7 @@ from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock
 from common.config import load_yaml
 from common.errors import NotInitialised
+from common.health import Health, Heartbeat
 from common.homes import HomeLock, atomic_write
 from common.identity.authority import Authority
 from common.identity.keys import SigningKey
@@ -19,6 +20,7 @@ from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
 from common.reduce.selftest import run_self_test
+from common.service_manager import ServiceManager
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
@@ -28,6 +30,7 @@ from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
 from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
+from coordinator.fitness import certificate_check, disk_check
 from coordinator.inquiries import InquiryDesk
 from coordinator.inspections import Inspections
 from coordinator.ledger import Ledger
@@ -102,6 +105,7 @@ class CoordinatorApp:
         self._clock = clock or SystemClock()
         keys = Keys.load(self.layout, config)
         self._open_stores(keys)
+        self._heartbeat = Heartbeat(self._clock, what="The engine")
         self._measurements = StoredMeasurements(self.ledger, self.database)
         self._proposals = Proposals(
             ProposalPorts(self.ledger, self.database, InitialBlobs(self.ledger, self.blobs), self._clock)
@@ -115,6 +119,7 @@ class CoordinatorApp:
         self._addresses = Addresses(work=config.listen.work, enrolment=config.listen.enrolment)
         self._open_doors(keys, self._desk(keys, membership))
         self._thread = threading.Thread(target=self.engine.run, name="engine", daemon=True)
+        self._ends = False
 
     def _open_stores(self, keys: Keys) -> None:
         """What is durable: ledger, log, blobs; and who was heard, which is not."""
@@ -149,6 +154,7 @@ class CoordinatorApp:
                 steps=steps,
                 clock=self._clock,
                 departures=membership,
+                beat=self._heartbeat.beat,
             )
         )
 
@@ -185,7 +191,11 @@ class CoordinatorApp:
         views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
         self._moved = CountedBytes(self.board)
         sources = Sources(self.ledger, self.board, views, self.database)
-        self._observers = Observers(self.config, Observed(sources, views, self._moved, clock))
+        self.health = Health(
+            (self._engine_fault, self._heartbeat.fault),
+            (self._stopping_fault, disk_check(host), certificate_check(self.layout.tls_certificate, clock)),
+        )
+        self._observers = Observers(self.config, Observed(sources, views, self._moved, clock, self.health))
         certificate = ServerCertificate(
             ServerCertificatePorts(keys.tls, keys.authority, clock, self.config.certificate_days)
         )
@@ -209,7 +219,8 @@ class CoordinatorApp:
         return self._addresses
 
     def stop(self) -> None:
-        """End calls, then the engine after its current step; everything durable stays."""
+        """No longer ready; end calls, then the engine after its current step; everything durable stays."""
+        self._ends = True
         self.layout.addresses.unlink(missing_ok=True)
         self._observers.stop()
         self._listeners.stop(STOP_GRACE_SECONDS)
@@ -224,6 +235,12 @@ class CoordinatorApp:
     def engine_alive(self) -> bool:
         """Whether the engine's thread runs: without it nothing moves, and the process must end."""
         return self._thread.is_alive()
+
+    def _engine_fault(self) -> str | None:
+        return None if self._thread.is_alive() else "The engine does not run."
+
+    def _stopping_fault(self) -> str | None:
+        return "The coordinator ends." if self._ends else None
 
     def _enrolment_settings(self) -> EnrolmentSettings:
         listen = self.config.listen
@@ -267,6 +284,7 @@ class CoordinatorApp:
             moved=self._moved,
             store=self.blobs,
             arrivals=self._inspections,
+            health=self.health,
         )
 
 
@@ -280,10 +298,13 @@ def serve(home: Path, stopping: threading.Event) -> None:
     configure(format=config.logging.format, level=config.logging.level)
     with HomeLock(home):
         app = CoordinatorApp(home, config)
+        manager = ServiceManager(app.health)
         try:
             app.start()
+            manager.ready()
             while not stopping.wait(0.5):
                 if not app.engine_alive:
                     raise RuntimeError("the engine ended by itself; its traceback is above")
         finally:
+            manager.stopping()
             app.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.clock import Clock
+from common.health import Health
 from common.logs import get_logger
 from common.telemetry import MetricsServer
 from coordinator.config import CoordinatorConfig
@@ -24,6 +25,7 @@ class Observed:
     views: Views
     moved: CountedBytes
     clock: Clock
+    health: Health
 
 
 class Observers:
@@ -39,7 +41,7 @@ class Observers:
         self._webhooks: Webhooks | None = None
         if config.metrics.listen is not None:
             collector = CoordinatorCollector(ledger, observed.views, observed.moved, clock)
-            self._metrics = MetricsServer(config.metrics.listen, collector)
+            self._metrics = MetricsServer(config.metrics.listen, collector, observed.health)
         if config.webhooks:
             self._webhooks = Webhooks(config.webhooks, NoticeWatch(observed.sources, clock), ledger, clock)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock
 from common.errors import CertificateExpired, IdentityError, LLMasOSError
+from common.health import Health, Heartbeat
 from common.homes import HomeLock
 from common.identity.invitation import open_genesis
 from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from common.logs import configure, get_logger
+from common.service_manager import ServiceManager
 from common.telemetry import MetricsServer
 from common.wire.renewal import Renewer
 from common.wire.session import Session, TlsFiles
@@ -91,6 +93,8 @@ class ParticipantApp:
             )
         )
         policy = PatientPolicy(layout.policy, self.records, clock)
+        beating = Heartbeat(clock, what="The follower of the ledger")
+        self.health = Health((beating.fault,), (self.status.connection_fault,))
         self.metrics = self._metrics(policy, clock)
         inquiring = Inquiring(self.session, self.mirror, outbox, policy, self.records)
         self.follower = Follower(
@@ -102,6 +106,7 @@ class ParticipantApp:
                 tell=self.status.connection,
                 inquire=inquiring,
                 proposals=lambda count: self.status.tell(open_proposals=count),
+                beat=beating.beat,
             )
         )
         self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
@@ -117,7 +122,7 @@ class ParticipantApp:
             clock=clock,
         )
         listen = self._config.metrics.listen
-        return MetricsServer(listen, ParticipantCollector(observed)) if listen else None
+        return MetricsServer(listen, ParticipantCollector(observed), self.health) if listen else None
 
     def _membership(self, keys: SigningKeys, clock: Clock) -> Membership:
         return Membership(
@@ -205,8 +210,11 @@ def serve(home: Path, stopping: threading.Event) -> None:
     with HomeLock(home):
         app = ParticipantApp(home, config)
         log.info("participant ready", extra={"institution": config.institution, "coordinator": config.coordinator.work})
+        manager = ServiceManager(app.health)
+        manager.ready()
         try:
             app.run(stopping)
         finally:
+            manager.stopping()
             app.close()
             log.info("participant stopped", extra={"institution": config.institution})

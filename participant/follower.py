@@ -58,6 +58,8 @@ class FollowerPorts:
     tell: Callable[..., None]
     inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False
     proposals: Callable[[int], None] = lambda count: None
+    beat: Callable[[], None] = lambda: None
+    """Called at each turn of the loop."""
 
 
 class Follower:
@@ -68,7 +70,7 @@ class Follower:
         self._inquire = ports.inquire
         self._explain = ports.explain
         self._tell = ports.tell
-        self._proposals = ports.proposals
+        self._proposals, self._beat = ports.proposals, ports.beat
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._told = ""
@@ -86,6 +88,7 @@ class Follower:
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
+            self._beat()
             try:
                 self._follow_once()
                 failures = 0

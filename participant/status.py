@@ -29,6 +29,11 @@ class StatusFile:
         """`connected`, or `unreachable`, with what stands in the way where that is known."""
         self._change({"connection": state, "connection_reason": reason})
 
+    def connection_fault(self) -> str | None:
+        """What keeps the participant from its coordinator (a health check)."""
+        state, reason = self._fields["connection"], self._fields.get("connection_reason", "")
+        return None if state == "connected" else f"The connection to the coordinator is {state}. {reason}".rstrip()
+
     def worker(self, **fields: str | int | bool) -> None:
         """What is known of the worker."""
         self._change({"worker": fields})

@@ -18,6 +18,7 @@ import grpc
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
 from common.errors import PortInUse
+from common.health import Health
 from common.wire.channel import (
     WINDOW_BYTES,
     TlsSource,
@@ -33,6 +34,7 @@ from coordinator.api.call_log import CallLog
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
 from coordinator.api.doors import EnrolmentDoor, WorkDoor
 from coordinator.api.enrolment import EnrolmentServicer
+from coordinator.api.health import HealthServicer, add_health_to_server
 from coordinator.api.intake import MAX_UNFINISHED_BYTES, Intake
 from coordinator.api.interceptor import Interceptor
 from coordinator.api.limits import AddressLimiter, CallLimiter, EnrolmentLimits, WorkLimits
@@ -82,6 +84,7 @@ class Ports:
     moved: BytesMoved
     store: FolderBlobStore
     arrivals: Arrivals
+    health: Health = field(default_factory=Health)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,7 @@ class Listeners:
         asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log, cosigned=True), server)
+        add_health_to_server(HealthServicer(ports.health), server)
         add_blobs_to_server(
             BlobsServicer(BlobPorts(ports.store, ports.access, ports.moved, ports.arrivals), intake), server
         )
@@ -199,6 +203,7 @@ class Listeners:
         servicer = EnrolmentServicer(self._ports.desk, self._ports.members, self._clock)
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(servicer, server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(self._ports.log, cosigned=False), server)
+        add_health_to_server(HealthServicer(self._ports.health), server)
         return server
 
     def _server(self, interceptor: Interceptor, pool: ThreadPoolExecutor, window_bytes: int) -> Any:

@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 TICK_SECONDS = 0.5
 """How often leases and deadlines are looked at while a round is open."""
+IDLE_TICK_SECONDS = 10.0
+"""How often the loop goes round where no run is active: only to show that it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class EnginePorts:
     steps: Steps
     clock: Clock
     departures: Departures = field(default_factory=NoDepartures)
+    beat: Callable[[], None] = lambda: None
+    """Called at each turn of the loop."""
 
 
 class Engine:
@@ -85,9 +89,11 @@ class Engine:
         """Advance every run as far as it goes, then wait for a command or the clock."""
         try:
             while True:
+                self._ports.beat()
                 self.advance_all()
                 try:
-                    command = self._commands.get(timeout=TICK_SECONDS if self._chronicle.state.active_runs else None)
+                    active = self._chronicle.state.active_runs
+                    command = self._commands.get(timeout=TICK_SECONDS if active else IDLE_TICK_SECONDS)
                 except queue.Empty:
                     continue
                 if command is None:

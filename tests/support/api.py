@@ -12,6 +12,7 @@ from typing import Any
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock, rfc3339
+from common.health import Health
 from common.identity.authority import Authority
 from common.identity.certificates import certificate_id
 from common.identity.keys import SigningKey, TlsKey
@@ -97,6 +98,7 @@ class Consortium:
             moved=fake.moved,
             store=self.store,
             arrivals=FakeArrivals(),
+            health=Health(ready_checks=[lambda: next(iter(fake.faults), None)]),
         )
         return Listeners(settings or LOOPBACK, self.tls_source or self.server_tls(), ports, self.clock)
 

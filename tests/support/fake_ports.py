@@ -364,3 +364,5 @@ class FakePorts:
     inquiries: FakeInquiries = field(default_factory=FakeInquiries)
     refusals: FakeRefusals = field(default_factory=FakeRefusals)
     moved: FakeBytesMoved = field(default_factory=FakeBytesMoved)
+    faults: list[str] = field(default_factory=list)
+    """What keeps the coordinator from being ready."""

@@ -11,7 +11,10 @@ import pytest
 from prometheus_client.core import Metric
 
 from common.errors import PortInUse, UsageError
+from common.health import Health
 from common.telemetry import SCRAPES_AT_ONCE, MetricsServer, counters, gauge, gauges
+
+HEALTH = Health()
 
 
 class Three:
@@ -35,7 +38,7 @@ def collector() -> Three:
 
 @pytest.fixture
 def address(collector: Three) -> Iterator[str]:
-    server = MetricsServer("127.0.0.1:0", collector)
+    server = MetricsServer("127.0.0.1:0", collector, HEALTH)
     yield server.start()
     server.stop()
 
@@ -56,6 +59,25 @@ def test_a_scrape_gives_every_value_with_its_help(address: str) -> None:
 def test_other_paths_hold_nothing(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match=r"404"):
         get(address, "/")
+
+
+def test_probes_hear_what_is_wrong(collector: Three) -> None:
+    faults: dict[str, str | None] = {"alive": None, "ready": "The disk is full."}
+    health = Health([lambda: faults["alive"]], [lambda: faults["ready"]])
+    server = MetricsServer("127.0.0.1:0", collector, health)
+    address = server.start()
+    try:
+        assert get(address, "/healthz") == "ok\n"
+        with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+            get(address, "/readyz")
+        assert refused.value.read() == b"The disk is full.\n"
+        faults.update(alive="It hangs.", ready=None)
+        for path in ("/healthz", "/readyz"):
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                get(address, path)
+            assert refused.value.read() == b"It hangs.\n"
+    finally:
+        server.stop()
 
 
 def test_a_collector_that_fails_ends_one_scrape(
@@ -81,16 +103,16 @@ def test_idle_connections_beyond_the_bound_are_closed(address: str) -> None:
 
 def test_an_address_that_is_taken_is_named(address: str, collector: Three) -> None:
     with pytest.raises(PortInUse, match=rf"Metrics cannot listen on {address}: address already in use\."):
-        MetricsServer(address, collector).start()
+        MetricsServer(address, collector, HEALTH).start()
 
 
 def test_an_address_that_is_none_is_refused(collector: Three) -> None:
     with pytest.raises(UsageError, match=r"expected host:port"):
-        MetricsServer("9464", collector)
+        MetricsServer("9464", collector, HEALTH)
 
 
 def test_an_address_beyond_this_machine_is_said(collector: Three, caplog: pytest.LogCaptureFixture) -> None:
-    server = MetricsServer("0.0.0.0:0", collector)
+    server = MetricsServer("0.0.0.0:0", collector, HEALTH)
     server.start()
     server.stop()
     assert "metrics beyond this machine" in caplog.messages
