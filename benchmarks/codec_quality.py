@@ -183,13 +183,12 @@ def apply(
         ]
         model, applied, kept = (stack.enter_context(blobs.writer("blake3")) for _ in range(3))
         job = ReduceJob(statement.plan, statement.manifest, base, deltas, state)
-        keeps = statement.plan.leaves_server_state
-        if statement.plan.downlink is None:
-            reduce_round(job, model.write)
-            return RoundOutputs(model=model.commit())
-        reduce_round(job, model.write, Beside(applied.write, kept.write if keeps else None))
+        sends, keeps = statement.plan.downlink is not None, statement.plan.leaves_server_state
+        reduce_round(job, model.write, Beside(applied.write if sends else None, kept.write if keeps else None))
         return RoundOutputs(
-            model=model.commit(), applied_delta=applied.commit(), server_state=kept.commit() if keeps else None
+            model=model.commit(),
+            applied_delta=applied.commit() if sends else None,
+            server_state=kept.commit() if keeps else None,
         )
 
 

@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.blobs.writer import BlobWriter
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
@@ -39,7 +37,7 @@ class Aggregation:
         self._walk_at = 0.0
 
     def aggregate(self, run: RunRecord, current: RoundRecord, inputs: Sequence[SealedInput]) -> RoundOutputs:
-        """The new model, and with a downlink what belongs to it, durable; constant memory for any model and cohort.
+        """The new model, and what the plan's rounds leave besides it, durable; constant memory for any model and cohort.
 
         Raises:
             BlobError: an input is missing or its bytes changed.
@@ -61,30 +59,23 @@ class Aggregation:
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
             )
             writer = stack.enter_context(self._blobs.writer(base.algorithm, about=base.size))
+            applied, kept = (
+                None if size is None else stack.enter_context(self._blobs.writer(base.algorithm, about=size))
+                for size in (applied_delta_bytes(run.statement), server_state_bytes(run.statement))
+            )
             started = time.monotonic()
-            if plan.downlink is None:
-                reduce_round(job, writer.write)
-                outputs = RoundOutputs(model=writer.commit())
-            else:
-                applied, kept = self._writers_beside(run, base, stack)
-                reduce_round(job, writer.write, Beside(applied.write, kept.write if kept is not None else None))
-                outputs = RoundOutputs(
-                    model=writer.commit(),
-                    server_state=kept.commit() if kept is not None else None,
-                    applied_delta=applied.commit(),
-                )
+            beside = Beside(applied.write if applied else None, kept.write if kept else None)
+            reduce_round(job, writer.write, beside)
+            outputs = RoundOutputs(
+                model=writer.commit(),
+                server_state=kept.commit() if kept else None,
+                applied_delta=applied.commit() if applied else None,
+            )
         log.info(
             "model written",
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
         )
         return outputs
-
-    def _writers_beside(self, run: RunRecord, base: BlobRef, stack: ExitStack) -> tuple[BlobWriter, BlobWriter | None]:
-        """For the applied delta, and for the server_state where rounds leave one."""
-        applied, kept = applied_delta_bytes(run.statement) or 0, server_state_bytes(run.statement)
-        return stack.enter_context(self._blobs.writer(base.algorithm, about=applied)), (
-            None if kept is None else stack.enter_context(self._blobs.writer(base.algorithm, about=kept))
-        )
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""
@@ -156,10 +147,11 @@ def kept_roots(state: LedgerState) -> tuple[set[str], set[str]]:
 
 
 def _gives_up(run: RunRecord) -> bool:
-    """Whether its rounds leave blobs that are not kept: by a bound in its plan, or applied deltas that are of no more use."""
+    """Whether its rounds leave blobs that are not kept: by a bound in its plan, applied deltas that are of no more use, or the
+    last server_state of a run that ended."""
     plan = run.statement.plan
     bounded = plan.retention.delta_rounds is not None or plan.retention.delta_bytes is not None
-    return bounded or plan.downlink is not None
+    return bounded or plan.downlink is not None or plan.leaves_server_state
 
 
 def _first_kept(run: RunRecord) -> int:

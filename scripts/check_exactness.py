@@ -28,6 +28,8 @@ NUMPY = {
     "multiply": "rounded once",
     "divide": "rounded once",
     "sqrt": "rounded once",
+    "greater": "by comparison",
+    "less": "by comparison",
     "isfinite": "looks at bits",
     "all": "of booleans",
     "sort": "by comparison; stable, so that -0.0 and +0.0 keep their order",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from common.blobs.reference import BlobRef
 from common.ledger.state import RunRecord
 from common.statements.kinds import PlanStatement
-from common.tensors import changing_bytes, delta_size
+from common.tensors import changing_bytes
 
 
 def applied_delta_bytes(statement: PlanStatement) -> int | None:
@@ -37,7 +37,13 @@ def round_down_bytes(statement: PlanStatement, model_bytes: int) -> int:
 
 def server_state_bytes(statement: PlanStatement) -> int | None:
     """Bytes of a server_state; None where rounds leave none."""
-    return delta_size(statement.manifest) if statement.plan.leaves_server_state else None
+    if not statement.plan.leaves_server_state:
+        return None
+    # Here: an agent whose plans need no numpy loads none.
+    from common.reduce.server_state import layout_of
+
+    layout = layout_of(statement.plan, statement.manifest)
+    return None if layout is None else layout.size
 
 
 def way_to(

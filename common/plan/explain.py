@@ -170,8 +170,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
         "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
-        f"On commit: new model = base + {show(plan.server_optimizer.learning_rate)} × mean of the deltas, weighted by tokens"
-        f"{_downlink(plan)}.",
+        f"On commit: new model = base + {_step(plan)}{_downlink(plan)}.",
         _visibility(plan),
         _ending(plan),
     )
@@ -194,6 +193,18 @@ def _what_comes(plan: Plan) -> str:
         return "the base model, or what rounds added since the one that it holds,"
     return "the base model" + (
         "" if plan.adapter.type == "none" else " (after its first round only the chunks with the adapter)"
+    )
+
+
+def _step(plan: Plan) -> str:
+    optimizer, mean = plan.server_optimizer, "mean of the deltas, weighted by tokens"
+    rate = show(optimizer.learning_rate)
+    if not optimizer.slots:
+        return f"{rate} × {mean}"
+    count, plural = len(optimizer.slots), "" if len(optimizer.slots) == 1 else "s"
+    return (
+        f"what {optimizer.type} with learning rate {rate} makes of the {mean}; of each weight it keeps {count} "
+        f"number{plural} ({', '.join(optimizer.slots)}) for the next round"
     )
 
 

@@ -1,8 +1,10 @@
 """The exact reducer: from a sealed round's deltas to the new model, the same bits on any machine (docs/protocol.md#arithmetic).
 
-    round.py         reduce_round: reads base and deltas, asks rule and server optimizer, writes the new model
+    round.py         reduce_round: reads base and deltas, asks the rule
+    step.py          from what the rule combined to the new model: server optimizer, downlink, server_state
     downlink.py      what a round adds to the model, as it travels, and what that drops
-    weighted_mean.py, server_sgd.py     a rule and a server optimizer; `registry` finds them by the plan's `type`
+    server_state.py  what rounds hand on besides the model, and how it lies in its blob
+    weighted_mean.py, server_*.py       a rule, and server optimizers; `registry` finds them by the plan's `type`
     inspect.py       what is refused always: other tensors, NaN and infinity, too long a delta
     scalar.py        sums in float64 by a fixed tree
     selftest.py      this machine's arithmetic against golden.json

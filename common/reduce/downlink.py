@@ -3,7 +3,7 @@
     u  (server optimizer) ─▶ t = u + residual ─▶ encode ─▶ applied delta
                                                    │ decode
                                                    ▼
-                             base + d: the model   d ─▶ t − d: the next residual, in server_state
+                             base + d: the model   d ─▶ t − d: the next residual, a slot of server_state
 
 So the model *is* base + decode(applied delta), and who has the base needs only that (docs/protocol.md#downlink).
 """
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from common import tensors
-from common.blobs.reader import BlobStream, ChunkSource
 from common.codecs import CODECS
-from common.codecs.base import PIECE_ELEMENTS, Float32s
-from common.errors import ModelOverflow, WrongTensors
-from common.plan.model import Plan
-from common.reduce.window import read_head
+from common.codecs.base import Float32s
+from common.errors import ModelOverflow
+from common.plan import model as plan
 from common.statements.kinds import Tensor
 
 Write = Callable[[memoryview], object]
@@ -31,85 +29,52 @@ Write = Callable[[memoryview], object]
 class Beside:
     """Where a round's outputs beside the model go, from first byte to last; each view is valid during the call only."""
 
-    applied_delta: Write
-    server_state: Write | None
-    """None where the codec drops nothing."""
+    applied_delta: Write | None = None
+    """None exactly where the plan has no downlink."""
+    server_state: Write | None = None
+    """None exactly where rounds leave none: `plan.leaves_server_state`."""
 
 
 class DownlinkStep:
-    """Between the server optimizer and the model. Takes pieces of any length; works in whole blocks of the codec."""
+    """Between the server optimizer and the model. Takes whole blocks of the codec at a time, and at last what is left."""
 
     def __init__(
-        self,
-        plan: Plan,
-        manifest: Sequence[Tensor],
-        server_state: ChunkSource | None,
-        add: Callable[[Float32s], None],
-        beside: Beside,
+        self, section: plan.DownlinkCodec, manifest: Sequence[Tensor], row_elements: int, applied_delta: Write
     ) -> None:
         """
         Args:
-            server_state: the round's input; None where there is none yet.
-            add: gets what is added to the base, piece after piece.
-
-        Raises:
-            WrongTensors: the server_state is not the manifest's, or the plan has none.
+            row_elements: the most elements at once.
         """
-        if plan.downlink is None or plan.leaves_server_state != (beside.server_state is not None):
-            raise ValueError("where outputs go is not what the plan's downlink makes")
-        self._codec = CODECS[plan.downlink.type]
+        self._codec = CODECS[section.type]
         self._header = tensors.trainable_header(manifest)
-        self._add, self._applied_delta, self._server_state = add, beside.applied_delta, beside.server_state
-        self._residual = None if server_state is None else _open_residual(plan, server_state, manifest)
-        at_once = max(1, PIECE_ELEMENTS // self._codec.block_elements) * self._codec.block_elements
-        self._wanted: Float32s = np.empty(at_once, dtype=np.float32)
-        self._decoded: Float32s = np.empty(at_once, dtype=np.float32)
-        self._kept_bytes = memoryview(bytearray(at_once * tensors.ELEMENT_BYTES))
-        self._kept: Float32s = np.frombuffer(self._kept_bytes, dtype="<f4")
-        self._finite = np.empty(at_once, dtype=np.bool_)
-        self._filled = self._done = 0
+        self._applied_delta = applied_delta
+        blocks = -(-row_elements // self._codec.block_elements)
+        self._decoded: Float32s = np.empty(blocks * self._codec.block_elements, dtype=np.float32)
+        self._finite = np.empty(row_elements, dtype=np.bool_)
+        self._done = 0
         self._applied_delta(memoryview(self._codec.header(manifest)))
-        if self._server_state is not None:
-            self._server_state(memoryview(self._header))
 
-    def take(self, update_B: Float32s) -> None:
-        """The next numbers of the update.
+    def send(self, update_B: Float32s, residual_B: Float32s | None) -> Float32s:
+        """The next numbers of the update as they come out at the other end; valid until the next call.
+
+        Args:
+            update_B: float32, shape (B,); used up.
+            residual_B: what earlier rounds dropped, then what this one drops; None where the codec drops nothing.
 
         Raises:
             ModelOverflow: with what earlier rounds dropped, one of them is not finite.
-            CorruptChunk: the server_state changed on disk.
         """
-        while len(update_B):
-            room_B = self._wanted[self._filled :][: len(update_B)]
-            np.copyto(room_B, update_B[: len(room_B)])
-            self._filled += len(room_B)
-            update_B = update_B[len(room_B) :]
-            if self._filled == len(self._wanted):
-                self._flush()
-
-    def finish(self) -> None:
-        """All numbers were taken."""
-        self._flush()
-
-    def _flush(self) -> None:
-        wanted_B = self._wanted[: self._filled]
-        if not len(wanted_B):
-            return
-        kept_B, kept_bytes = self._kept[: len(wanted_B)], self._kept_bytes[: wanted_B.nbytes]
-        if self._residual is not None:
-            self._residual.read_into(kept_bytes)
+        if residual_B is not None:
             with np.errstate(all="ignore"):  # what overflows is found by its result
-                np.add(wanted_B, kept_B, out=wanted_B)
-        self._check_finite(wanted_B)
-        encoded = self._codec.encode(wanted_B)
+                np.add(update_B, residual_B, out=update_B)
+        self._check_finite(update_B)
+        encoded = self._codec.encode(update_B)
         self._applied_delta(encoded)
-        decoded_B = self._codec.decode(encoded, self._decoded)[: len(wanted_B)]
-        self._add(decoded_B)
-        if self._server_state is not None:
-            np.subtract(wanted_B, decoded_B, out=kept_B)
-            self._server_state(kept_bytes)
-        self._done += self._filled
-        self._filled = 0
+        decoded_B = self._codec.decode(encoded, self._decoded)[: len(update_B)]
+        if residual_B is not None:
+            np.subtract(update_B, decoded_B, out=residual_B)
+        self._done += len(update_B)
+        return decoded_B
 
     def _check_finite(self, wanted_B: Float32s) -> None:
         finite_B = self._finite[: len(wanted_B)]
@@ -118,24 +83,3 @@ class DownlinkStep:
             at = int(finite_B.argmin())
             place = tensors.locate(self._header, self._done + at)
             raise ModelOverflow(f"The update would hold {float(wanted_B[at])} in tensor {place}.")
-
-
-def _open_residual(plan: Plan, server_state: ChunkSource, manifest: Sequence[Tensor]) -> BlobStream:
-    """A server_state after its header.
-
-    Raises:
-        WrongTensors: it is not the manifest's, or rounds of this plan have none.
-    """
-    if not plan.leaves_server_state:
-        raise WrongTensors(f"The round starts from server_state {server_state.ref}; by its plan there is none.")
-    header, expected = tensors.trainable_header(manifest), tensors.delta_size(manifest)
-    if server_state.ref.size != expected:
-        raise WrongTensors(
-            f"The server_state has {server_state.ref.size:,} bytes, expected {expected:,} for its tensors."
-        )
-    stream = BlobStream(server_state)
-    found = memoryview(bytearray(len(header)))
-    stream.read_into(found)
-    if found != header:
-        tensors.check_header(read_head(server_state), header)
-    return stream

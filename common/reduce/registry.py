@@ -5,10 +5,15 @@ common.plan.model, its row here, and a case in golden.json.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from common.plan import model as plan
-from common.reduce.rule import Rule, ServerOptimizer
-from common.reduce.server_sgd import ServerSGDStep
+from common.reduce.rule import Rule
+from common.reduce.server_adagrad import ServerAdagradStep
+from common.reduce.server_adam import ServerAdamStep, ServerAdamWStep
+from common.reduce.server_optimizer import ServerOptimizer
+from common.reduce.server_sgd import ServerMomentumStep, ServerNesterovStep, ServerSGDStep
+from common.reduce.server_yogi import ServerYogiStep
 from common.reduce.weighted_mean import WeightedMeanRule
 
 RULES: dict[str, Callable[[plan.Rule, int], Rule]] = {
@@ -16,10 +21,16 @@ RULES: dict[str, Callable[[plan.Rule, int], Rule]] = {
 }
 """By `rule.type`: from the plan's section and the most elements of a window."""
 
-SERVER_OPTIMIZERS: dict[str, Callable[[plan.ServerOptimizer], ServerOptimizer]] = {
-    "sgd": lambda section: ServerSGDStep(float(section.learning_rate)),
+SERVER_OPTIMIZERS: dict[str, Callable[[Any], ServerOptimizer]] = {
+    "sgd": ServerSGDStep,
+    "momentum": ServerMomentumStep,
+    "nesterov": ServerNesterovStep,
+    "adam": ServerAdamStep,
+    "adamw": ServerAdamWStep,
+    "yogi": ServerYogiStep,
+    "adagrad": ServerAdagradStep,
 }
-"""By `server_optimizer.type`: from the plan's section."""
+"""By `server_optimizer.type`: from the plan's section of that type."""
 
 
 def rule_for(section: plan.Rule, *, max_elements: int) -> Rule:

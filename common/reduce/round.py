@@ -2,10 +2,7 @@
 
     for each window of the deltas:       a chunk of 4 MiB without the header, or a part of its numbers
         combined = rule(all institutions' numbers, in ascending bytewise order of names)
-        for each block of it:            65,536 elements
-            update = server_optimizer(combined)
-            with a downlink: update = decode(encode(update + residual)), see downlink.py
-            write(base + update)
+        write(base + update)             see step.py: server optimizer, downlink, server_state
     frozen tensors: copied
 
 Everything that is read is hashed again by its reader, so a file that changed after it arrived is found before it counts.
@@ -26,18 +23,19 @@ from common.blobs.reader import BlobStream, ChunkSource
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs import codec
 from common.codecs.base import Float32s
-from common.errors import ImplausibleWeight, ModelOverflow, SlotTaken, WrongTensors
+from common.errors import ImplausibleWeight, SlotTaken, WrongTensors
 from common.plan.model import MAX_NUM_TOKENS, Plan
 from common.reduce import registry
-from common.reduce.downlink import Beside, DownlinkStep
-from common.reduce.rule import BLOCK_ELEMENTS, Weighted
+from common.reduce.downlink import Beside
+from common.reduce.rule import Weighted
+from common.reduce.step import ModelStep, Start
 from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
 
 LANES = 2
 """How many windows are combined at once; each lane holds a chunk, and 8 bytes for each number of a window."""
 
-Write = Callable[[memoryview], None]
+Write = Callable[[memoryview], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +57,24 @@ class ReduceJob:
     base: ChunkSource
     deltas: Sequence[WeightedDelta]
     server_state: ChunkSource | None = None
-    """What earlier rounds' applied deltas dropped; None without a downlink, and before the first commit."""
+    """What earlier rounds handed on; None where they hand nothing on, and before the first commit."""
 
 
-def reduce_round(job: ReduceJob, write: Write, beside: Beside | None = None) -> None:
+def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> None:  # noqa: B008  # it is frozen
     """Compute the new model and hand its bytes to `write`, from first to last, each view valid during the call only.
 
     The order of `job.deltas` does not matter. Memory is a few chunks for any model and cohort.
 
     Args:
-        beside: gets the other outputs; there exactly if the plan has a downlink.
+        beside: gets the other outputs, exactly those that the plan's rounds have.
 
     Raises:
         ImplausibleWeight: a num_tokens out of range, or no delta at all.
         SlotTaken: an institution stands twice.
         WrongTensors: base, server_state or a delta are not the manifest's.
-        ModelOverflow: the new model would not be finite.
+        ModelOverflow: the new model, the update or the server_state would not be finite.
         CorruptChunk: a blob changed on disk.
     """
-    if (beside is None) != (job.plan.downlink is None):
-        raise ValueError("outputs beside the model are there exactly if the plan has a downlink")
     deltas = in_order(job.deltas)
     delta_codec = codec(job.plan.codec)
     header = tensors.trainable_header(job.manifest)
@@ -86,7 +82,7 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside | None = None) -> 
     for delta in deltas:
         window.check_size(delta.reader)
     base = _open_base(job, write)
-    step = _BlockwiseStep(job, base, write, beside)
+    step = ModelStep(Start(job.plan, job.manifest, base, job.server_state), write, beside)
     windows = [window, *(DeltaWindow(delta_codec, header) for _ in range(LANES - 1))]
     lanes = [_Lane(job.plan, each, deltas) for each in windows]
     with ThreadPoolExecutor(len(lanes), thread_name_prefix="reduce") as pool:
@@ -152,60 +148,3 @@ def _open_base(job: ReduceJob, write: Write) -> BlobStream:
     if job.base.ref.size != expected_size:
         raise WrongTensors(f"Base model {job.base.ref} has {job.base.ref.size:,} bytes, expected {expected_size:,}.")
     return base
-
-
-class _BlockwiseStep:
-    """Takes as much of the base model as comes in, and hands the new model on, in blocks that fit the processor's cache."""
-
-    def __init__(self, job: ReduceJob, base: BlobStream, write: Write, beside: Beside | None) -> None:
-        self._header = tensors.model_header(job.manifest)
-        self._optimizer = registry.server_optimizer_for(job.plan.server_optimizer)
-        self._base = base
-        self._write = write
-        self._content = memoryview(bytearray(BLOCK_ELEMENTS * tensors.ELEMENT_BYTES))
-        self._block: Float32s = np.frombuffer(self._content, dtype="<f4")
-        self._finite = np.empty(BLOCK_ELEMENTS, dtype=np.bool_)
-        self._elements_done = 0
-        self._downlink = (
-            None if beside is None else DownlinkStep(job.plan, job.manifest, job.server_state, self._add, beside)
-        )
-
-    def apply(self, combined_N: Float32s) -> None:
-        """
-        Raises:
-            ModelOverflow: an element of the new model is NaN or infinite.
-        """
-        take = self._add if self._downlink is None else self._downlink.take
-        for start in range(0, len(combined_N), BLOCK_ELEMENTS):
-            combined_B = combined_N[start : start + BLOCK_ELEMENTS]
-            with np.errstate(all="ignore"):  # what overflows is found by its result
-                self._optimizer.update(combined_B)
-            take(combined_B)
-
-    def finish(self) -> None:
-        """All windows were applied.
-
-        Raises:
-            ModelOverflow: as `apply`.
-        """
-        if self._downlink is not None:
-            self._downlink.finish()
-
-    def _add(self, update_B: Float32s) -> None:
-        """Hand on as much of the new model, base + update."""
-        model_B = self._block[: len(update_B)]
-        content = self._content[: model_B.nbytes]
-        self._base.read_into(content)
-        with np.errstate(all="ignore"):
-            np.add(model_B, update_B, out=model_B)
-        self._check_finite(model_B)
-        self._write(content)
-        self._elements_done += len(model_B)
-
-    def _check_finite(self, model_B: Float32s) -> None:
-        finite_B = self._finite[: len(model_B)]
-        np.isfinite(model_B, out=finite_B)
-        if not finite_B.all():
-            at = int(finite_B.argmin())
-            place = tensors.locate(self._header, self._elements_done + at)
-            raise ModelOverflow(f"The new model would hold {float(model_B[at])} in tensor {place}.")

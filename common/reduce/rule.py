@@ -1,4 +1,4 @@
-"""What rules and server optimizers offer to `reduce_round`. They do no IO and see one window of all tensors at a time."""
+"""What rules offer to `reduce_round`. They do no IO and see one window of all tensors at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,4 @@ class Rule(Protocol):
         Returns:
             float32, shape (elements,), writable; valid until the next call.
         """
-        ...
-
-
-class ServerOptimizer(Protocol):
-    """The outer step: from the combined delta to what is added to the base model; the reducer adds it."""
-
-    def update(self, combined_B: Float32s) -> None:
-        """Make `combined_B` in place what is added."""
         ...

@@ -25,9 +25,11 @@ from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.codecs import CODECS
 from common.errors import ReducerSelfTestFailed
 from common.plan.model import Float32Codec, Plan, ServerSGD, WeightedMean
+from common.reduce import registry
 from common.reduce.downlink import Beside
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
+from common.reduce.server_state import layout_of
 from common.statements.kinds import Tensor
 
 GOLDEN_FILE = Path(__file__).with_name("golden.json")
@@ -42,6 +44,8 @@ MANIFEST = (
 WEIGHTS = {"north": 536_870_911, "east": 1, "south": 1_048_577, "a-1": 999_983}
 LEARNING_RATES = ("1", "0.7")
 DOWNLINK, RESIDUAL_SEED = "int8", 6
+STEPPED = (Tensor(name="w", shape=(70_001,)), Tensor(name="b", shape=(3,), group="frozen"))
+"""What server optimizers go over, with a downlink: two rows."""
 CODED_SEED, CODED_ELEMENTS = 7, 10_007
 """What each codec encodes and decodes: not a multiple of any block."""
 
@@ -117,6 +121,8 @@ def compute() -> dict[str, str]:
         reduce_round(job, model.update)
         results[f"model sha256, learning rate {learning_rate}"] = model.hexdigest()
     results |= _with_downlink(jobs[LEARNING_RATES[-1]])
+    for optimizer in registry.SERVER_OPTIMIZERS:
+        results |= _stepped(optimizer)
     header = tensors.trainable_header(MANIFEST)
     for delta in jobs[LEARNING_RATES[0]].deltas:
         facts = inspect_delta(delta.reader, header, max_l2=float("inf"))
@@ -131,13 +137,51 @@ def compute() -> dict[str, str]:
 
 def _with_downlink(job: ReduceJob) -> dict[str, str]:
     """What a round gives whose update travels encoded, and that starts from a residual."""
-    plan = Plan.model_validate(job.plan.model_dump(mode="json") | {"downlink": {"type": DOWNLINK}})
-    residual = _little_endian(numbers(RESIDUAL_SEED, tensors.trainable_elements(MANIFEST)))
-    state = MemoryBlob(tensors.trainable_header(MANIFEST) + residual)
+    job = downlink_job(job)
     hashes = {name: hashlib.sha256() for name in ("model", "applied_delta", "server_state")}
     beside = Beside(hashes["applied_delta"].update, hashes["server_state"].update)
-    reduce_round(replace(job, plan=plan, server_state=state), hashes["model"].update, beside)
+    reduce_round(job, hashes["model"].update, beside)
     return {f"with downlink {DOWNLINK}: {name} sha256": each.hexdigest() for name, each in hashes.items()}
+
+
+def downlink_job(job: ReduceJob) -> ReduceJob:
+    """That round with a downlink, from a residual."""
+    plan = _changed(job.plan, downlink={"type": DOWNLINK})
+    layout = layout_of(plan, MANIFEST)
+    if layout is None:
+        raise ValueError(f"{DOWNLINK} drops nothing")
+    rows = np.zeros(layout.rows * layout.row_elements, dtype="<f4")
+    rows[: layout.elements] = numbers(RESIDUAL_SEED, layout.elements)
+    return replace(job, plan=plan, server_state=MemoryBlob(layout.header + rows.tobytes()))
+
+
+def _stepped(optimizer: str) -> dict[str, str]:
+    """Two rounds in a row of a server optimizer with its defaults and a downlink, the second one from the first one's state."""
+    job = stepping_job(optimizer)
+    results = {}
+    for number in (1, 2):
+        model, applied, state = bytearray(), bytearray(), bytearray()
+        reduce_round(job, model.extend, Beside(applied.extend, state.extend))
+        for name, content in (("model", model), ("server_state", state)):
+            results[f"{optimizer}, round {number}: {name} sha256"] = hashlib.sha256(content).hexdigest()
+        job = replace(job, base=MemoryBlob(bytes(model)), server_state=MemoryBlob(bytes(state)))
+    return results
+
+
+def stepping_job(optimizer: str) -> ReduceJob:
+    """The first of these rounds."""
+    header, elements = tensors.trainable_header(STEPPED), tensors.trainable_elements(STEPPED)
+    plan = _changed(_plan("1"), downlink={"type": DOWNLINK}, server_optimizer={"type": optimizer})
+    base = MemoryBlob(tensors.model_header(STEPPED) + _little_endian(numbers(1, elements + 3)))
+    deltas = [
+        WeightedDelta(name, num_tokens, MemoryBlob(header + _little_endian(numbers(seed, elements))))
+        for seed, (name, num_tokens) in enumerate(list(WEIGHTS.items())[:2], start=2)
+    ]
+    return ReduceJob(plan, STEPPED, base, deltas)
+
+
+def _changed(plan: Plan, **fields: dict[str, str]) -> Plan:
+    return Plan.model_validate(plan.model_dump(mode="json") | fields)
 
 
 def check_denormals() -> None:

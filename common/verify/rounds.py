@@ -192,7 +192,7 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs
                 delta.reader, trainable_header(manifest), max_l2=float(plan.max_delta_l2), codec=codec(plan.codec)
             )
         job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas, server_state=start)
-        beside = Beside(applied.update, state.update if plan.leaves_server_state else None) if plan.downlink else None
+        beside = Beside(applied.update if plan.downlink else None, state.update if plan.leaves_server_state else None)
         reduce_round(job, model.update, beside)
     return RoundOutputs(
         model=model.result()[0],

@@ -176,8 +176,8 @@ def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
 
 def disk_of(draft: PlanStatement, cohort: int) -> int:
     """The most that the run's blobs take at the coordinator: initial and newest model, and of the rounds that retention
-    keeps, and of the one that is open, base model and deltas. With a downlink also as many server_states, and applied deltas,
-    which together have fewer bytes than a model, or are one.
+    keeps, and of the one that is open, base model and deltas; where rounds leave server_states also as many of these; with a
+    downlink also applied deltas, which together have fewer bytes than a model, or are one.
 
     A bound in bytes keeps the most base models where rounds are small: then each has only as many deltas as a commit needs.
     """

@@ -149,10 +149,99 @@ def trainable_header(manifest: list[Json]) -> tuple[bytes, int]:
     return head, size // 4
 
 
+KEPT = {"momentum": "b", "nesterov": "b", "adam": "mv", "adamw": "mv", "yogi": "mv", "adagrad": "v"}
+SLOT_NAMES = {"b": "momentum", "m": "mean", "v": "square", "r": "residual"}
+
+
+class State:
+    """#server-state: what a run's rounds hand on, read and written by the layout."""
+
+    def __init__(self, plan: Json, count: int) -> None:
+        optimizer, downlink = plan["server_optimizer"]["type"], (plan.get("downlink") or {"type": "float32"})["type"]
+        self.letters = KEPT.get(optimizer, "") + ("" if downlink == "float32" else "r")
+        self.powers = np.ones(2 if optimizer in ("adam", "adamw") else 0)
+        numbers = {"int8": 124, "int4": 120}.get(downlink, 1)
+        self.b = min(65536 - 65536 % numbers, count)
+        self.shape = (math.ceil(count / self.b), len(self.letters), self.b)
+        self.count, first = count, float(plan["server_optimizer"].get("initial_square", 0))
+        self.of = {letter: np.full(count, first if letter == "v" else 0, np.float32) for letter in self.letters}
+
+    @property
+    def head(self) -> bytes:
+        k = 8 * len(self.powers)
+        end = k + 4 * math.prod(self.shape)
+        names = "beta1_power beta2_power" if k else "", " ".join(SLOT_NAMES[letter] for letter in self.letters)
+        text = json.dumps(
+            {
+                "__metadata__": {"scalars": names[0], "slots": names[1]},
+                "scalars": {"dtype": "F64", "shape": [len(self.powers)], "data_offsets": [0, k]},
+                "state": {"dtype": "F32", "shape": list(self.shape), "data_offsets": [k, end]},
+            },
+            separators=(",", ":"),
+        ).encode()
+        text += b" " * (-(8 + len(text)) % 64)
+        return len(text).to_bytes(8, "little") + text
+
+    @property
+    def size(self) -> int | None:
+        return len(self.head) + 8 * len(self.powers) + 4 * math.prod(self.shape) if self.letters else None
+
+    def read(self, blob: bytes) -> None:
+        must(blob.startswith(self.head) and len(blob) == self.size, "rounds", "wrong-tensors")
+        self.powers = np.frombuffer(blob, "<f8", offset=len(self.head), count=len(self.powers)).copy()
+        fits = np.isfinite(self.powers).all() and ((self.powers >= 0) & (self.powers <= 1)).all()
+        must(bool(fits), "rounds", "wrong-tensors")
+        table = np.frombuffer(blob, "<f4", offset=len(self.head) + 8 * len(self.powers)).reshape(self.shape)
+        for at, letter in enumerate(self.letters):
+            self.of[letter] = np.concatenate([row[at] for row in table])[: self.count]
+
+    def written(self) -> bytes | None:
+        if not self.letters:
+            return None
+        parts = [self.head, self.powers.astype("<f8").tobytes()]
+        for at in range(0, self.count, self.b):
+            for letter in self.letters:
+                piece = self.of[letter][at : at + self.b].astype("<f4").tobytes()
+                parts.append(piece.ljust(4 * self.b, b"\0"))
+        return b"".join(parts)
+
+
+def server_step(said: Json, g: NDArray[np.float32], base: NDArray[np.float32], state: State) -> NDArray[np.float32]:
+    """#server-optimizers: u; the state becomes the next one."""
+    f = {name: np.float32(float(value)) for name, value in said.items() if name not in ("type", "bias_correction")}
+    kind, of = said["type"], state.of
+    if kind == "sgd":
+        return f["learning_rate"] * g
+    if "b" in of:
+        of["b"] = f["momentum"] * of["b"] + g
+        return f["learning_rate"] * (g + f["momentum"] * of["b"] if kind == "nesterov" else of["b"])
+    q = g * g
+    if kind == "adagrad":
+        of["v"] = of["v"] + q
+        return f["learning_rate"] * (g / (np.sqrt(of["v"]) + f["tau"]))
+    one, two = (np.float32(1 - float(said[name])) for name in ("beta1", "beta2"))
+    of["m"] = f["beta1"] * of["m"] + one * g
+    if kind == "yogi":
+        step = two * q
+        signed = np.where(of["v"] > q, of["v"] - step, of["v"] + step)
+        of["v"] = np.where(of["v"] == q, of["v"], signed)
+        return f["learning_rate"] * (of["m"] / (np.sqrt(of["v"]) + f["tau"]))
+    of["v"] = f["beta2"] * of["v"] + two * q
+    state.powers = state.powers * np.array([float(said["beta1"]), float(said["beta2"])])
+    s1, s2 = f["learning_rate"], np.float32(1)
+    if said["bias_correction"]:
+        s1 = np.float32(float(said["learning_rate"]) / (1 - state.powers[0]))
+        s2 = np.float32(np.sqrt(1 - state.powers[1]))
+    u = s1 * (of["m"] / (np.sqrt(of["v"]) / s2 + f["epsilon"]))
+    if kind == "adamw":
+        u = u - np.float32(float(said["learning_rate"]) * float(said["weight_decay"])) * base
+    return u
+
+
 def outputs(
     plan: Json, base: bytes, deltas: list[tuple[int, bytes]], state: bytes | None = None
 ) -> tuple[bytes, bytes | None, bytes | None]:
-    """#weighted-mean and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
+    """#weighted-mean, #server-optimizers and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
 
     Returns:
         model, applied_delta and server_state; None where the plan makes none.
@@ -173,16 +262,18 @@ def outputs(
         must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
         acc = acc + np.float64(num_tokens) * d
     old = np.frombuffer(base, "<f4", offset=len(start), count=count)
-    downlink, applied, kept = plan["plan"].get("downlink"), None, None
-    with np.errstate(over="ignore"):
+    downlink, applied, kept = plan["plan"].get("downlink"), None, State(plan["plan"], count)
+    if state is not None:
+        kept.read(state)
+    with np.errstate(over="ignore", invalid="ignore"):
         g = (acc / np.float64(sum(num_tokens for num_tokens, _ in deltas))).astype(np.float32)
-        added = np.float32(float(plan["plan"]["server_optimizer"]["learning_rate"])) * g
+        added = server_step(plan["plan"]["server_optimizer"], g, old, kept)
         if downlink is not None:
-            t = added if state is None else added + decoded(state, "float32", begin, count)
+            t = added + kept.of["r"] if "r" in kept.of else added
             must(np.isfinite(t).all(), "rounds", "model-overflow")
             applied = encoded(t, downlink["type"], begin)
             added = decoded(applied, downlink["type"], begin, count)
-            kept = None if downlink["type"] == "float32" else begin + (t - added).astype("<f4").tobytes()
+            kept.of |= {"r": t - added} if "r" in kept.of else {}
         new = old + added
-    must(np.isfinite(g).all() and np.isfinite(new).all(), "rounds", "model-overflow")
-    return start + new.astype("<f4").tobytes() + base[len(start) + 4 * count :], applied, kept
+    must(all(np.isfinite(each).all() for each in (g, new, *kept.of.values())), "rounds", "model-overflow")
+    return start + new.astype("<f4").tobytes() + base[len(start) + 4 * count :], applied, kept.written()

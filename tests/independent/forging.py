@@ -121,7 +121,20 @@ def roster(version: int, *members: Body, approved_by: Iterable[str] = ()) -> Dra
     return Draft("roster", parent, {"version": version, "members": ordered}, approved_by=list(approved_by))
 
 
-def plan(run: str, downlink: str | None = None) -> Draft:
+MEANS = {"beta1": "0.9", "beta2": "0.99"}
+OPTIMIZERS: dict[str, Body] = {
+    "sgd": {},
+    "momentum": {"momentum": "0.9"},
+    "nesterov": {"momentum": "0.9"},
+    "adam": MEANS | {"epsilon": "0.001", "bias_correction": False},
+    "adamw": MEANS | {"epsilon": "0.001", "bias_correction": True, "weight_decay": "0.01"},
+    "yogi": MEANS | {"tau": "0.001", "initial_square": "0.000001"},
+    "adagrad": {"tau": "0.001", "initial_square": "0.000001"},
+}
+"""What a plan says of each besides its type and learning rate."""
+
+
+def plan(run: str, downlink: str | None = None, optimizer: str = "sgd") -> Draft:
     """Two rounds with two of three trainers each, quorum 2."""
     body = {
         "apiVersion": "llmasos/v1",
@@ -134,7 +147,7 @@ def plan(run: str, downlink: str | None = None) -> Draft:
         "local": {"steps": 2, "batch_size": 2, "sequence_length": 16},
         "model": {"type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 16},
         "rule": {"type": "weighted-mean"},
-        "server_optimizer": {"type": "sgd", "learning_rate": "0.7"},
+        "server_optimizer": {"type": optimizer, "learning_rate": "0.7"} | OPTIMIZERS[optimizer],
         "max_delta_l2": "1000",
     } | ({"downlink": {"type": downlink}} if downlink else {})
     initial = {"model": reference(BASE), "tokenizer": reference(TOKENIZER)}
@@ -213,17 +226,18 @@ class Made:
 
 
 @cache
-def made(downlink: str | None = None) -> Made:
-    said = plan("alpha", downlink).body
+def made(downlink: str | None = None, optimizer: str = "sgd") -> Made:
+    said = plan("alpha", downlink, optimizer).body
     first = outputs(said, BASE, [(TOKENS[k], DELTAS[1, k]) for k in (0, 1)])
     return Made(first, outputs(said, first[0], [(TOKENS[k], DELTAS[3, k]) for k in (0, 1)], first[2]))
 
 
-def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None) -> list[Draft]:
+def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None, optimizer: str = "sgd") -> list[Draft]:
     """Every kind of statement, a run from its plan to its end, another one that goes on, and an institution that leaves."""
     base = reference(BASE)
     (first, applied_1, state_1), (second, applied_2, state_2) = (
-        [None if it is None else reference(it) for it in each] for each in (made(downlink).first, made(downlink).second)
+        [None if it is None else reference(it) for it in each]
+        for each in (made(downlink, optimizer).first, made(downlink, optimizer).second)
     )
     assert first is not None
     assert second is not None
@@ -245,7 +259,7 @@ def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None)
         roster(3, OPERATOR, EAST, NORTH, approved_by=["east"]),
         roster(4, OPERATOR, EAST, NORTH, SOUTH, approved_by=["north"]),
         roster(5, OPERATOR, EAST, NORTH, SOUTH, AUDIT, approved_by=["north"]),
-        plan("alpha", downlink),
+        plan("alpha", downlink, optimizer),
         *(answer(name, "alpha", "@6") for name in ("east", "north", "south")),
         refusal("@6", run="alpha"),
         opened("alpha", 1, "@6", 1, base),  # 11
@@ -285,7 +299,7 @@ SIZES = {12: 1.5, 19: 4.5, 22: 5.5, 27: 6.5, 39: 10}
 class Forge:
     """A script's envelopes, with all that they name filled in."""
 
-    def __init__(self, script: list[Draft], downlink: str | None = None) -> None:
+    def __init__(self, script: list[Draft], downlink: str | None = None, optimizer: str = "sgd") -> None:
         self.script, self.entries = script, list[bytes]()
         self.digests: list[str] = []
         self._cohorts: dict[tuple[str, int], list[str]] = {}
@@ -297,7 +311,10 @@ class Forge:
         self.hidden: Collection[int] = ()
         self.conflicting: list[bytes] = []
         self.metrics: list[tuple[str, bytes, bytes]] = [(digest, bytes(32), b"{}") for digest in self.digests[27:28]]
-        self.blobs = [*made(downlink).blobs, *(delta for (number, _), delta in DELTAS.items() if number != 2)]
+        self.blobs = [
+            *made(downlink, optimizer).blobs,
+            *(delta for (number, _), delta in DELTAS.items() if number != 2),
+        ]
         self.edit_note: Callable[[int, bytes], bytes] = lambda size, note: note
 
     def _write(self, draft: Draft) -> None:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.independent.arithmetic import encoded_size, trainable_header
+from tests.independent.arithmetic import State, encoded_size, trainable_header
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
 
 SIGNED_BY_INSTITUTIONS = ("answer", "contribution", "attestation")
@@ -258,16 +258,16 @@ class Ledger:
         run.trained += committed and trains
 
     def _check_beside(self, run: Run, made: Json) -> None:
-        """#parents: a commit's applied_delta and server_state are there, in their sizes, as the plan's downlink says."""
+        """#parents: a commit's applied_delta and server_state are there, in their sizes, as the plan says."""
         plain, count = trainable_header(run.plan.body["manifest"])
         downlink = run.plan.body["plan"]["downlink"]
         codec = downlink["type"] if downlink else None
         wanted = {
             "applied_delta": encoded_size(codec, plain, count) if codec else None,
-            "server_state": len(plain) + 4 * count if codec not in (None, "float32") else None,
+            "server_state": State(run.plan.body["plan"], count).size,
         }
         for name, size in wanted.items():
-            must((made[name] and made[name]["size"]) == size, "history", f"{name} is not what the downlink makes")
+            must((made[name] and made[name]["size"]) == size, "history", f"{name} is not what the plan makes")
 
     def _admit_refusal(self, entry: Entry, body: Json) -> None:
         run, slot = self.runs.get(body["run"]), (body["institution"], body["run"], body["round"], body["code"])

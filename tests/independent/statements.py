@@ -165,7 +165,9 @@ PLAN = Open(
     cohort={"size": Maybe(NUMBER)},
     local=Open(steps=NUMBER, batch_size=NUMBER, sequence_length=NUMBER),
     rule={"type": one_of("weighted-mean")},
-    server_optimizer={"type": one_of("sgd"), "learning_rate": DECIMAL},
+    server_optimizer=Open(
+        type=one_of("sgd", "momentum", "nesterov", "adam", "adamw", "yogi", "adagrad"), learning_rate=DECIMAL
+    ),
     max_delta_l2=DECIMAL,
     delta_audience=Many(NAME),
     downlink=Maybe({"type": one_of("float32", "bfloat16", "int8", "int4")}),

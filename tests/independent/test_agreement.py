@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from common.evidence.select import Holdings, select
 from common.identity.authority import Authority
 from tests.independent import spoiling
-from tests.independent.forging import DELTAS, WITNESSES, Draft, Forge, a_script, made, public
+from tests.independent.forging import DELTAS, OPTIMIZERS, WITNESSES, Draft, Forge, a_script, made, public
 from tests.independent.verify_bundle import Verdict, main
 from tests.support.evidence import a_ledger as a_made_ledger
 from tests.support.evidence import bundle, failures, gaps, report_on
@@ -53,11 +53,11 @@ def authority() -> tuple[bytes, str]:
     return pem, hashlib.sha256(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)).hexdigest()
 
 
-def a_forge(*changes: Callable[[list[Draft]], None], downlink: str | None = None) -> Forge:
-    script = a_script(*authority(), downlink)
+def a_forge(*changes: Callable[[list[Draft]], None], downlink: str | None = None, optimizer: str = "sgd") -> Forge:
+    script = a_script(*authority(), downlink, optimizer)
     for change in changes:
         change(script)
-    return Forge(script, downlink)
+    return Forge(script, downlink, optimizer)
 
 
 def both(data: bytes, forge: Forge, folder: Path) -> tuple[str, set[str], set[str]]:
@@ -89,9 +89,19 @@ def test_a_good_bundle_of_a_run_with_a_downlink_is_good_for_both(downlink: str, 
     assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
 
 
+@pytest.mark.parametrize("downlink", [None, "int8"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_good_bundle_of_a_run_with_a_server_optimizer_is_good_for_both(
+    optimizer: str, downlink: str | None, tmp_path: Path
+) -> None:
+    forge = a_forge(lambda script: script.__delitem__(slice(32, None)), downlink=downlink, optimizer=optimizer)
+    assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
 @pytest.mark.parametrize("name", spoiling.DOWNLINKS)
-def test_both_find_what_is_wrong_with_what_a_downlink_makes(name: str, tmp_path: Path) -> None:
-    forge = a_forge(spoiling.DOWNLINKS[name], downlink="int8")
+@pytest.mark.parametrize("optimizer", ["sgd", "yogi"])
+def test_both_find_what_is_wrong_with_what_a_downlink_makes(name: str, optimizer: str, tmp_path: Path) -> None:
+    forge = a_forge(spoiling.DOWNLINKS[name], downlink="int8", optimizer=optimizer)
     result, failed, _ = both(forge.bundle(), forge, tmp_path)
     assert result == "failed"
     assert ("rounds" if name.startswith("another") else "history") in failed

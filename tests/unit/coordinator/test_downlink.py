@@ -30,10 +30,12 @@ from coordinator.rounds.ports import Step
 from tests.support.blobs import put_blob, read_blob
 from tests.support.coordinators import Coordinator, Crash, CrashAt, InlineEngine
 from tests.support.participants import MANIFEST
+from tests.support.server_states import slots_of, state_blob
 from tests.unit.common.reduce.test_downlink import Made, plain, printed
 
 INT8 = {"type": "int8"}
-STATE_BYTES = tensors.delta_size(MANIFEST)
+ELEMENTS = tensors.trainable_elements(MANIFEST)
+STATE_BYTES = len(state_blob({"residual": np.zeros(ELEMENTS, np.float32)}, 65_472))
 APPLIED_BYTES = CODECS["int8"].encoded_size(MANIFEST)
 
 
@@ -51,7 +53,6 @@ def outputs_of(run: RunRecord, number: int) -> RoundOutputs:
 def by_the_page(coordinator: Coordinator, record: RoundRecord) -> Made:
     """A round by the program in docs/protocol.md."""
     plan, blobs = coordinator.run.statement.plan, coordinator.blobs
-    assert plan.downlink is not None
     contributions = {
         name: (entry.contribution.weight.num_tokens, read_blob(blobs, entry.contribution.blobs["delta"]))  # type: ignore[union-attr]
         for name, entry in record.contributions.items()
@@ -62,9 +63,7 @@ def by_the_page(coordinator: Coordinator, record: RoundRecord) -> Made:
             read_blob(blobs, record.opened.inputs.model),
             contributions,
             plain(MANIFEST),
-            str(plan.server_optimizer.learning_rate),
-            plan.codec.type,
-            plan.downlink.type,
+            plan.model_dump(mode="json"),
             None if state is None else read_blob(blobs, state),
         )
     )
@@ -446,7 +445,7 @@ def test_residuals_are_of_the_sizes_that_encoding_drops(coordinator: Coordinator
     run = played(coordinator, rounds=1)
     state = outputs_of(run, 1).server_state
     assert state is not None
-    residual = np.frombuffer(read_blob(coordinator.blobs, state), "<f4", offset=len(tensors.trainable_header(MANIFEST)))
+    residual = slots_of(read_blob(coordinator.blobs, state), ELEMENTS)[1]["residual"]
     assert 0 < np.abs(residual).max() < 0.03 / 127
 
 

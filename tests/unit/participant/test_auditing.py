@@ -63,10 +63,11 @@ def test_every_committed_round_is_recomputed_and_attested(start: Start, coordina
     assert [entry.kind for entry in booked] == ["attestation"] * 3, "nothing else left the house"
 
 
-def test_with_a_downlink_every_output_is_recomputed_from_the_server_state(
-    start: Start, coordinator: Coordinator
+@pytest.mark.parametrize("plan", [{"downlink": {"type": "int8"}}, {"server_optimizer": {"type": "adam"}}])
+def test_every_output_is_recomputed_from_the_server_state(
+    start: Start, coordinator: Coordinator, plan: dict[str, object]
 ) -> None:
-    auditor = start(downlink={"type": "int8"})
+    auditor = start(**plan)
     assert results(auditor) == [(1, "equal"), (2, "equal"), (3, "equal")]
     assert left_over(auditor) == []
     assert all("court-auditor" in record.attestations for record in coordinator.run.committed())

@@ -28,9 +28,11 @@ from common.reduce.selftest import MemoryBlob
 from common.statements.kinds import Tensor
 from tests.support.blobs import tensor_manifest
 from tests.support.encoded import encoded_blob
+from tests.support.server_states import slots_of, state_blob
 from tests.support.wild_rounds import reduced, wild, wild_job
 from tests.unit.common.reduce.test_independence import cut_into_chunks
 
+B_INT8 = 65_472
 DOWNLINKS = ("float32", "bfloat16", "int8", "int4")
 ROUNDS = 4
 
@@ -40,7 +42,7 @@ class Made:
     """What a round gives."""
 
     model: bytes
-    applied: bytes
+    applied: bytes | None
     state: bytes | None
 
 
@@ -51,9 +53,9 @@ def with_downlink(job: ReduceJob, codec: str) -> ReduceJob:
 
 def made(job: ReduceJob) -> Made:
     model, applied, state = bytearray(), bytearray(), bytearray()
-    keeps = job.plan.leaves_server_state
-    reduce_round(job, model.extend, Beside(applied.extend, state.extend if keeps else None))
-    return Made(bytes(model), bytes(applied), bytes(state) if keeps else None)
+    sends, keeps = job.plan.downlink is not None, job.plan.leaves_server_state
+    reduce_round(job, model.extend, Beside(applied.extend if sends else None, state.extend if keeps else None))
+    return Made(bytes(model), bytes(applied) if sends else None, bytes(state) if keeps else None)
 
 
 def next_job(job: ReduceJob, before: Made, number: int) -> ReduceJob:
@@ -81,17 +83,12 @@ def printed() -> dict[str, Any]:
 def by_the_page(job: ReduceJob) -> Made:
     """The same by that program."""
     assert isinstance(job.base, MemoryBlob)
-    assert job.plan.downlink is not None
     contributions = {each.institution: (each.num_tokens, content(each.reader)) for each in job.deltas}
     plain = [tensor.model_dump(mode="json") for tensor in job.manifest]
     state = None if job.server_state is None else content(job.server_state)
-    rate = str(job.plan.server_optimizer.learning_rate)
+    plan = job.plan.model_dump(mode="json")
     with np.errstate(all="ignore"):
-        return Made(
-            *printed()["outputs"](
-                job.base.content, contributions, plain, rate, job.plan.codec.type, job.plan.downlink.type, state
-            )
-        )
+        return Made(*printed()["outputs"](job.base.content, contributions, plain, plan, state))
 
 
 def content(source: object) -> bytes:
@@ -166,7 +163,7 @@ def test_what_is_applied_and_what_is_kept_are_all_that_was_to_be_added(downlink:
         applied += printed()["numbers"](outputs.applied, plain(manifest), downlink)
         assert outputs.state is not None
         job = replace(job, base=MemoryBlob(outputs.model), server_state=MemoryBlob(outputs.state))
-    residual = np.frombuffer(content(job.server_state), "<f4", offset=len(tensors.trainable_header(manifest)))
+    residual = slots_of(content(job.server_state), elements)[1]["residual"]
     np.testing.assert_allclose(applied + residual, wanted, rtol=0, atol=1e-7)
     assert np.abs(residual).max() > 1e-5, "something is lost each round, so that this could fail"
 
@@ -214,7 +211,7 @@ def test_a_sum_that_is_no_number_is_no_model(what: str, place: str) -> None:
         plan = job.plan.model_copy(update={"server_optimizer": wild_job(manifest, 1, "2").plan.server_optimizer})
         job = replace(job, plan=plan)
     else:
-        job = replace(job, server_state=delta)
+        job = replace(job, server_state=MemoryBlob(state_blob({"residual": values}, B_INT8)))
     with pytest.raises(ModelOverflow, match=re.escape(f"The update would hold inf in tensor {place}")):
         made(job)
 
@@ -232,12 +229,14 @@ def test_a_model_that_is_none_is_refused_as_without_a_downlink() -> None:
 def test_a_server_state_of_other_tensors_is_refused() -> None:
     manifest = tensor_manifest(trainable={"w": (300,)})
     job = with_downlink(wild_job(manifest, 1, "1"), "int8")
-    other = tensor_manifest(trainable={"v": (300,)})
-    wrong = MemoryBlob(encoded_blob("float32", other, np.zeros(300, np.float32)))
-    with pytest.raises(WrongTensors, match="Tensor 'v' is not one"):
+    zeros = np.zeros(300, np.float32)
+    wrong = MemoryBlob(state_blob({"momentum": zeros}, B_INT8))
+    with pytest.raises(WrongTensors, match="has another header than residual of 300 elements, 300 a row"):
         made(replace(job, server_state=wrong))
-    with pytest.raises(WrongTensors, match="The server_state has 1,104 bytes, expected"):
-        made(replace(job, server_state=MemoryBlob(content(wrong)[:1_104])))
+    with pytest.raises(
+        WrongTensors, match=r"\(1,388 bytes\), expected 1,392 bytes for residual of 300 elements, 300 a row"
+    ):
+        made(replace(job, server_state=MemoryBlob(content(wrong)[:-4])))
     with pytest.raises(WrongTensors, match="by its plan there is none"):
         made(with_downlink(replace(job, server_state=wrong), "float32"))
 
@@ -249,8 +248,10 @@ def test_outputs_go_somewhere_exactly_where_the_plan_makes_them() -> None:
         reduce_round(job, sink.extend, Beside(sink.extend, None))
     with pytest.raises(ValueError, match="exactly if the plan has a downlink"):
         reduce_round(with_downlink(job, "int8"), sink.extend)
-    with pytest.raises(ValueError, match="not what the plan's downlink makes"):
+    with pytest.raises(ValueError, match="exactly if the plan's rounds leave one"):
         reduce_round(with_downlink(job, "int8"), sink.extend, Beside(sink.extend, None))
+    with pytest.raises(ValueError, match="exactly if the plan's rounds leave one"):
+        reduce_round(job, sink.extend, Beside(None, sink.extend))
 
 
 def test_memory_does_not_grow_with_the_model() -> None:
@@ -261,7 +262,8 @@ def test_memory_does_not_grow_with_the_model() -> None:
     job = with_downlink(wild_job(tensor_manifest(trainable={"w": (3,)}), 2, "1"), "int8")
     deltas = [replace(each, reader=plain_blob) for each in job.deltas]
     base = MemoryBlob(tensors.model_header(manifest) + values.tobytes())
-    job = replace(job, manifest=manifest, base=base, deltas=deltas, server_state=plain_blob)
+    job = replace(job, manifest=manifest, base=base, deltas=deltas)
+    job = replace(job, server_state=MemoryBlob(state_blob({"residual": values}, B_INT8)))
     tracemalloc.start()
     try:
         reduce_round(job, len, Beside(len, len))
@@ -272,9 +274,7 @@ def test_memory_does_not_grow_with_the_model() -> None:
 
 
 def test_the_self_tests_golden_round_is_the_documented_one() -> None:
-    job = with_downlink(selftest.golden_jobs()[selftest.LEARNING_RATES[-1]], selftest.DOWNLINK)
-    values = selftest.numbers(selftest.RESIDUAL_SEED, tensors.trainable_elements(job.manifest))
-    outputs = by_the_page(replace(job, server_state=MemoryBlob(encoded_blob("float32", job.manifest, values))))
+    outputs = by_the_page(selftest.downlink_job(selftest.golden_jobs()[selftest.LEARNING_RATES[-1]]))
     golden = json.loads(selftest.GOLDEN_FILE.read_text())
     for name, data in (("model", outputs.model), ("applied_delta", outputs.applied), ("server_state", outputs.state)):
         assert data is not None

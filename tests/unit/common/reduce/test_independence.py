@@ -25,7 +25,7 @@ from common.blobs import disk, reader, reference
 from common.blobs.reader import ChunkSource
 from common.blobs.store import FolderBlobStore
 from common.plan.model import MAX_NUM_TOKENS
-from common.reduce import ReduceJob, inspect_delta, selftest, weighted_mean, window
+from common.reduce import ReduceJob, inspect_delta, selftest, step, weighted_mean, window
 from common.reduce import round as rounds
 from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
@@ -139,7 +139,7 @@ def test_the_size_of_a_block_changes_no_bit(monkeypatch: pytest.MonkeyPatch, blo
     elements = 1_003 if block_elements < 1_000 else LEAF_ELEMENTS + 1
     job = wild_job(tensor_manifest(trainable={"w": (elements,)}, frozen={"f": (3,)}), 4, "0.1")
     expected = reduced(job)
-    for module in (rounds, weighted_mean):
+    for module in (step, weighted_mean):
         monkeypatch.setattr(module, "BLOCK_ELEMENTS", block_elements)
     assert reduced(job) == expected
 
