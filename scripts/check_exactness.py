@@ -36,6 +36,8 @@ NUMPY = {
     "argsort": "by comparison; stable",
     "partition": "by comparison; only of integers, of which equal ones are the same",
     "searchsorted": "by comparison: how many are less",
+    "minimum": "by comparison; only of whole numbers, by dtype=np.int32, which refuses floats when it runs",
+    "maximum": "by comparison; only of whole numbers, by dtype=np.int32, which refuses floats when it runs",
     "flatnonzero": "which are not zero",
     "packbits": "bits",
     "unpackbits": "bits",
@@ -118,6 +120,8 @@ OPERATORS = (
 DTYPES = {"<f4", "<f8", "<u4", "<u2", "u1", "float32", "float64", "uint32", "uint16", "uint8", "int32", "int8", "bool"}
 FLOATS = {"<f4", "<f8", "float32", "float64"}
 INTEGERS = {"<u4", "uint32"}
+OF_WHOLE_NUMBERS = {"minimum", "maximum"}
+"""What of `np` may only be called with `dtype=np.int32`."""
 
 WHY = {
     "dot": "BLAS, whose sums change with processor, block size and threads",
@@ -166,6 +170,7 @@ def check_source(source: str, path: Path = Path("source.py")) -> list[Finding]:
     """What may not be there, in the order of lines."""
     tree = ast.parse(source, str(path))
     members = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    members |= {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and _of_int32(node)}
     found = [
         Finding(path, getattr(node, "lineno", 1), what, why)
         for node in ast.walk(tree)
@@ -181,7 +186,7 @@ def _faults(node: ast.AST, *, bare: bool) -> Iterator[tuple[str, str]]:
         case ast.BinOp() | ast.AugAssign():
             yield from _operator_faults(node)
         case ast.Attribute():
-            yield from _attribute_faults(node)
+            yield from _attribute_faults(node, bare=bare)
         case ast.Call():
             yield from _call_faults(node)
         case ast.Name(id="np" | "math" as name) if bare:
@@ -222,10 +227,10 @@ def _is_power_of_two(node: ast.BinOp) -> bool:
     return base in (2, 2.0) and isinstance(exponent, ast.Constant) and isinstance(exponent.value, int)
 
 
-def _attribute_faults(node: ast.Attribute) -> Iterator[tuple[str, str]]:
+def _attribute_faults(node: ast.Attribute, *, bare: bool) -> Iterator[tuple[str, str]]:
     match node.value:
         case ast.Name(id="np"):
-            if node.attr not in NUMPY:
+            if node.attr not in NUMPY or (node.attr in OF_WHOLE_NUMBERS and bare):
                 yield f"np.{node.attr}", WHY.get(node.attr, "not on the list of what is exact")
         case ast.Name(id="math"):
             if node.attr not in MATH:
@@ -253,6 +258,10 @@ def _call_faults(node: ast.Call) -> Iterator[tuple[str, str]]:
         yield "np.arange(…)", "only of integers, with dtype=np.uint32"
     elif "dtype" in keywords and _dtype(keywords["dtype"]) not in DTYPES:
         yield f"dtype={_dtype(keywords['dtype'])}", "no type of the protocol, or one that does not show"
+
+
+def _of_int32(call: ast.Call) -> bool:
+    return any(keyword.arg == "dtype" and _dtype(keyword.value) == "int32" for keyword in call.keywords)
 
 
 def _constant(node: ast.expr | None) -> object:

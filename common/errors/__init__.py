@@ -31,6 +31,7 @@ from common.errors.blobs import (
     ModelOverflow,
     NonFiniteDelta,
     TruncatedChunk,
+    WrongDeltaCount,
     WrongTensors,
 )
 from common.errors.identity import (
@@ -170,6 +171,7 @@ __all__ = [
     "UsageError",
     "WaitTimedOut",
     "WorkerFailed",
+    "WrongDeltaCount",
     "WrongFingerprint",
     "WrongParent",
     "WrongPassphrase",

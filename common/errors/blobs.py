@@ -85,6 +85,14 @@ class ImplausibleWeight(DeltaError):
     default_fix = "num_tokens counts the tokens trained on in this round, at most steps × batch × sequence length."
 
 
+class WrongDeltaCount(DeltaError):
+    """A round's deltas are too few for the guarantee of the plan's rule, or more than it compares."""
+
+    code = "wrong-delta-count"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Set the plan's quorum, and cohort.size, to what its rule needs; the model stays as it was."
+
+
 class ModelOverflow(DeltaError):
     """Base and deltas are finite, the new model would not be."""
 

@@ -28,6 +28,12 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
         MalformedStatement: blobs other than the task's, or a kind of weight that the plan does not use.
         ImplausibleWeight: num_tokens outside 1 … steps × batch_size × sequence_length (0 for an evaluation).
     """
+    masked = not isinstance(contribution.weight, ClearWeight) or "masked" in contribution.blobs
+    if masked and plan.rule.single_deltas:
+        raise MalformedStatement(
+            f"The contribution is masked, and rule {plan.rule.type} looks at single deltas: a plan chooses masked sums or "
+            "per-delta rules, never both."
+        )
     wanted = {"delta"} if opened.task == "train" else set()
     if set(contribution.blobs) != wanted:
         raise MalformedStatement(

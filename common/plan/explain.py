@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, LoRA, Plan, TopkCodec
+from common.plan.rules import Withstands
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
         "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
-        f"On commit: new model = base + {_step(plan)}{_downlink(plan)}.",
+        f"On commit: new model = base + {_step(plan)}{_downlink(plan)}.{_withstands(plan)}",
         _visibility(plan),
         _ending(plan),
     )
@@ -197,7 +198,7 @@ def _what_comes(plan: Plan) -> str:
 
 
 def _step(plan: Plan) -> str:
-    optimizer, mean = plan.server_optimizer, "mean of the deltas, weighted by tokens"
+    optimizer, mean = plan.server_optimizer, plan.rule.outcome
     rate = show(optimizer.learning_rate)
     if not optimizer.slots:
         return f"{rate} × {mean}"
@@ -213,6 +214,12 @@ def _downlink(plan: Plan) -> str:
         return ""
     added = f", as {plan.downlink.type} says it, so that this is all that who holds the base has to fetch"
     return added if plan.downlink.type == "float32" else added + "; what that loses is added in the next round"
+
+
+def _withstands(plan: Plan) -> str:
+    if not isinstance(plan.rule, Withstands):
+        return ""
+    return f" That holds whatever {plan.rule.byzantine} of the deltas are, and needs {plan.rule.least_deltas:,} deltas a round."
 
 
 def _visibility(plan: Plan) -> str:

@@ -15,48 +15,17 @@ computes with the same number.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, ClassVar, Literal
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
 from common.names import Name
+from common.plan.fields import Number, PlanSection
+from common.plan.rules import Rule, WeightedMean, unfit
 
 MAX_NUM_TOKENS = 2**29 - 1
 """Weights stay below 2^29, so that weight × float32 is exact in float64 (docs/protocol.md#arithmetic)."""
-
-
-def _to_decimal(value: Any) -> Any:
-    if isinstance(value, float):
-        return Decimal(repr(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    if not isinstance(value, str):
-        return value
-    try:
-        return Decimal(value)
-    except InvalidOperation as err:
-        raise ValueError("expected a decimal number, such as 0.002") from err
-
-
-def _decimal_text(value: Decimal) -> str:
-    text = format(value.normalize(), "f")
-    return "0" if text in {"-0", "0"} else text
-
-
-Number = Annotated[
-    Decimal,
-    BeforeValidator(_to_decimal),
-    PlainSerializer(_decimal_text, return_type=str),
-    Field(allow_inf_nan=False, max_digits=28),  # what `normalize` keeps: more digits would be rounded on their way out
-]
-"""A number that everybody computes with: exact decimal text in statements."""
-
-
-class PlanSection(BaseModel):
-    """Base of every part of a plan: frozen, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --- what is trained -------------------------------------------------------------------------------------------------
@@ -337,15 +306,6 @@ DownlinkCodec = Annotated[Float32Codec | Bfloat16Codec | Int8Codec | Int4Codec, 
 """What a round adds to the model, as it travels; `float32` among them drops nothing, and has no residual."""
 
 
-class WeightedMean(PlanSection):
-    """Mean of deltas weighted by num_tokens: FedAvg (arXiv:1602.05629)."""
-
-    type: Literal["weighted-mean"] = "weighted-mean"
-
-
-Rule = WeightedMean
-
-
 _Rate = Annotated[Number, Field(gt=0, le=100)]
 _Decay = Annotated[Number, Field(ge=0, le=Decimal("0.9999"))]
 """Well below 1: in float64 and in float32 what is left of 1 is not 0."""
@@ -596,6 +556,7 @@ class Plan(PlanSection):
             )
         if self.cohort.size is not None and self.cohort.size < self.quorum:
             raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
+        self._check_rule()
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)
@@ -604,3 +565,9 @@ class Plan(PlanSection):
                 f"its linear layers are {names}"
             )
         return self
+
+    def _check_rule(self) -> None:
+        for name, deltas in (("quorum", self.quorum), ("cohort.size", self.cohort.size)):
+            why = None if deltas is None else unfit(self.rule, deltas)
+            if why is not None:
+                raise ValueError(f"{name} is {deltas:,}: rule {why}")

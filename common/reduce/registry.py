@@ -1,5 +1,5 @@
 """From a plan's `type` to the code that does it. To add a rule or server optimizer: its module, its section in
-common.plan.model, its row here, and a case in golden.json.
+common.plan, its row here, and what the golden file and the contract suite hold of it.
 """
 
 from __future__ import annotations
@@ -8,18 +8,34 @@ from collections.abc import Callable
 from typing import Any
 
 from common.plan import model as plan
+from common.plan.rules import RuleSection
 from common.reduce.rule import Rule
+from common.reduce.rules.bulyan import bulyan
+from common.reduce.rules.geometric_median import geometric_median
+from common.reduce.rules.krum import krum, multi_krum
+from common.reduce.rules.median import median
+from common.reduce.rules.norm_bounding import norm_bounding
+from common.reduce.rules.norm_clipping import norm_clipping
+from common.reduce.rules.trimmed_mean import trimmed_mean
+from common.reduce.rules.weighted_mean import weighted_mean
 from common.reduce.server_adagrad import ServerAdagradStep
 from common.reduce.server_adam import ServerAdamStep, ServerAdamWStep
 from common.reduce.server_optimizer import ServerOptimizer
 from common.reduce.server_sgd import ServerMomentumStep, ServerNesterovStep, ServerSGDStep
 from common.reduce.server_yogi import ServerYogiStep
-from common.reduce.weighted_mean import WeightedMeanRule
 
-RULES: dict[str, Callable[[plan.Rule, int], Rule]] = {
-    "weighted-mean": lambda section, max_elements: WeightedMeanRule(max_elements),
+RULES: dict[str, Rule] = {
+    "weighted-mean": Rule("nothing", weighted_mean),
+    "median": Rule("nothing", median),
+    "trimmed-mean": Rule("nothing", trimmed_mean),
+    "geometric-median": Rule("distances", geometric_median),
+    "krum": Rule("distances", krum),
+    "multi-krum": Rule("distances", multi_krum),
+    "bulyan": Rule("distances", bulyan),
+    "norm-clipping": Rule("norms", norm_clipping),
+    "norm-bounding": Rule("norms", norm_bounding),
 }
-"""By `rule.type`: from the plan's section and the most elements of a window."""
+"""By `rule.type`."""
 
 SERVER_OPTIMIZERS: dict[str, Callable[[Any], ServerOptimizer]] = {
     "sgd": ServerSGDStep,
@@ -33,9 +49,9 @@ SERVER_OPTIMIZERS: dict[str, Callable[[Any], ServerOptimizer]] = {
 """By `server_optimizer.type`: from the plan's section of that type."""
 
 
-def rule_for(section: plan.Rule, *, max_elements: int) -> Rule:
+def rule_for(section: RuleSection) -> Rule:
     """The rule that a plan chose."""
-    return RULES[section.type](section, max_elements)
+    return RULES[section.type]
 
 
 def server_optimizer_for(section: plan.ServerOptimizer) -> ServerOptimizer:

@@ -1,6 +1,7 @@
 """reduce_round: one committed round's arithmetic, out of core (docs/protocol.md#arithmetic).
 
-    for each window of the deltas:       a chunk of 4 MiB without the header, or a part of its numbers
+    the rule looks at whole deltas       norms or distances, if it asks for them
+    for each window of the deltas:       a chunk's numbers or a part of them; side by side, what fits into 16 MiB
         combined = rule(all institutions' numbers, in ascending bytewise order of names)
         write(base + update)             see step.py: server optimizer, downlink, server_state
     frozen tensors: copied
@@ -10,30 +11,25 @@ Everything that is read is hashed again by its reader, so a file that changed af
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 from common import tensors
 from common.blobs.reader import BlobStream, ChunkSource
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs import codec
-from common.codecs.base import Float32s
 from common.errors import ImplausibleWeight, SlotTaken, WrongTensors
 from common.plan.model import MAX_NUM_TOKENS, Plan
-from common.reduce import registry
 from common.reduce.downlink import Beside
-from common.reduce.rule import Weighted
+from common.reduce.lanes import Deltas, combined
+from common.reduce.parts import SliceDigests
 from common.reduce.step import ModelStep, Start
 from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
 
 LANES = 2
-"""How many windows are combined at once; each lane holds a chunk, and 8 bytes for each number of a window."""
+"""How many windows are combined at once; each lane holds a chunk, and 8 bytes a number of a window, or 16 MiB side by side."""
 
 Write = Callable[[memoryview], object]
 
@@ -71,6 +67,7 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
     Raises:
         ImplausibleWeight: a num_tokens out of range, or no delta at all.
         SlotTaken: an institution stands twice.
+        WrongDeltaCount: too few deltas for the rule's guarantee, or too many.
         WrongTensors: base, server_state or a delta are not the manifest's.
         ModelOverflow: the new model, the update or the server_state would not be finite.
         CorruptChunk: a blob changed on disk.
@@ -81,16 +78,20 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
     window = DeltaWindow(delta_codec, header)
     for delta in deltas:
         window.check_size(delta.reader)
+    sealed = Deltas(
+        delta_codec,
+        header,
+        tuple(delta.num_tokens for delta in deltas),
+        [SliceDigests(delta.reader) for delta in deltas],
+    )
+    windows = combined(job.plan.rule, sealed, LANES)
     base = _open_base(job, write)
     step = ModelStep(Start(job.plan, job.manifest, base, job.server_state), write, beside)
-    windows = [window, *(DeltaWindow(delta_codec, header) for _ in range(LANES - 1))]
-    lanes = [_Lane(job.plan, each, deltas) for each in windows]
-    with ThreadPoolExecutor(len(lanes), thread_name_prefix="reduce") as pool:
-        coming = deque(pool.submit(lane.combine, index) for index, lane in enumerate(lanes[: window.windows]))
-        for index in range(window.windows):
-            step.apply(coming.popleft().result())
-            if index + len(lanes) < window.windows:
-                coming.append(pool.submit(lanes[index % len(lanes)].combine, index + len(lanes)))
+    try:
+        for combined_N in windows:
+            step.apply(combined_N)
+    finally:
+        windows.close()
     step.finish()
     while frozen := base.take(CHUNK_BYTES):
         write(frozen)
@@ -114,24 +115,6 @@ def in_order(deltas: Sequence[WeightedDelta]) -> list[WeightedDelta]:
     if not ordered:
         raise ImplausibleWeight("A round without deltas has no mean.")
     return ordered
-
-
-class _Lane:
-    """Combines one window at a time, with buffers of its own; windows do not depend on each other."""
-
-    def __init__(self, plan: Plan, window: DeltaWindow, deltas: Sequence[WeightedDelta]) -> None:
-        self._window = window
-        self._deltas = deltas
-        self._rule = registry.rule_for(plan.rule, max_elements=window.max_elements)
-
-    def combine(self, index: int) -> Float32s:
-        """The rule's result for window `index`; valid until the next call."""
-        with np.errstate(all="ignore"):  # what overflows is found by its result
-            return self._rule.combine(self._numbers(index), self._window.window_elements(index))
-
-    def _numbers(self, index: int) -> Iterator[Weighted]:
-        for delta in self._deltas:
-            yield delta.num_tokens, self._window.window_values(delta.reader, index)
 
 
 def _open_base(job: ReduceJob, write: Write) -> BlobStream:

@@ -50,16 +50,17 @@ class Leaf:
 
     def fold(self) -> float:
         """The sum of what is in it, filled up with zeros; the leaf is empty afterwards."""
-        total = _fold(self._values, self.filled)
+        total = fold_leaf(self._values, self.filled)
         self.filled = 0
         return total
 
     def so_far(self) -> float:
         """As `fold`, and more may follow."""
-        return _fold(self._values.copy(), self.filled)
+        return fold_leaf(self._values.copy(), self.filled)
 
 
-def _fold(values: Float64s, filled: int) -> float:
+def fold_leaf(values: Float64s, filled: int) -> float:
+    """The sum of the first `filled` values of a leaf, shape (LEAF_ELEMENTS,), which is written over."""
     values[filled:] = 0.0
     half = LEAF_ELEMENTS // 2
     while half:

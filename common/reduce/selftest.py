@@ -24,7 +24,8 @@ from common import tensors
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.codecs import CODECS
 from common.errors import ReducerSelfTestFailed
-from common.plan.model import Float32Codec, Plan, ServerSGD, WeightedMean
+from common.plan.model import Float32Codec, Plan, ServerSGD
+from common.plan.rules import WeightedMean
 from common.reduce import registry
 from common.reduce.downlink import Beside
 from common.reduce.inspect import inspect_delta
@@ -43,6 +44,10 @@ MANIFEST = (
 )
 WEIGHTS = {"north": 536_870_911, "east": 1, "south": 1_048_577, "a-1": 999_983}
 LEARNING_RATES = ("1", "0.7")
+RULE_MANIFEST = (Tensor(name="wte.weight", shape=(70, 1000)),)  # beyond one leaf
+RULE_INSTITUTIONS, RULE_SEED = 9, 11
+RULE_FIELDS: dict[str, dict[str, str]] = {"norm-clipping": {"max_l2": "1.5"}}
+"""What a rule's section must say and has no default."""
 DOWNLINK, RESIDUAL_SEED = "int8", 6
 STEPPED = (Tensor(name="w", shape=(70_001,)), Tensor(name="b", shape=(3,), group="frozen"))
 """What server optimizers go over, with a downlink: two rows."""
@@ -67,6 +72,9 @@ class MemoryBlob:
         start = index * CHUNK_BYTES
         into[:size] = memoryview(self.content)[start : start + size]  # a slice of bytes would be a second copy
         return into[:size]
+
+    def read_unverified(self, position: int, into: memoryview) -> None:
+        into[:] = memoryview(self.content)[position : position + len(into)]
 
 
 def numbers(seed: int, elements: int) -> NDArray[np.float32]:
@@ -98,6 +106,22 @@ def golden_jobs() -> dict[str, ReduceJob]:
     return {text: ReduceJob(_plan(text), MANIFEST, base, deltas) for text in LEARNING_RATES}
 
 
+def rule_job(rule: str) -> ReduceJob:
+    """The self-test's job by that rule: nine institutions, the last as far off as its numbers can be from the others'."""
+    elements = tensors.trainable_elements(RULE_MANIFEST)
+    base = MemoryBlob(tensors.model_header(RULE_MANIFEST) + _little_endian(numbers(RULE_SEED, elements)))
+    deltas = []
+    for position in range(RULE_INSTITUTIONS):
+        values = numbers(RULE_SEED + 1 + position, elements)
+        if position == RULE_INSTITUTIONS - 1:
+            np.multiply(values, np.float32(2.0**20), out=values)
+        header = tensors.trainable_header(RULE_MANIFEST)
+        deltas.append(WeightedDelta(f"i{position}", 1000 + 77 * position, MemoryBlob(header + _little_endian(values))))
+    plan = {"apiVersion": "llmasos/v1", "name": "self-test", "quorum": RULE_INSTITUTIONS}
+    section = {"type": rule} | RULE_FIELDS.get(rule, {})
+    return ReduceJob(Plan.model_validate(plan | {"rule": section}), RULE_MANIFEST, base, deltas)
+
+
 def _plan(learning_rate: str) -> Plan:
     return Plan(
         apiVersion="llmasos/v1",
@@ -123,6 +147,10 @@ def compute() -> dict[str, str]:
     results |= _with_downlink(jobs[LEARNING_RATES[-1]])
     for optimizer in registry.SERVER_OPTIMIZERS:
         results |= _stepped(optimizer)
+    for rule in registry.RULES:
+        model = hashlib.sha256()
+        reduce_round(rule_job(rule), model.update)
+        results[f"rule {rule}: model sha256"] = model.hexdigest()
     header = tensors.trainable_header(MANIFEST)
     for delta in jobs[LEARNING_RATES[0]].deltas:
         facts = inspect_delta(delta.reader, header, max_l2=float("inf"))

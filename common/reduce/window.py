@@ -56,12 +56,18 @@ class DeltaWindow:
             read: fills a buffer from that byte of the blob on.
         """
         end = min(end, self.all_elements)
+        start, beyond, before = self.span(first, end)
+        encoded = memoryview(bytearray(beyond - start))
+        read(start, encoded)
+        decoded_N = self._codec.decode(encoded, np.empty(self._codec.elements(len(encoded)), np.float32))
+        return decoded_N[before : before + end - first]
+
+    def span(self, first: int, end: int) -> tuple[int, int, int]:
+        """Where the numbers from `first` to before `end` are: the blob's bytes from and to before, and how many others lead."""
         block, beyond = first // self._codec.block_elements, -(-end // self._codec.block_elements)
-        encoded = memoryview(bytearray((beyond - block) * self._codec.block_bytes))
-        read(len(self._header) + block * self._codec.block_bytes, encoded)
-        decoded_N = self._codec.decode(encoded, np.empty((beyond - block) * self._codec.block_elements, np.float32))
-        before = block * self._codec.block_elements
-        return decoded_N[first - before : end - before]
+        start = len(self._header) + block * self._codec.block_bytes
+        size = (beyond - block) * self._codec.block_bytes
+        return start, start + size, first - block * self._codec.block_elements
 
     def elements(self, index: int) -> int:
         """How many numbers chunk `index` holds; none where the header fills it."""
@@ -92,11 +98,19 @@ class DeltaWindow:
             WrongTensors: the header is not the manifest's.
             CorruptChunk: the bytes changed on disk.
         """
+        return self.read_whole(source, index)[max(0, len(self._header) - index * CHUNK_BYTES) :]
+
+    def read_whole(self, source: ChunkSource, index: int) -> memoryview:
+        """Chunk `index`, the header's part of it checked and left in; valid until the next call.
+
+        Raises:
+            WrongTensors, CorruptChunk: as `read`.
+        """
         chunk = source.read_chunk(index, self._buffer)
         lead = self._header[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
         if lead and bytes(chunk[: len(lead)]) != lead:
             tensors.check_header(read_head(source), self._header)
-        return chunk[len(lead) :]
+        return chunk
 
     def fault(self, encoded: memoryview, index: int) -> Fault | None:
         """What the codec's layout does not allow in chunk `index`, which was just read; counted from the blob's first block."""

@@ -84,7 +84,7 @@ def reduced(ledger: TourLedger) -> Step:
                 "opens blobs, schedules, stores the result",
             ),
             ("coordinator", "common/reduce/round.py:reduce_round", "out of core, the same memory for any model"),
-            ("coordinator", "common/reduce/weighted_mean.py:WeightedMeanRule.combine", "the rule of this plan"),
+            ("coordinator", "common/reduce/rules/weighted_mean.py:weighted_mean", "the rule of this plan"),
             ("coordinator", "common/reduce/server_sgd.py:ServerSGDStep.update", "its server optimizer"),
             (
                 "coordinator",

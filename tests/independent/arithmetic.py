@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.independent.rules import combined, total
 from tests.independent.statements import Json, must
 
 Floats = NDArray[np.float64]
@@ -82,23 +83,6 @@ def decoded(delta: bytes, codec: str, plain: bytes, count: int, fraction: str = 
     must((codes >= -largest).all() and not codes[zero[:, 0]].any(), "rounds", "a code is none")
     must(not codes.reshape(-1)[count:].any(), "rounds", "padding")
     return (scales * codes.astype(np.float32)).reshape(-1)[:count]
-
-
-def total(values: Floats) -> np.float64:
-    """#sums: additions in float64 by one fixed tree."""
-
-    def fold(sums: list[np.float64]) -> np.float64:
-        if len(sums) < 2:
-            return sums[0] if sums else np.float64(0)
-        k = 1 << (len(sums) - 1).bit_length() - 1
-        return fold(sums[:k]) + fold(sums[k:])
-
-    leaves = np.zeros((-(-len(values) // 65536), 65536))
-    leaves.reshape(-1)[: len(values)] = values
-    while leaves.shape[1] > 1:
-        half = leaves.shape[1] // 2
-        leaves = leaves[:, half:] + leaves[:, :half]
-    return fold(list(leaves[:, 0]))
 
 
 def packed_header(codec: str, size: int, alignment: int = 128) -> bytes:
@@ -241,7 +225,7 @@ def server_step(said: Json, g: NDArray[np.float32], base: NDArray[np.float32], s
 def outputs(
     plan: Json, base: bytes, deltas: list[tuple[int, bytes]], state: bytes | None = None
 ) -> tuple[bytes, bytes | None, bytes | None]:
-    """#weighted-mean, #server-optimizers and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
+    """#rules, #server-optimizers and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
 
     Returns:
         model, applied_delta and server_state; None where the plan makes none.
@@ -254,19 +238,20 @@ def outputs(
     must(
         base.startswith(start) and len(base) == len(start) + whole, "rounds", "the base model is none of this manifest"
     )
-    acc, longest = np.zeros(count), float(plan["plan"]["max_delta_l2"])
+    longest, read = float(plan["plan"]["max_delta_l2"]), []
     codec = plan["plan"].get("codec", {"type": "float32"})
-    for num_tokens, delta in deltas:
-        d = decoded(delta, codec["type"], begin, count, codec.get("fraction", "0.01")).astype(np.float64)
+    for _, delta in deltas:
+        numbers = decoded(delta, codec["type"], begin, count, codec.get("fraction", "0.01"))
+        d = numbers.astype(np.float64)
         must(np.isfinite(d).all(), "rounds", "non-finite-delta")
         must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
-        acc = acc + np.float64(num_tokens) * d
+        read.append(numbers)
     old = np.frombuffer(base, "<f4", offset=len(start), count=count)
     downlink, applied, kept = plan["plan"].get("downlink"), None, State(plan["plan"], count)
     if state is not None:
         kept.read(state)
     with np.errstate(over="ignore", invalid="ignore"):
-        g = (acc / np.float64(sum(num_tokens for num_tokens, _ in deltas))).astype(np.float32)
+        g = combined(plan["plan"]["rule"], [num_tokens for num_tokens, _ in deltas], read)
         added = server_step(plan["plan"]["server_optimizer"], g, old, kept)
         if downlink is not None:
             t = added + kept.of["r"] if "r" in kept.of else added

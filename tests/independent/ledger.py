@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.independent.arithmetic import State, encoded_size, trainable_header
+from tests.independent.rules import check_plan
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
 
 SIGNED_BY_INSTITUTIONS = ("answer", "contribution", "attestation")
@@ -173,6 +174,7 @@ class Ledger:
         groups = [["trainable", "frozen", "personal"].index(tensor["group"]) for tensor in body["manifest"]]
         names = {tensor["name"] for tensor in body["manifest"]}
         must(groups == sorted(groups) and groups[0] == 0 and len(names) == len(groups), "history", "the manifest")
+        check_plan(body["plan"])
         self._check_approvals(entry)
         self.runs[body["run"]] = Run(entry)
 

@@ -158,13 +158,17 @@ NULL = Maybe(one_of(None))
 KEY = {"public": DIGEST, "scheme": one_of("ed25519")}
 BLOB = {"algorithm": one_of("blake3", "sha256"), "root": DIGEST, "size": between(0, 1 << 44)}
 ROLE = one_of("operator", "viewer", "trainer", "evaluator", "witness", "auditor")
+RULES = (
+    "weighted-mean", "median", "trimmed-mean", "geometric-median", "krum", "multi-krum", "bulyan", "norm-clipping",
+    "norm-bounding",
+)  # fmt: skip
 PLAN = Open(
     rounds=NUMBER,
     quorum=NUMBER,
     deadline_seconds=NUMBER,
     cohort={"size": Maybe(NUMBER)},
     local=Open(steps=NUMBER, batch_size=NUMBER, sequence_length=NUMBER),
-    rule={"type": one_of("weighted-mean")},
+    rule=Open(type=one_of(*RULES)),
     server_optimizer=Open(
         type=one_of("sgd", "momentum", "nesterov", "adam", "adamw", "yogi", "adagrad"), learning_rate=DECIMAL
     ),
@@ -259,7 +263,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "round": NUMBER,
         "outcome": one_of("committed", "abandoned"),
         "reason": CODE,
-        "rule": one_of("weighted-mean"),
+        "rule": one_of(*RULES),
         "inputs": Many(
             {"institution": NAME, "contribution": DIGEST, "num_tokens": TOKENS, "status": one_of("used", "unused")},
             most=100_000,

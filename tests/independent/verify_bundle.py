@@ -6,6 +6,7 @@ It shares no code with `common/`, so what both find is a property of the page an
 
     statements.py   canonical JSON, envelopes, predicates        bundle.py       the file, notes, trees
     ledger.py       which statement may follow                   arithmetic.py   the new model's bits
+    rules.py        many deltas into one
 """
 
 from __future__ import annotations

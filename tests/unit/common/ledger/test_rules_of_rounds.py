@@ -145,6 +145,13 @@ CONTRIBUTIONS = (
         r"holds blobs \['control', 'delta'\], expected \['delta'\]\.",
     ),
     Spoiled(
+        "a masked blob in a run whose rule masks could be summed for",
+        "opened",
+        lambda s: s.contribution("north", blobs={"masked": MODEL_1}),
+        "malformed-statement",
+        r"holds blobs \['masked'\], expected \['delta'\]\.",
+    ),
+    Spoiled(
         "a contribution with a masked weight",
         "opened",
         lambda s: s.contribution("north", weight={"mode": "masked"}),

@@ -64,6 +64,9 @@ REFUSED = {
     "an order of equals left open": ("return np.sort(a)", 'sort(…): without kind="stable" equal numbers'),
     "an order in place left open": ("a.sort()", 'sort(…): without kind="stable"'),
     "ranks left open": ('return np.argsort(a, kind="quicksort")', 'argsort(…): without kind="stable"'),
+    "the smaller of what may be floats": ("return np.minimum(a, b)", "np.minimum: which zero of -0.0 and +0.0"),
+    "the smaller of floats": ("return np.minimum(a, b, dtype=np.float32)", "np.minimum: which zero of -0.0 and +0.0"),
+    "the smaller as a function": ("return sorted(a, key=np.maximum)", "np.maximum: which zero of -0.0 and +0.0"),
     "a range of floats": ("return np.arange(0.0, 1.0, 0.1)", "np.arange(…): only of integers"),
     "options that do not show": ("np.add(a, b, **out)", "**: hides what numpy is told"),
     "numpy by another name": (
@@ -104,6 +107,7 @@ ALLOWED = {
         '    np.copyto(codes, bits.view(np.int32), casting="same_kind")\n'
         "    return bits.reshape(-1).take(bits.argmax(axis=1))"
     ),
+    "the smaller of whole numbers": "return np.minimum(a, b, out=out, dtype=np.int32)",
     "a power of two": "return a * 2.0**-149 + 2**32",
     "scalars, one operation after the other": "total = 0.0\n    for each in a:\n        total += each * each\n    return total",
     "where something is not finite": "finite = np.isfinite(a)\n    return finite.all() or int(finite.argmin())",
@@ -136,14 +140,14 @@ def test_a_violation_in_a_copy_of_the_reducer_is_shown_with_its_place_and_what_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "common" / "reduce", tmp_path / "reduce")
-    module = tmp_path / "reduce" / "weighted_mean.py"
+    module = tmp_path / "reduce" / "average.py"
     lines = module.read_text(encoding="utf-8").splitlines()
     at = next(number for number, line in enumerate(lines) if "np.add(sum_B" in line)
     lines[at] = "            sum_B += (product_B[None] * 1.0).sum(axis=0)"
     module.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert main([str(tmp_path)]) == 1
     shown = capsys.readouterr().err
-    assert f"reduce/weighted_mean.py:{at + 1}: .sum: the order of its additions is numpy's" in shown
+    assert f"reduce/average.py:{at + 1}: .sum: the order of its additions is numpy's" in shown
     assert "fix: compute it with what scripts/check_exactness.py lists" in shown
 
 

@@ -25,7 +25,7 @@ from common.blobs import disk, reader, reference
 from common.blobs.reader import ChunkSource
 from common.blobs.store import FolderBlobStore
 from common.plan.model import MAX_NUM_TOKENS
-from common.reduce import ReduceJob, inspect_delta, selftest, step, weighted_mean, window
+from common.reduce import ReduceJob, average, inspect_delta, parts, selftest, step, window
 from common.reduce import round as rounds
 from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
@@ -111,7 +111,7 @@ def test_which_lane_ends_first_changes_no_bit() -> None:
 
 def cut_into_chunks(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
     """Blobs in memory are read in windows of so many bytes: other than 4 MiB for this test alone, since roots go by that."""
-    for module in (reference, reader, window, rounds, selftest):
+    for module in (reference, reader, window, parts, rounds, selftest):
         monkeypatch.setattr(module, "CHUNK_BYTES", chunk_bytes)
 
 
@@ -139,7 +139,7 @@ def test_the_size_of_a_block_changes_no_bit(monkeypatch: pytest.MonkeyPatch, blo
     elements = 1_003 if block_elements < 1_000 else LEAF_ELEMENTS + 1
     job = wild_job(tensor_manifest(trainable={"w": (elements,)}, frozen={"f": (3,)}), 4, "0.1")
     expected = reduced(job)
-    for module in (step, weighted_mean):
+    for module in (step, average):
         monkeypatch.setattr(module, "BLOCK_ELEMENTS", block_elements)
     assert reduced(job) == expected
 

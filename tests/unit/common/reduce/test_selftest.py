@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from common import tensors
 from common.blobs.reference import CHUNK_BYTES
 from common.errors import ReducerSelfTestFailed
 from common.plan import model as plan
-from common.reduce import registry, selftest
-from common.reduce.weighted_mean import WeightedMeanRule
+from common.plan.rules import Rule
+from common.reduce import lanes, registry, selftest
+from common.reduce.average import Averager
+from common.reduce.rule import Average
 from tests.support.blobs import MadeDelta, model_bytes, recompute_model
 
 GOLDEN = json.loads(selftest.GOLDEN_FILE.read_text())
@@ -76,19 +79,19 @@ def test_another_result_is_refused_with_both_values(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_mean_in_float32_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Sloppy(WeightedMeanRule):
-        def __init__(self, max_elements: int) -> None:
-            super().__init__(max_elements)
+    class Sloppy(Averager):
+        def __init__(self, average: Average, max_elements: int) -> None:
+            super().__init__(average, max_elements)
             self._sum = np.empty(max_elements, dtype=np.float32)  # type: ignore[assignment]
 
-    monkeypatch.setitem(registry.RULES, "weighted-mean", lambda section, max_elements: Sloppy(max_elements))
+    monkeypatch.setattr(lanes, "Averager", Sloppy)
     with pytest.raises(ReducerSelfTestFailed, match="model sha256, learning rate"):
         selftest.run_self_test()
 
 
 def test_every_rule_and_server_optimizer_of_a_plan_is_registered() -> None:
-    assert isinstance(registry.rule_for(plan.WeightedMean(), max_elements=1), WeightedMeanRule)
-    assert set(registry.RULES) == {"weighted-mean"}
+    union, _ = get_args(Rule)
+    assert set(registry.RULES) == {section.model_fields["type"].default for section in get_args(union)}
     sections = TypeAdapter(plan.ServerOptimizer).json_schema()["discriminator"]["mapping"]
     assert set(registry.SERVER_OPTIMIZERS) == set(sections)
 
