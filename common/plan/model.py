@@ -376,6 +376,41 @@ class Cohort(PlanSection):
     size: Annotated[
         int | None, Field(ge=1, le=100_000, description="Institutions a round, drawn anew each round. Default: all.")
     ] = None
+    fraction: Annotated[
+        Number | None,
+        Field(gt=0, le=1, description="Instead of size: share of those who accepted, rounded up, at least quorum."),
+    ] = None
+    selection: Annotated[
+        Literal["uniform", "weighted", "round-robin", "available"],
+        Field(
+            description="How they are drawn: uniform; weighted by the tokens that each trained on last; round-robin, in "
+            "turn; available, those first who contributed when last invited."
+        ),
+    ] = "uniform"
+    over_selection: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=10,
+            description="Share of size or fraction that is invited beyond it, for stragglers: the round is sealed when "
+            "as many have contributed as were wanted.",
+        ),
+    ] = Decimal(0)
+
+    @property
+    def is_everyone(self) -> bool:
+        """Whether nothing is drawn: all who accepted are in each round."""
+        return self.size is None and self.fraction is None
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Cohort:
+        if self.size is not None and self.fraction is not None:
+            raise ValueError("cohort has both size and fraction, expected one of them")
+        if self.is_everyone and self.selection != "uniform":
+            raise ValueError(f"cohort.selection {self.selection} needs cohort.size or cohort.fraction to draw by")
+        if self.is_everyone and self.over_selection:
+            raise ValueError("cohort.over_selection needs cohort.size or cohort.fraction to invite more than")
+        return self
 
 
 class StopRules(PlanSection):

@@ -20,6 +20,7 @@ from types import FrameType
 from rich.console import Console
 
 from common.errors import UsageError
+from common.ledger.cohort import cohort_sizes
 from common.names import check_name
 from common.plan.load import load_plan, plan_yaml
 from common.plan.model import Plan
@@ -258,7 +259,7 @@ class Simulation:
     def baseline_set(self, results: Results) -> BaselineSet:
         """As many steps as were trained; the pooled batch is what a round's cohort took together."""
         plan = results.statement.plan
-        cohort = plan.cohort.size or len(self._names)
+        cohort = cohort_sizes(plan, len(self._names)).enough
         return BaselineSet(self.options.institutions, results.steps, cohort, plan.seed, usable_cores())
 
     def write(self, results: Results) -> None:
