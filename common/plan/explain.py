@@ -159,7 +159,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"Each institution fetches {_what_comes(plan)} and measures it on its own held-out documents "
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
-        f"{local.optimizer.type}; the optimizer's moments {moments}.",
+        f"{local.optimizer.type}{_pull(plan)}; the optimizer's moments {moments}.",
         f"It sends its delta ({_delta(plan)}){_encoding(plan)} and signs a contribution that names it, weighted by "
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
@@ -169,6 +169,11 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         _visibility(plan),
         _ending(plan),
     )
+
+
+def _pull(plan: Plan) -> str:
+    mu = plan.local.fedprox_mu
+    return f", pulled back to the base model by {show(mu)} × how far it is from it" if mu else ""
 
 
 def _cohort(plan: Plan) -> str:

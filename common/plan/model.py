@@ -261,6 +261,15 @@ class Local(PlanSection):
     max_gradient_norm: Annotated[
         Number, Field(gt=0, description="Gradients with a longer L2 norm are scaled down to it.")
     ] = Decimal(1)
+    fedprox_mu: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=1000,
+            description="FedProx (arXiv:1812.06127): mu × (weights − base model) is added to the gradient, so that no "
+            "institution drifts far in a round; 0: nothing is.",
+        ),
+    ] = Decimal(0)
     optimizer_state: Annotated[
         Literal["keep", "reset"], Field(description="Whether the local optimizer's moments live on across rounds.")
     ] = "keep"

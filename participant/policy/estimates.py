@@ -111,10 +111,14 @@ def disk_bytes(statement: PlanStatement) -> int:
 
 
 def memory_bytes(statement: PlanStatement) -> int:
-    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training."""
+    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training.
+
+    With FedProx 4 × trainable elements more: the base model that weights are pulled to.
+    """
     trained = trained_parameters(statement)
     state = FLOAT_BYTES * (parameters(statement) + (1 + ADAMW_MOMENTS) * trained)
-    return RUNTIME_BYTES + state + activation_bytes(statement)
+    base = FLOAT_BYTES * trainable_elements(statement.manifest) if statement.plan.local.fedprox_mu else 0
+    return RUNTIME_BYTES + state + base + activation_bytes(statement)
 
 
 def activation_bytes(statement: PlanStatement) -> int:

@@ -111,6 +111,7 @@ class TrainedRound:
             read_tensors(job.model, job.path(request.base), job.statement.manifest)
             self.record = self.record.model_copy(update={"evaluation": snapshot.record.evaluation})
         training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
         done = self._restore(training, snapshot)
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)

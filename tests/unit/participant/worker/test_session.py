@@ -142,6 +142,17 @@ def test_a_delta_of_an_adapter_holds_its_tensors_alone(desk: Callable[..., Desk]
     assert {name.removeprefix("weight.") for name in kept if name.startswith("weight.")} == set(tensors)
 
 
+def test_a_rounds_delta_is_pulled_to_its_base_as_the_plan_says(desk: Callable[..., Desk]) -> None:
+    lengths = []
+    for mu in ("0", "10"):
+        one = desk(local={"fedprox_mu": mu, "max_gradient_norm": "1000"})
+        one.prepare()
+        one.train()
+        tensors = safetensors.numpy.load_file(one.job / "d")
+        lengths.append(sum(float((value.astype("float64") ** 2).sum()) for value in tensors.values()))
+    assert lengths[1] < lengths[0]
+
+
 def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., Desk]) -> None:
     one = desk()
     one.prepare()
@@ -155,11 +166,16 @@ def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., De
 LORA = {"type": "lora", "r": 2, "lora_dropout": "0.1"}
 
 
-@pytest.mark.parametrize(("state", "adapter"), [("keep", {}), ("reset", {}), ("keep", LORA)])
-def test_an_interrupted_round_goes_on_with_the_same_bits(
-    desk: Callable[..., Desk], state: str, adapter: dict[str, Any]
-) -> None:
-    plan = {"local": {"optimizer_state": state}} | ({"adapter": adapter} if adapter else {})
+PLANS = {
+    "moments kept": {},
+    "moments reset": {"local": {"optimizer_state": "reset"}},
+    "an adapter": {"adapter": LORA},
+    "a pull to the base": {"local": {"fedprox_mu": "3"}},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_an_interrupted_round_goes_on_with_the_same_bits(desk: Callable[..., Desk], plan: dict[str, Any]) -> None:
     whole, broken = (desk(**plan) for _ in range(2))
     for one in (whole, broken):
         one.prepare()
