@@ -160,6 +160,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
         f"{local.optimizer.type}{_pull(plan)}; the optimizer's moments {moments}.",
+        *_personal(plan),
         f"It sends its delta ({_delta(plan)}){_encoding(plan)} and signs a contribution that names it, weighted by "
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
@@ -169,6 +170,15 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         _visibility(plan),
         _ending(plan),
     )
+
+
+def _personal(plan: Plan) -> Iterator[str]:
+    if plan.personal:
+        yield (
+            f"What is called {', '.join(plan.personal)} it trains for itself, from the plan's initial values on: that never "
+            "leaves, is measured with the shared rest, and is kept when the run has ended. The final model has initial values "
+            "there, so it is whole only beside an institution's own layers."
+        )
 
 
 def _pull(plan: Plan) -> str:

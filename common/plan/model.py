@@ -475,6 +475,14 @@ class Plan(PlanSection):
     task: Task = CausalLM()
     model: Model = GPT2()
     adapter: Adapter = NoAdapter()
+    personal: Annotated[
+        tuple[Annotated[str, Field(max_length=200, pattern=r"^\w+(\.\w+)*$")], ...],
+        Field(
+            max_length=1000,
+            description="Layers that each institution trains for itself and never sends, by whole parts of tensors' names, as "
+            "in [lm_head, h.2, ln_1]: FedPer (arXiv:1912.00818). The final model has their initial values.",
+        ),
+    ] = ()
     tokenizer: Tokenizer = BytesTokenizer()
     local: Local = Local()
     evaluation: Evaluation = Evaluation()
@@ -515,8 +523,19 @@ class Plan(PlanSection):
         """Whether committed rounds leave a server_state: what the downlink's codec drops; `float32` drops nothing."""
         return self.downlink is not None and self.downlink.type != "float32"
 
+    def is_personal(self, name: str) -> bool:
+        """Whether a trained tensor of that name never leaves its institution."""
+        return any(self.is_named_by(pattern, name) for pattern in self.personal)
+
+    @staticmethod
+    def is_named_by(pattern: str, name: str) -> bool:
+        """Whether the parts of `pattern` stand one after the other in a dotted name."""
+        return f".{pattern}." in f".{name}."
+
     @model_validator(mode="after")
     def _fits_together(self) -> Plan:
+        if len(set(self.personal)) != len(self.personal):
+            raise ValueError("personal names a layer twice")
         if self.local.sequence_length > self.model.context_tokens:
             raise ValueError(
                 f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"

@@ -197,7 +197,9 @@ def disk_of(draft: PlanStatement, cohort: int) -> int:
 
 def _worker_memory(draft: PlanStatement) -> int:
     """Weights, and of what is trained gradients and two moments, in float32."""
-    return model_size(draft.manifest) + 3 * ELEMENT_BYTES * trainable_elements(draft.manifest)
+    personal = sum(tensor.elements for tensor in draft.manifest if tensor.group == "personal")
+    trained = trainable_elements(draft.manifest) + personal
+    return model_size(draft.manifest) + ELEMENT_BYTES * (personal + 3 * trained)
 
 
 # --- what would go wrong -------------------------------------------------------------------------------------------------

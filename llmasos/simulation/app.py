@@ -254,7 +254,18 @@ class Simulation:
         scores = final_scores(results.view)
         if scores is not None and set(scores.institutions) == set(self._names):
             return scores
-        return final_model.measure(prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens)
+
+        def own(name: str) -> tuple[Path, int]:
+            used = (
+                entry.round
+                for entry in results.view.rounds
+                if entry.task == "train" and entry.outcome == "committed" and name in entry.contributors
+            )
+            return self.layout.personal(name, prepared.draft.run), max(used, default=0)
+
+        return final_model.measure(
+            prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens, own
+        )
 
     def baseline_set(self, results: Results) -> BaselineSet:
         """As many steps as were trained; the pooled batch is what a round's cohort took together."""

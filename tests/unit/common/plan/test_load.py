@@ -89,6 +89,8 @@ WRONG = {
         rf":3: local: steps × batch_size × sequence_length is [0-9,]+, at most {MAX_NUM_TOKENS:,} a round\.",
     ),
     "a cohort below the quorum": (SMALLEST + "cohort: {size: 2}\n", r"cohort\.size 2 is below quorum 3\."),
+    "a personal layer twice": (SMALLEST + "personal: [ln_1, ln_1]\n", r"personal names a layer twice\."),
+    "no layer's name": (SMALLEST + "personal: [ln..1]\n", r"personal"),
     "two sizes of a cohort": (
         SMALLEST + "cohort: {size: 4, fraction: 0.5}\n",
         r":3: cohort: cohort has both size and fraction, expected one of them\.",
