@@ -91,8 +91,9 @@ class BlobAccess:
         if found is None:
             raise WrongParent(f"No round was opened by statement {round_opened[:16]}….")
         run, record = found
-        if record.closed is not None or self._ledger.seal_of(round_opened) is not None:
-            raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions.")
+        sealed = record.closed.reason if record.closed is not None else self._ledger.seal_of(round_opened)
+        if sealed is not None:
+            raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions: {sealed}.")
         if writer.name not in record.opened.cohort:
             raise NotInCohort(f"{writer.name} is not in the cohort of round {record.number} of {run.run}.")
         if record.opened.task != "train":

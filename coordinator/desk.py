@@ -140,7 +140,8 @@ class CommandDesk:
         if isinstance(statement.predicate, Contribution):
             run, record = self._place_of(statement.predicate)
             if not self._engine.accepts_contributions(run):
-                raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions.")
+                why = self._ledger.seal_of(record.place.digest) or "deadline-passed"
+                raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions: {why}.")
             self._expect_blobs(statement.predicate)  # what no statement named may have expired since it was inspected
         if isinstance(statement.predicate, Control):
             expect_another_operator(self._ledger.state, _institution(statement))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
 from llmasos.models.architecture import MODEL_TYPES, model_class
+from llmasos.models.export import INITIAL_KEY
 from llmasos.tokenizers import end_of_document_id, load
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ def generate_text(
             break
         written.append(token)
     return str(tokenizer.decode([*ids, *written], skip_special_tokens=False))
+
+
+def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
+    """Tensors that a run kept personal, so that they have initial values here; empty also where config.json is no such file."""
+    try:
+        config = json.loads((model_dir / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ()  # what is wrong with the folder is told when the model is loaded
+    found = config.get(INITIAL_KEY, ()) if isinstance(config, dict) else ()
+    return tuple(str(name) for name in found) if isinstance(found, list) else ()
 
 
 def _load_model(model_dir: Path) -> PreTrainedModel:

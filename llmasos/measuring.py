@@ -69,6 +69,7 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     machine = set_up(threads)
     model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
     training = LocalTraining(plan, model, machine)
+    training.anchor({entry.name for entry in prepared.draft.manifest if entry.group == "trainable"})
     boundaries: list[float] = []
 
     def at_boundary(_: StepDone) -> None:

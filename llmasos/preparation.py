@@ -174,11 +174,13 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
     """Write model, tokenizer and draft."""
     from llmasos.models.build import build_model
     from llmasos.models.manifest import manifest_of
+    from llmasos.models.personal import check_personal
     from llmasos.models.tensors import write_tensors
 
     save(tokenizer, folder / TOKENIZER)
     model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
-    manifest = manifest_of(model)
+    manifest = manifest_of(model, plan.is_personal)
+    check_personal(plan, manifest)
     write_tensors(model, folder / MODEL, manifest, mode=BY_UMASK)
     draft = PlanStatement(
         run=run,

@@ -23,7 +23,7 @@ from participant.hours.pausing import Gatekeeper
 from participant.memory.records import Measurement, Work
 from participant.ports import AgentPorts
 from participant.reporter import RoundReporter
-from participant.residuals import LOSSLESS
+from participant.residuals import LOSSLESS, starting_round
 from participant.sending import REPORTS
 from participant.watching import End, Interrupted, Watch
 
@@ -169,7 +169,7 @@ class Rounds:
 
         with self._preparation.booked(run.run, record.number) as booking:
             if record.opened.task == "evaluate":
-                result = bench.evaluate(Evaluate(round=record.number, base=BASE), reporter.over, on_progress)
+                result = bench.evaluate(self._evaluate_message(run, record), reporter.over, on_progress)
             else:
                 result = bench.train(self._train_message(run, record), reporter.over, on_progress)
             booking.tokens = result.num_tokens
@@ -187,8 +187,18 @@ class Rounds:
             base=BASE,
             delta=DELTA,
             spare=SPARE,
+            personal=self._personal(run, record),
             resume=True,
         )
+
+    def _evaluate_message(self, run: RunRecord, record: RoundRecord) -> Evaluate:
+        return Evaluate(round=record.number, base=BASE, personal=self._personal(run, record))
+
+    def _personal(self, run: RunRecord, record: RoundRecord) -> int:
+        """The round whose personal layers belong to this one's base model: the newest to which our delta went; 0: none yet."""
+        if not run.statement.plan.personal:
+            return 0
+        return starting_round(run, self._ports.institution, record.number) or 0
 
     def _measured(self, run: RunRecord, record: RoundRecord, result: Result) -> None:
         """Remember how the consortium's model does on this institution's text; it stays here."""

@@ -98,10 +98,24 @@ class RoundRecord:
     closed: RoundClosed | None = None
     closed_place: Place | None = None
     attestations: Mapping[str, Attested] = field(default_factory=lambda: MappingProxyType({}))
+    wanted: int | None = None
+    """How many contributions the plan asks for; the cohort has more with over-selection."""
+    turn: str = ""
+    """With round-robin: the place in the ring of the last whose turn it was."""
 
     @property
     def number(self) -> int:
         return self.opened.round
+
+    @property
+    def enough(self) -> int:
+        """With so many contributions the round takes no more."""
+        return len(self.opened.cohort) if self.wanted is None else self.wanted
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all the contributions are in that the plan asks for."""
+        return len(self.contributions) >= self.enough
 
     @property
     def missing(self) -> tuple[str, ...]:

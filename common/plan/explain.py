@@ -154,27 +154,55 @@ def _vocabulary(plan: Plan) -> int | None:
 
 def _prose(plan: Plan) -> tuple[str, ...]:
     local = plan.local
-    size = plan.cohort.size
-    who = (
-        "every institution that accepted the plan"
-        if size is None
-        else f"{size} of the institutions that accepted the plan"
-    )
     moments = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
     return (
-        f"The coordinator opens a round and invites {who}; the opening names the base model by digest.",
+        f"The coordinator opens a round and invites {_cohort(plan)}; the opening names the base model by digest.",
         f"Each institution fetches {_what_comes(plan)} and measures it on its own held-out documents "
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
-        f"{local.optimizer.type}; the optimizer's moments {moments}.",
+        f"{local.optimizer.type}{_pull(plan)}; the optimizer's moments {moments}.",
+        *_personal(plan),
         f"It sends its delta ({_delta(plan)}){_encoding(plan)} and signs a contribution that names it, weighted by "
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
-        f"The round is sealed when all have contributed, or after {plan.deadline_seconds:,} s. With {plan.quorum} or more "
-        "verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
+        f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
+        f"With {plan.quorum} or more verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
         f"On commit: new model = base + {_step(plan)}{_downlink(plan)}.{_withstands(plan)}",
         _visibility(plan),
         _ending(plan),
     )
+
+
+def _personal(plan: Plan) -> Iterator[str]:
+    if plan.personal:
+        yield (
+            f"What is called {', '.join(plan.personal)} it trains for itself, from the plan's initial values on: that never "
+            "leaves, is measured with the shared rest, and is kept when the run has ended. The final model has initial values "
+            "there, so it is whole only beside an institution's own layers."
+        )
+
+
+def _pull(plan: Plan) -> str:
+    mu = plan.local.fedprox_mu
+    return f", pulled back to the base model by {show(mu)} × how far it is from it" if mu else ""
+
+
+def _cohort(plan: Plan) -> str:
+    cohort = plan.cohort
+    if cohort.is_everyone:
+        return "every institution that accepted the plan"
+    many = str(cohort.size) if cohort.size is not None else f"a share of {show(cohort.fraction)}"
+    more = f", and {show(cohort.over_selection)} of that beyond," if cohort.over_selection else ""
+    drawn = {
+        "uniform": "drawn by lot",
+        "weighted": "drawn by lot, with chances as the tokens that each trained on last",
+        "round-robin": "in turn",
+        "available": "by lot, those first who contributed when they were last invited",
+    }[cohort.selection]
+    return f"{many}{more} of the institutions that accepted the plan, {drawn}"
+
+
+def _enough(plan: Plan) -> str:
+    return "as many as were wanted" if plan.cohort.over_selection else "all"
 
 
 def _delta(plan: Plan) -> str:

@@ -230,6 +230,15 @@ class Local(PlanSection):
     max_gradient_norm: Annotated[
         Number, Field(gt=0, description="Gradients with a longer L2 norm are scaled down to it.")
     ] = Decimal(1)
+    fedprox_mu: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=1000,
+            description="FedProx (arXiv:1812.06127): mu × (weights − base model) is added to the gradient, so that no "
+            "institution drifts far in a round; 0: nothing is.",
+        ),
+    ] = Decimal(0)
     optimizer_state: Annotated[
         Literal["keep", "reset"], Field(description="Whether the local optimizer's moments live on across rounds.")
     ] = "keep"
@@ -447,6 +456,41 @@ class Cohort(PlanSection):
     size: Annotated[
         int | None, Field(ge=1, le=100_000, description="Institutions a round, drawn anew each round. Default: all.")
     ] = None
+    fraction: Annotated[
+        Number | None,
+        Field(gt=0, le=1, description="Instead of size: share of those who accepted, rounded up, at least quorum."),
+    ] = None
+    selection: Annotated[
+        Literal["uniform", "weighted", "round-robin", "available"],
+        Field(
+            description="How they are drawn: uniform; weighted by the tokens that each trained on last; round-robin, in "
+            "turn; available, those first who contributed when last invited."
+        ),
+    ] = "uniform"
+    over_selection: Annotated[
+        Number,
+        Field(
+            ge=0,
+            le=10,
+            description="Share of size or fraction that is invited beyond it, for stragglers: the round is sealed when "
+            "as many have contributed as were wanted.",
+        ),
+    ] = Decimal(0)
+
+    @property
+    def is_everyone(self) -> bool:
+        """Whether nothing is drawn: all who accepted are in each round."""
+        return self.size is None and self.fraction is None
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Cohort:
+        if self.size is not None and self.fraction is not None:
+            raise ValueError("cohort has both size and fraction, expected one of them")
+        if self.is_everyone and self.selection != "uniform":
+            raise ValueError(f"cohort.selection {self.selection} needs cohort.size or cohort.fraction to draw by")
+        if self.is_everyone and self.over_selection:
+            raise ValueError("cohort.over_selection needs cohort.size or cohort.fraction to invite more than")
+        return self
 
 
 class StopRules(PlanSection):
@@ -502,6 +546,14 @@ class Plan(PlanSection):
     task: Task = CausalLM()
     model: Model = GPT2()
     adapter: Adapter = NoAdapter()
+    personal: Annotated[
+        tuple[Annotated[str, Field(max_length=200, pattern=r"^\w+(\.\w+)*$")], ...],
+        Field(
+            max_length=1000,
+            description="Layers that each institution trains for itself and never sends, by whole parts of tensors' names, as "
+            "in [lm_head, h.2, ln_1]: FedPer (arXiv:1912.00818). The final model has their initial values.",
+        ),
+    ] = ()
     tokenizer: Tokenizer = BytesTokenizer()
     local: Local = Local()
     evaluation: Evaluation = Evaluation()
@@ -548,8 +600,19 @@ class Plan(PlanSection):
         """Whether committed rounds leave a server_state: the server optimizer keeps something, or the downlink does."""
         return bool(self.slots)
 
+    def is_personal(self, name: str) -> bool:
+        """Whether a trained tensor of that name never leaves its institution."""
+        return any(self.is_named_by(pattern, name) for pattern in self.personal)
+
+    @staticmethod
+    def is_named_by(pattern: str, name: str) -> bool:
+        """Whether the parts of `pattern` stand one after the other in a dotted name."""
+        return f".{pattern}." in f".{name}."
+
     @model_validator(mode="after")
     def _fits_together(self) -> Plan:
+        if len(set(self.personal)) != len(self.personal):
+            raise ValueError("personal names a layer twice")
         if self.local.sequence_length > self.model.context_tokens:
             raise ValueError(
                 f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from common.clock import rfc3339
 from common.codecs import codec
+from common.ledger.cohort import cohort_sizes
 from common.ledger.downlink import applied_delta_bytes, round_down_bytes, server_state_bytes
 from common.plan.model import Plan
 from common.statements.kinds import PlanStatement
@@ -126,7 +127,7 @@ def forecast(
     )
     willing = [each for each in institutions if each.verdict in {"accept", "ask"}]
     accept = sum(each.verdict == "accept" for each in institutions)
-    cohort = plan.cohort.size or max(len(willing), plan.quorum)
+    cohort = cohort_sizes(plan, max(len(willing), plan.quorum)).invited
     seconds = max((each.seconds_per_round for each in willing), default=here)
     traffic, disk = traffic_of(draft, cohort), disk_of(draft, cohort)
     measured = measuring.result
@@ -196,7 +197,9 @@ def disk_of(draft: PlanStatement, cohort: int) -> int:
 
 def _worker_memory(draft: PlanStatement) -> int:
     """Weights, and of what is trained gradients and two moments, in float32."""
-    return model_size(draft.manifest) + 3 * ELEMENT_BYTES * trainable_elements(draft.manifest)
+    personal = sum(tensor.elements for tensor in draft.manifest if tensor.group == "personal")
+    trained = trainable_elements(draft.manifest) + personal
+    return model_size(draft.manifest) + ELEMENT_BYTES * (personal + 3 * trained)
 
 
 # --- what would go wrong -------------------------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ class Engine:
     def accepts_contributions(self, record: RunRecord) -> bool:
         """Whether the run's open round takes contributions now."""
         state = self.state_of(record)
-        if state.phase is not Phase.COLLECTING:
+        if state.phase is not Phase.COLLECTING or _open_round(state).is_full:
             return False
         return self._ports.clock.now() < deadline(_open_round(state))
 

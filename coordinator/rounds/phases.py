@@ -161,7 +161,8 @@ def answers_suffice(record: RunRecord, trainers: Sequence[str], now: datetime, a
 def seal_reason(
     current: RoundRecord, quorum: int, now: datetime, lapsed: Sequence[str], gone: Collection[str] = ()
 ) -> str | None:
-    """Why the open round takes nothing more: everyone is in, the deadline passed, or only the silent are missing.
+    """Why the open round takes nothing more: everyone is in, or as many as were wanted; the deadline passed; only the silent
+    are missing.
 
     Args:
         quorum: contributions with which the round may go on without members whose lease lapsed.
@@ -171,6 +172,8 @@ def seal_reason(
     missing = [name for name in current.missing if name not in gone]
     if not missing:
         return "all-contributed"
+    if current.is_full:
+        return "enough-contributed"
     if now >= deadline(current):
         return "deadline-passed"
     if len(current.contributions) >= quorum and set(missing) <= set(lapsed):

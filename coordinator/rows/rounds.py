@@ -13,7 +13,7 @@ from coordinator.rows.reading import failed, raw, row_at, seconds
 from coordinator.store import tables
 from coordinator.store.database import Database, Seal
 
-SEAL_REASONS = frozenset({"all-contributed", "deadline-passed", "leases-lapsed"})
+SEAL_REASONS = frozenset({"all-contributed", "enough-contributed", "deadline-passed", "leases-lapsed"})
 _UNSEALED = "aborted"
 
 

@@ -19,7 +19,13 @@ def generate(
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Continue a text. The same seed gives the same continuation."""
-    from llmasos.generation import generate_text  # lazily: needs torch
+    from llmasos.generation import generate_text, untrained_tensors  # lazily: needs torch
 
+    terminal = Terminal(output)
+    if untrained := untrained_tensors(model):
+        terminal.progress(
+            f"{len(untrained)} tensors of this model have initial values ({untrained[0]}, …): institutions trained theirs for "
+            "themselves, and the text is what an untrained part makes of it."
+        )
     text = generate_text(model, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    Terminal(output).result(text, data={"prompt": prompt, "text": text}, quiet=text)
+    terminal.result(text, data={"prompt": prompt, "text": text}, quiet=text)

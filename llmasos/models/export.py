@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +29,23 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
+INITIAL_KEY = "llmasos_initial_tensors"
+"""In config.json: tensors that have a plan's initial values, since the run kept them personal."""
 
 
-def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
+def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, initial: Sequence[str] = ()) -> None:
     """Write `folder`, which is made if need be; files of an earlier export are replaced.
 
     A model with an adapter is written merged, with the adapter beside it; `model` itself is left as it is.
+
+    Args:
+        initial: tensors that no round changed, since institutions keep theirs to themselves; config.json names them.
 
     Raises:
         UsageError: `model` was not made by transformers, or the tokenizer has more tokens than the model.
         StorageFailure: a file cannot be written.
     """
-    _write_description(model, tokenizer_path, folder)
+    _write_description(model, tokenizer_path, folder, initial)
     manifest = manifest_of(model)
     if adapter_of(model) is None:
         write_tensors(model, folder / WEIGHTS, manifest, mode=BY_UMASK)
@@ -73,7 +79,7 @@ def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
     _write(folder / "adapter_config.json", _json(adapter_config(model)))
 
 
-def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
+def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Path, initial: Sequence[str] = ()) -> None:
     """Everything but the weights."""
     config = copy.deepcopy(getattr(model, "config", None))
     if config is None:
@@ -87,7 +93,7 @@ def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Pat
         )
     _describe(config, end)
     _make(folder)
-    _write(folder / "config.json", _json(config.to_dict()))
+    _write(folder / "config.json", _json(config.to_dict() | ({INITIAL_KEY: list(initial)} if initial else {})))
     _write(folder / "generation_config.json", _json({"bos_token_id": end, "eos_token_id": end, "do_sample": True}))
     _write(folder / "tokenizer.json", tokenizer_path.read_bytes())
     _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config)))

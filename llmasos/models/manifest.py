@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from common.errors import WrongTensors
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def manifest_of(model: torch.nn.Module) -> tuple[Tensor, ...]:
-    """The ordered list of a model's tensors: parameters that learn, then parameters and persistent buffers that do not.
+def nobody(name: str) -> bool:
+    """No tensor is personal."""
+    return False
+
+
+def manifest_of(model: torch.nn.Module, is_personal: Callable[[str], bool] = nobody) -> tuple[Tensor, ...]:
+    """The ordered list of a model's tensors: parameters that learn, then parameters and persistent buffers that do not, then
+    parameters that learn and never leave an institution: those whose names `is_personal` says so of.
 
     Of a model with an adapter that is the adapter's tensors, then all others (llmasos.models.adapters has their names).
     A tied weight stands once, under the first of its names. Buffers that are rebuilt from the configuration (rotary
@@ -24,10 +30,12 @@ def manifest_of(model: torch.nn.Module) -> tuple[Tensor, ...]:
         WrongTensors: a tensor is not float32.
     """
     parameters = list(model.named_parameters())
-    trainable = [_tensor(name, value, "trainable") for name, value in parameters if value.requires_grad]
+    learning = [(name, value) for name, value in parameters if value.requires_grad]
+    trainable = [_tensor(name, value, "trainable") for name, value in learning if not is_personal(tensor_name(name))]
+    personal = [_tensor(name, value, "personal") for name, value in learning if is_personal(tensor_name(name))]
     frozen = [_tensor(name, value, "frozen") for name, value in parameters if not value.requires_grad]
     frozen += [_tensor(name, value, "frozen") for name, value in _persistent_float_buffers(model)]
-    return (*trainable, *frozen)
+    return (*trainable, *frozen, *personal)
 
 
 def _persistent_float_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -20,6 +20,7 @@ from types import FrameType
 from rich.console import Console
 
 from common.errors import UsageError
+from common.ledger.cohort import cohort_sizes
 from common.names import check_name
 from common.plan.load import load_plan, plan_yaml
 from common.plan.model import Plan
@@ -253,12 +254,23 @@ class Simulation:
         scores = final_scores(results.view)
         if scores is not None and set(scores.institutions) == set(self._names):
             return scores
-        return final_model.measure(prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens)
+
+        def own(name: str) -> tuple[Path, int]:
+            used = (
+                entry.round
+                for entry in results.view.rounds
+                if entry.task == "train" and entry.outcome == "committed" and name in entry.contributors
+            )
+            return self.layout.personal(name, prepared.draft.run), max(used, default=0)
+
+        return final_model.measure(
+            prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens, own
+        )
 
     def baseline_set(self, results: Results) -> BaselineSet:
         """As many steps as were trained; the pooled batch is what a round's cohort took together."""
         plan = results.statement.plan
-        cohort = plan.cohort.size or len(self._names)
+        cohort = cohort_sizes(plan, len(self._names)).enough
         return BaselineSet(self.options.institutions, results.steps, cohort, plan.seed, usable_cores())
 
     def write(self, results: Results) -> None:

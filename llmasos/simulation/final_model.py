@@ -5,7 +5,7 @@ torch is imported inside the functions: a simulation that fails before needs non
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,8 @@ def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path)
     from llmasos.models.export import export_base
 
     model = load_final(prepared, tensors)
-    export_hf(model, prepared.tokenizer, folder)
+    initial = [entry.name for entry in prepared.draft.manifest if entry.group == "personal"]
+    export_hf(model, prepared.tokenizer, folder, initial=initial)
     if prepared.draft.plan.adapter.type != "none":
         export_base(model, prepared.tokenizer, base)
 
@@ -86,10 +87,25 @@ def encode_texts(prepared: Prepared, institutions: Sequence[InstitutionFolder], 
         pass
 
 
-def measure(prepared: Prepared, tensors: Path, institutions: Sequence[InstitutionFolder], tokens: Path) -> Scores:
-    """The model on every institution's held-out text, for plans that show nobody's numbers but the sum."""
-    from llmasos.evaluation.perplexity import evaluate
+def measure(
+    prepared: Prepared,
+    tensors: Path,
+    institutions: Sequence[InstitutionFolder],
+    tokens: Path,
+    own: Callable[[str], tuple[Path, int]],
+) -> Scores:
+    """The model on every institution's held-out text, for plans that show nobody's numbers but the sum.
 
-    model = load_final(prepared, tensors)
+    Args:
+        own: an institution's folder of personal layers, and the round after which they belong to this model.
+    """
+    from llmasos.evaluation.perplexity import evaluate
+    from llmasos.models.personal import PersonalFolder
+
+    model, sums = load_final(prepared, tensors), {}
     with _corpora(prepared, institutions, tokens) as corpora:
-        return scores_from_sums({name: evaluate(model, one.held_out_windows()) for name, one in corpora.items()})
+        for name, one in corpora.items():
+            folder, number = own(name)
+            PersonalFolder(folder, prepared.draft.manifest).read(model, number)
+            sums[name] = evaluate(model, one.held_out_windows())
+    return scores_from_sums(sums)

@@ -98,6 +98,10 @@ class Layout:
     def model(self) -> Path:
         return self.root / "model"
 
+    def personal(self, name: str, run: str) -> Path:
+        """Where an institution keeps the layers of a run that never leave it."""
+        return self.participant(name) / "jobs" / run / "personal"
+
     @property
     def base(self) -> Path:
         return self.root / "base"

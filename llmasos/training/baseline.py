@@ -154,6 +154,8 @@ class Draws:
 def train_baseline(config: Config, report: Report) -> Outcome:
     """Train the plan's model on `config.train` and measure it on `config.evaluate`; `report` hears of every step.
 
+    Nothing pulls to a base model, whatever the plan's `fedprox_mu`: there are no rounds and nobody to drift from.
+
     Raises:
         NotInitialised, InvalidConfiguration, BadBlobReference: the prepared folder is not whole.
         TooLittleData, UnreadableData, UsageError: about a folder of text.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,6 +102,19 @@ class LocalTraining:
         self._names = [tensor_name(name) for name, _ in named]
         self._parameters = [weight for _, weight in named]
         self._optimizer = _adamw(self._local.optimizer, self._parameters)
+        self._anchors: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+
+    def anchor(self, names: Collection[str]) -> None:
+        """From now on the plan's `fedprox_mu` pulls the weights of these names to what they are now: a round's base model.
+
+        Without a call nothing pulls, as in training without a federation. With mu 0 nothing is copied or added.
+
+        Source: Li et al., arXiv:1812.06127: the local objective gains mu / 2 × ‖weights − base‖².
+        """
+        if not self._local.fedprox_mu:
+            return
+        named = zip(self._names, self._parameters, strict=True)
+        self._anchors = [(weight, weight.detach().clone()) for name, weight in named if name in names]
 
     def run_round(self, work: RoundWork, draw: Draw, on_step: Callable[[StepDone], None] = _ignore) -> RoundSums:
         """Train the steps of a round that are not done yet; `on_step` is called at each step boundary.
@@ -134,6 +147,7 @@ class LocalTraining:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(torch.from_numpy(batch_BT))
+        self._pull()
         max_norm = float(self._local.max_gradient_norm)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -154,6 +168,14 @@ class LocalTraining:
             (micro_nats / num_tokens).backward()  # type: ignore[no-untyped-call]
             nats += micro_nats.detach()
         return float(nats) / num_tokens
+
+    def _pull(self) -> None:
+        """FedProx's part of the gradient; what is clipped is the whole gradient, this included."""
+        mu = float(self._local.fedprox_mu)
+        with torch.no_grad():
+            for weight, base in self._anchors:
+                if weight.grad is not None:
+                    weight.grad.add_(weight - base, alpha=mu)
 
     def moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's state by `NAME.MOMENT`; empty before the first step. Not copies."""

@@ -68,12 +68,17 @@ class TrainingAlone:
         """Train for `steps`, by default as many as the run's committed rounds have, and measure both models.
 
         Raises:
-            UsageError: the run has committed no round yet.
+            UsageError: the run has committed no round yet, or has personal layers.
             CoordinatorUnreachable: the models cannot be fetched.
             LLMasOSError: about data, worker and disk, as in a round.
         """
         run, local = self._run, self._run.statement.plan.local
         rounds = len(run.committed())
+        if run.statement.plan.personal:
+            raise UsageError(
+                f"{run.run} has personal layers: the consortium's model alone is no whole model to compare with.",
+                "See how it does with this institution's own layers: llmasos-participant status.",
+            )
         if rounds == 0:
             raise UsageError(f"{run.run} has committed no round yet: there is nothing to compare with.", _LATER)
         wanted = rounds * local.steps if steps is None else steps

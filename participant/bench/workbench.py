@@ -18,6 +18,7 @@ from common.ledger.state import RunRecord
 from common.logs import get_logger
 from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from
 from participant.bench.worker_protocol import (
+    PERSONAL,
     DataSource,
     Evaluate,
     FromWorker,
@@ -139,13 +140,13 @@ class Workbench:
         return self._ask(message, Result, over, on_progress)
 
     def forget_runs(self, *, known: Collection[str], keep: Collection[str]) -> None:
-        """Remove the job folders of runs that ended: they hold copies of private text, as tokens."""
+        """Remove the job folders of runs that ended: they hold copies of private text, as tokens. Personal layers stay."""
         for run in set(known) - set(keep):
             if self.job(run).is_dir():
                 if self._prepared == run:
                     self.close()
-                shutil.rmtree(self.job(run))
-                log.info("job folder removed", extra={"run": run})
+                if _remove_all_but_personal(self.job(run)):
+                    log.info("job folder removed", extra={"run": run})
 
     def rest(self) -> None:
         """End an idle worker, so that its memory, the GPU's too, is others'."""
@@ -219,3 +220,16 @@ class Workbench:
             extra={"device": self.hello.device, "threads": self.hello.threads, "capability": self.hello.capability},
         )
         return link
+
+
+def _remove_all_but_personal(job: Path) -> bool:
+    """Whether there was something: personal layers are the institution's own, and no other copy of them exists."""
+    others = [path for path in job.iterdir() if path.name != PERSONAL]
+    for path in others:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not (job / PERSONAL).exists():
+        job.rmdir()
+    return bool(others)

@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from common.statements.kinds import Code
 
 WORKER_PROTOCOL: Final = 1
+PERSONAL = "personal"
+"""The folder in a job folder with the layers that never leave; the one that stays when the run has ended."""
 LOSS_SCALE = 2**16
 """Losses travel as integers: nats × 2^16, so that sums are exact and can be masked later."""
 
@@ -71,6 +73,8 @@ class Train(Message):
     """Where to put the delta, relative to the job folder."""
     spare: str | None = None
     """A file in the job folder, if it is there, that may become the delta's: writing over it is cheaper than a new one."""
+    personal: int = 0
+    """The round whose personal layers this one starts from; 0: the plan's initial values."""
     resume: bool = False
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -81,6 +85,8 @@ class Evaluate(Message):
     type: Literal["evaluate"] = "evaluate"
     round: int
     base: str
+    personal: int = 0
+    """The round whose personal layers are measured with the base model; 0: the plan's initial values."""
 
 
 class Snapshot(Message):

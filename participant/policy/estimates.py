@@ -15,6 +15,7 @@ from participant.residuals import LOSSLESS
 
 FLOAT_BYTES = 4
 ADAMW_MOMENTS = 2
+PERSONAL_FILES = 4
 SNAPSHOTS = 3
 """Two are kept (this round's, and the moments of the round before); the next one is written before one of them goes."""
 RESIDUALS = 2
@@ -97,7 +98,9 @@ def traffic_bytes(statement: PlanStatement) -> int:
 
 
 def disk_bytes(statement: PlanStatement) -> int:
-    """2 × model + delta + encoded delta + RESIDUALS × residual + applied delta + SNAPSHOTS × 3 × 4 T.
+    """2 × model + delta + encoded delta + RESIDUALS × residual + applied delta + SNAPSHOTS × 3 × 4 T + personal layers.
+
+    Of personal layers there are at most 4 at once: initial, before the round, after it, and one that is being written.
 
     The data's token files come on top. A member that missed rounds holds several applied deltas for a moment.
 
@@ -107,14 +110,19 @@ def disk_bytes(statement: PlanStatement) -> int:
     snapshot = (1 + ADAMW_MOMENTS) * FLOAT_BYTES * trained_parameters(statement)
     deltas = delta_size(statement.manifest) + delta_bytes(statement) + RESIDUALS * residual_bytes(statement)
     applied = applied_delta_bytes(statement) or 0
-    return 2 * statement.initial.model.size + deltas + applied + SNAPSHOTS * snapshot
+    personal = FLOAT_BYTES * sum(tensor.elements for tensor in statement.manifest if tensor.group == "personal")
+    return 2 * statement.initial.model.size + deltas + applied + SNAPSHOTS * snapshot + PERSONAL_FILES * personal
 
 
 def memory_bytes(statement: PlanStatement) -> int:
-    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training."""
+    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training.
+
+    With FedProx 4 × trainable elements more: the base model that weights are pulled to.
+    """
     trained = trained_parameters(statement)
     state = FLOAT_BYTES * (parameters(statement) + (1 + ADAMW_MOMENTS) * trained)
-    return RUNTIME_BYTES + state + activation_bytes(statement)
+    base = FLOAT_BYTES * trainable_elements(statement.manifest) if statement.plan.local.fedprox_mu else 0
+    return RUNTIME_BYTES + state + base + activation_bytes(statement)
 
 
 def activation_bytes(statement: PlanStatement) -> int:

@@ -4,6 +4,7 @@ JOB/
     plan.json  tokenizer.json      from the agent
     tokens/                        the institution's text, encoded (llmasos.training.corpus)
     snapshots/                     training state (llmasos.training.snapshot)
+    personal/                      layers that never leave (llmasos.models.personal)
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from pydantic import ValidationError
 from common.errors import MalformedMessage, StorageFailure, TooLittleData, WrongTensors
 from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import build_model, manifest_of
+from llmasos.models.personal import INITIAL, PersonalFolder
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.snapshot import SnapshotFolder
-from participant.bench.worker_protocol import Prepare
+from participant.bench.worker_protocol import PERSONAL, Prepare
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ class Job:
     @property
     def snapshots(self) -> SnapshotFolder:
         return SnapshotFolder(self.folder / "snapshots")
+
+    @property
+    def personal(self) -> PersonalFolder:
+        return PersonalFolder(self.folder / PERSONAL, self.statement.manifest)
 
     def path(self, name: str) -> Path:
         """A file that the agent names, inside the job folder.
@@ -71,7 +77,8 @@ def prepare_job(request: Prepare) -> Job:
     plan, tokenizer_path = statement.plan, folder / "tokenizer.json"
     vocab_size = vocab_size_of(load(tokenizer_path))
     model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
-    _check_manifest(manifest_of(model), statement.manifest)
+    _check_manifest(manifest_of(model, plan.is_personal), statement.manifest)
+    PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)
     if not request.data:
         raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")
     sources = [Source(Path(one.folder), one.text_column, one.unit_field) for one in request.data]

@@ -27,6 +27,8 @@ from participant.worker.job import Job
 
 ENVIRONMENT_CHANGED = "environment-changed"
 """Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""
+PERSONAL_LOST = "personal-lost"
+"""Deviation code: the personal layers that the round was to start from are gone; it started from their initial values."""
 _PROGRESS_SECONDS = 0.25
 
 
@@ -49,7 +51,7 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
     """
     started = context.monotonic()
     try:
-        sums = _measure_base(request, context)
+        sums, deviations = _measure_base(request, context)
     finally:
         context.job.model.to("cpu")
     return Result(
@@ -57,6 +59,7 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
         task="evaluate",
         evaluation=_to_message(sums),
         seconds=context.monotonic() - started,
+        deviations=deviations,
     )
 
 
@@ -105,12 +108,14 @@ class TrainedRound:
         job, request = self._context.job, self._request
         snapshot = self._snapshots.newest_of(self.record) if request.resume else None
         if snapshot is None:
-            sums = _measure_base(request, self._context)
+            sums, lost = _measure_base(request, self._context)
             self.record = self.record.model_copy(update={"evaluation": sums})
         else:
-            read_tensors(job.model, job.path(request.base), job.statement.manifest)
+            lost = _read_model(request, job)
             self.record = self.record.model_copy(update={"evaluation": snapshot.record.evaluation})
+        self.deviations |= set(lost)
         training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
         done = self._restore(training, snapshot)
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
@@ -119,6 +124,8 @@ class TrainedRound:
             lambda step: job.corpus.batch(seed=request.seed, step=step),
             lambda boundary: self._at_boundary(training, boundary),
         )
+        job.personal.write(job.model, request.round)
+        job.personal.keep_only((request.personal, request.round))
         delta = job.path(request.delta)
         delta.parent.mkdir(parents=True, exist_ok=True)
         spare = job.path(request.spare) if request.spare is not None else None
@@ -184,14 +191,20 @@ class TrainedRound:
         )
 
 
-def _measure_base(request: Train | Evaluate, context: RoundContext) -> LossSums:
-    """Read the base model and its held-out loss."""
+def _read_model(request: Train | Evaluate, job: Job) -> tuple[str, ...]:
+    """The base model and the institution's own personal layers, into the job's model; deviations."""
+    read_tensors(job.model, job.path(request.base), job.statement.manifest)
+    return () if job.personal.read(job.model, request.personal) else (PERSONAL_LOST,)
+
+
+def _measure_base(request: Train | Evaluate, context: RoundContext) -> tuple[LossSums, tuple[str, ...]]:
+    """Read the model that the round starts from; its held-out loss, and deviations."""
     job, local = context.job, context.job.statement.plan.local
     context.agent.send(Progress(round=request.round, activity="evaluating"))
     job.model.to(context.machine.device)
-    read_tensors(job.model, job.path(request.base), job.statement.manifest)
+    deviations = _read_model(request, job)
     windows = _until_stopped(job.corpus.held_out_windows(), context.agent)
-    return evaluate(job.model, windows, batch_size=local.micro_batch_size or local.batch_size)
+    return evaluate(job.model, windows, batch_size=local.micro_batch_size or local.batch_size), deviations
 
 
 def _until_stopped(windows: Iterator[npt.NDArray[np.int64]], agent: AgentSide) -> Iterator[npt.NDArray[np.int64]]:

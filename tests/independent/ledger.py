@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.independent.arithmetic import State, encoded_size, trainable_header
+from tests.independent.drawing import draw, sizes
 from tests.independent.rules import check_plan
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
 
@@ -30,6 +31,8 @@ class Run:
         self.attestations: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self.paused = self.ended = False
         self.trained = 0
+        self.wanted: dict[int, int] = {}
+        self.turn = -1
 
     @property
     def open_round(self) -> int | None:
@@ -204,16 +207,16 @@ class Ledger:
         run.openings[number] = entry
 
     def _cohort(self, run: Run, number: int, below: int) -> list[str]:
+        """#cohort; beside it, how many contributions the round wants."""
         trainers, roster = self.active(below, "trainer"), self.rosters[-1].digest
-        names = sorted(name for name, answer in run.answers.items() if answer["accept"] and name in trainers)
-        size = run.plan.body["plan"]["cohort"]["size"]
-        if size is None or len(names) <= size:
-            return names
-        ranks = {
-            name: sha(f"{run.plan.digest}/{number}/{roster}/{name}/{run.answers[name]['nonce']}".encode())
-            for name in names
+        nonces = {
+            name: answer["nonce"]
+            for name, answer in sorted(run.answers.items())
+            if answer["accept"] and name in trainers
         }
-        return sorted(sorted(names, key=lambda name: ranks[name])[:size])
+        wanted, invited = sizes(run.plan.body["plan"], len(nonces))
+        run.wanted[number] = wanted
+        return draw(run, nonces, invited, f"{run.plan.digest}/{number}/{roster}")
 
     def _admit_contribution(self, entry: Entry, body: Json) -> None:
         run = self._run(body)
@@ -222,6 +225,7 @@ class Ledger:
         self._follows(entry, opening)
         must(body["institution"] in opening.body["cohort"], "history", "not-in-cohort")
         must(body["institution"] not in run.offers[body["round"]], "history", "slot-taken")
+        must(len(run.offers[body["round"]]) < run.wanted[body["round"]], "history", "round-not-open")
         local, tokens = run.plan.body["plan"]["local"], body["weight"]["num_tokens"]
         if opening.body["task"] == "train":
             conform(body["blobs"], {"delta": BLOB}, "blobs")

@@ -166,7 +166,12 @@ PLAN = Open(
     rounds=NUMBER,
     quorum=NUMBER,
     deadline_seconds=NUMBER,
-    cohort={"size": Maybe(NUMBER)},
+    cohort={
+        "size": Maybe(NUMBER),
+        "fraction": Maybe(DECIMAL),
+        "selection": Maybe(one_of("uniform", "weighted", "round-robin", "available"), "uniform"),
+        "over_selection": Maybe(DECIMAL, "0"),
+    },
     local=Open(steps=NUMBER, batch_size=NUMBER, sequence_length=NUMBER),
     rule=Open(type=one_of(*RULES)),
     server_optimizer=Open(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from common.errors import LedgerConflict, NotInCohort, RoundNotOpen, SlotTaken, WrongParent
-from common.ledger.cohort import draw_cohort, round_seed
+from common.ledger.cohort import draw, round_seed
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes
 from common.ledger.rulebook.following import active_run, follows, with_run
 from common.ledger.state import Contributed, LedgerState, Place, RoundRecord, RunRecord, with_entry
@@ -25,18 +25,19 @@ def round_opened(state: LedgerState, statement: Statement, place: Place) -> Ledg
     if run.paused:
         raise LedgerConflict(f"Round {opened.round} of {opened.run} was opened while the run is paused.")
     check_task(run, opened)
+    drawn = draw(state, run, opened.round)
     facts: tuple[tuple[str, object, object], ...] = (
         ("model", opened.inputs.model, run.model),
         ("server_state", opened.inputs.server_state, run.server_state),
         ("roster", opened.roster, state.roster_place.digest if state.roster_place else ""),
-        ("cohort", opened.cohort, draw_cohort(state, run, opened.round)),
+        ("cohort", opened.cohort, drawn.cohort),
         ("seed", opened.seed, round_seed(run.place.digest, opened.round)),
         ("stages", tuple(stage.name for stage in opened.stages), ("collect",)),
     )
     for name, got, wanted in facts:
         if got != wanted:
             raise LedgerConflict(f"Round {opened.round} of {opened.run}: {name} is {got}, by the protocol {wanted}.")
-    return with_run(state, run.with_round(RoundRecord(place, opened)))
+    return with_run(state, run.with_round(RoundRecord(place, opened, wanted=drawn.enough, turn=drawn.turn)))
 
 
 def contribution(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -48,6 +49,10 @@ def contribution(state: LedgerState, statement: Statement, place: Place) -> Ledg
     follows(statement, record.place)
     if contribution.institution in record.contributions:
         raise SlotTaken(f"{contribution.institution} has contributed to round {record.number} of {run.run} already.")
+    if record.is_full:
+        raise RoundNotOpen(
+            f"Round {record.number} of {run.run} has the {record.enough} contributions that its plan asks for."
+        )
     check_shape(run.statement.plan, record.opened, contribution)
     entry = Contributed(place, contribution)
     filled = with_entry(record.contributions, contribution.institution, entry)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import RoundNotOpen
 from common.ledger.rules import admit, start
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import Phase, RunState
@@ -240,6 +241,50 @@ def test_a_cohort_of_the_plans_size_is_drawn_anew_each_round(tmp_path: Path) -> 
         cohorts = [record.opened.cohort for record in coordinator.run.rounds]
         assert all(len(cohort) == 2 for cohort in cohorts)
         assert len(set(cohorts)) > 1
+    finally:
+        coordinator.close()
+
+
+def test_with_over_selection_a_round_is_sealed_when_enough_have_contributed(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path / "home", names=("a", "b", "c", "d", "e"))
+    try:
+        opened = coordinator.open_round(quorum=2, cohort={"size": 3, "over_selection": 0.5}, rounds=1)
+        *quick, slow, slower = opened.opened.cohort
+        assert len(quick) == 3
+        for name in quick[:2]:
+            coordinator[name].contribute()
+        coordinator.advance()
+        assert outcomes(coordinator) == []
+        late = coordinator[slow].contribution(
+            coordinator[slow].send(coordinator[slow].delta()), coordinator[slow].metrics()
+        )
+        coordinator[quick[2]].contribute()
+        coordinator.advance()
+        assert outcomes(coordinator) == [("train", "committed", "enough-contributed")]
+        with pytest.raises(RoundNotOpen):
+            coordinator[slow].submit(late, coordinator[slow].metrics())
+        closed = coordinator.run.rounds[0].closed
+        assert closed is not None
+        assert [(entry.institution, entry.status) for entry in closed.inputs] == [(name, "used") for name in quick]
+        assert coordinator.run.rounds[0].missing == (slow, slower)
+        assert coordinator.refusals() == [(slow, None, "round-not-open", "signed-by")]  # only the newest round is named
+    finally:
+        coordinator.close()
+
+
+def test_a_crash_between_the_last_wanted_contribution_and_the_seal_lets_no_other_in(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path / "home", names=("a", "b", "c", "d"))
+    try:
+        opened = coordinator.open_round(quorum=2, cohort={"size": 2, "over_selection": 0.5}, rounds=1)
+        first, second, third = opened.opened.cohort
+        coordinator[first].contribute()
+        coordinator[second].contribute()
+        coordinator.restart()
+        assert not coordinator.engine.accepts_contributions(coordinator.run)
+        with pytest.raises(RoundNotOpen, match="the 2 contributions that its plan asks for"):
+            coordinator[third].contribute()
+        coordinator.advance()
+        assert outcomes(coordinator) == [("train", "committed", "enough-contributed")]
     finally:
         coordinator.close()
 

@@ -267,3 +267,10 @@ def test_whoever_is_back_at_the_deadline_cannot_be_waited_for() -> None:
     assert not need_not_wait(None, until)
     assert not need_not_wait(until - timedelta(milliseconds=1), until)
     assert need_not_wait(until, until)
+
+
+def test_a_round_is_sealed_with_as_many_as_its_plan_wants() -> None:
+    current = replace(a_round(1, closed=None, contributors=NAMES[:2]), wanted=2)
+    assert seal_reason(current, 2, NOW, ()) == "enough-contributed"
+    assert seal_reason(replace(current, wanted=3), 2, NOW, ()) is None
+    assert seal_reason(replace(current, wanted=None), 2, NOW, ()) is None

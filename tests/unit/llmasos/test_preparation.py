@@ -23,8 +23,10 @@ from common.errors import (  # noqa: E402
     UsageError,
 )
 from common.statements.kinds import PlanStatement  # noqa: E402
+from common.terminal import exit_code_of  # noqa: E402
 from llmasos import extras  # noqa: E402
-from llmasos.generation import generate_text  # noqa: E402
+from llmasos.cli import app as llmasos_app  # noqa: E402
+from llmasos.generation import generate_text, untrained_tensors  # noqa: E402
 from llmasos.models.build import build_model, manifest_of, read_tensors  # noqa: E402
 from llmasos.preparation import Prepared, file_reference, load_prepared, prepare, random_suffix  # noqa: E402
 from llmasos.simulation.final_model import export_final  # noqa: E402
@@ -103,6 +105,43 @@ def test_a_final_model_with_an_adapter_is_exported_with_its_base_and_writes_text
     assert all(both[0][name].tobytes() == both[1][name].tobytes() for name in both[1]), "B is 0 before training"
     assert (tmp_path / "model" / "adapter" / "adapter_config.json").is_file()
     assert generate_text(tmp_path / "model", "The ", max_new_tokens=3).startswith("The ")
+
+
+def test_a_plan_with_personal_layers_keeps_them_out_of_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(tmp_path, PLAN + "personal: [ln_1, h.0.mlp.c_fc]\n")
+    made = prepare(tmp_path / "plan.yaml", tmp_path / "out", suffix=lambda: "0a1b2c")
+    own = [entry.name for entry in made.draft.manifest if entry.group == "personal"]
+    assert own == [name for name in own if ".ln_1." in name or ".h.0.mlp.c_fc." in name]
+    assert own
+    groups = [entry.group for entry in made.draft.manifest]
+    assert groups == sorted(groups, key=("trainable", "frozen", "personal").index)
+    assert not set(own) & safetensors_load(made.model.read_bytes()).keys()
+    export_final(made, made.model, tmp_path / "model", base=tmp_path / "base")
+    assert untrained_tensors(tmp_path / "model") == tuple(own)
+    assert generate_text(tmp_path / "model", "a", max_new_tokens=2, seed=1).startswith("a")
+    assert exit_code_of(llmasos_app, ["generate", str(tmp_path / "model"), "a", "--max-new-tokens", "2"]) == 0
+    assert f"{len(own)} tensors of this model have initial values ({own[0]}, …)" in capsys.readouterr().err
+    weights = safetensors_load((tmp_path / "model" / "model.safetensors").read_bytes())
+    plan = made.draft.plan
+    initial = build_model(plan.model, vocab_size=made.draft.manifest[0].shape[0], seed=plan.seed).state_dict()
+    assert all(weights[name].tobytes() == initial[name].numpy().tobytes() for name in own)
+
+
+@pytest.mark.parametrize(
+    ("personal", "message"),
+    [
+        ("[lm_head]", r"personal names lm_head, which no trained tensor's name has; they are transformer\.wte\.weight"),
+        ("[ln]", r"personal names ln, which no trained tensor's name has"),
+        ("[transformer]", r"personal names all [0-9]+ trained tensors; expected at least one"),
+    ],
+)
+def test_personal_layers_that_do_not_fit_the_model_are_refused(tmp_path: Path, personal: str, message: str) -> None:
+    write_plan(tmp_path, PLAN + f"personal: {personal}\n")
+    with pytest.raises(InvalidConfiguration, match=message):
+        prepare(tmp_path / "plan.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_draft_is_canonical_json(tmp_path: Path) -> None:

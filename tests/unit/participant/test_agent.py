@@ -161,6 +161,21 @@ def test_an_evaluation_round_sends_no_blob(north: Institution) -> None:
     assert [kind for kind, _ in north.egress()] == ["answer", "delta", "contribution", "contribution"]
 
 
+def test_a_round_starts_from_the_personal_layers_of_the_newest_round_that_our_delta_went_into(
+    north: Institution,
+) -> None:
+    record = north.open_round(rounds=2, quorum=3, personal=["bias"])
+    north.agent.work(north.run, record)
+    north.others_act()  # round 1 is committed with ours
+    north.agent.work(north.run, north.round)
+    north.coordinator.clock.advance(seconds=north.run.statement.plan.deadline_seconds)
+    north.coordinator.advance()  # round 2 is abandoned: nobody else came
+    assert [each.closed.outcome for each in north.run.rounds if each.closed] == ["committed", "abandoned"]
+    north.agent.work(north.run, north.round)
+    trained = [message for message in north.workbench.asked if isinstance(message, Train)]
+    assert [(message.round, message.personal) for message in trained] == [(1, 0), (2, 1), (3, 1)]
+
+
 def test_the_schedule_counts_rounds_that_were_committed(north: Institution) -> None:
     record = north.open_round(rounds=2)
     north.agent.work(north.run, record)

@@ -1,4 +1,4 @@
-"""Draws that everybody can repeat, computed here once more from docs/protocol.md#open."""
+"""Draws that everybody can repeat, computed here once more from docs/protocol.md#cohort."""
 
 from __future__ import annotations
 

@@ -130,3 +130,25 @@ def test_every_way_to_end_is_told() -> None:
     prose = explain(a_plan(stop={"target_perplexity": "12.5", "patience_rounds": 2})).prose[-1]
     assert prose.startswith("The run ends after round 2, or when the median held-out perplexity is 12.5 or below")
     assert "has not improved for 2 rounds" in prose
+
+
+def told(**plan: object) -> str:
+    return "\n".join(explain(a_plan(**plan)).prose)
+
+
+def test_who_is_in_a_round_is_told() -> None:
+    assert "invites every institution that accepted the plan;" in told()
+    assert "invites 4 of the institutions that accepted the plan, in turn;" in told(
+        cohort={"size": 4, "selection": "round-robin"}
+    )
+    over = told(cohort={"fraction": 0.5, "over_selection": 0.25})
+    assert "invites a share of 0.5, and 0.25 of that beyond, of the institutions" in over
+    assert "sealed when as many as were wanted have contributed" in over
+
+
+def test_what_stays_in_the_house_and_what_pulls_is_told() -> None:
+    assert "never leaves" not in told()
+    assert "What is called ln_1, h.2 it trains for itself" in told(personal=["ln_1", "h.2"])
+    assert "pulled back to the base model by 0.01 ×" in told(
+        local={"fedprox_mu": "0.01", "steps": 2, "batch_size": 2, "sequence_length": 16}
+    )

@@ -89,6 +89,20 @@ WRONG = {
         rf":3: local: steps × batch_size × sequence_length is [0-9,]+, at most {MAX_NUM_TOKENS:,} a round\.",
     ),
     "a cohort below the quorum": (SMALLEST + "cohort: {size: 2}\n", r"cohort\.size 2 is below quorum 3\."),
+    "a personal layer twice": (SMALLEST + "personal: [ln_1, ln_1]\n", r"personal names a layer twice\."),
+    "no layer's name": (SMALLEST + "personal: [ln..1]\n", r"personal"),
+    "two sizes of a cohort": (
+        SMALLEST + "cohort: {size: 4, fraction: 0.5}\n",
+        r":3: cohort: cohort has both size and fraction, expected one of them\.",
+    ),
+    "a selection of everyone": (
+        SMALLEST + "cohort: {selection: available}\n",
+        r":3: cohort: cohort\.selection available needs cohort\.size or cohort\.fraction to draw by\.",
+    ),
+    "more than everyone": (
+        SMALLEST + "cohort: {over_selection: 0.25}\n",
+        r":3: cohort: cohort\.over_selection needs cohort\.size or cohort\.fraction to invite more than\.",
+    ),
     "a target that the model has not": (
         SMALLEST + "adapter: {type: lora, target_modules: [c_attn, q_proj, h.0.c_fc]}\n",
         r"adapter\.target_modules names q_proj, h\.0\.c_fc, which a block of gpt2 has not; "

@@ -62,6 +62,62 @@ def test_a_step_is_what_torch_alone_would_do(trainee: Make) -> None:
         torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5, msg=name)
 
 
+def everything(training: Any) -> set[str]:
+    return set(training.weights())
+
+
+def test_a_fedprox_step_is_what_torch_alone_would_do(trainee: Make) -> None:
+    """The hand-written loop adds mu / 2 × ‖weights − base‖² to the loss and lets torch differentiate it."""
+    one, mu = trainee(local={"max_gradient_norm": "0.5", "fedprox_mu": "3"}), 3.0
+    ours, plain, base = one.training(), one.model(), one.model()
+    adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for step in range(6):
+        adamw.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
+        batch = torch.from_numpy(one.draw(step))
+        logits = plain(input_ids=batch[:, :-1]).logits
+        adamw.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        apart = sum(((w - b.detach()) ** 2).sum() for w, b in zip(plain.parameters(), base.parameters(), strict=True))
+        (loss + mu / 2 * apart).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        adamw.step()
+    ours.anchor(everything(ours))
+    one.run(ours)
+    for (name, expected), value in zip(plain.named_parameters(), ours.weights().values(), strict=True):
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_fedprox_keeps_weights_nearer_to_their_base(trainee: Make) -> None:
+    apart = []
+    for mu in ("0", "0.1", "10"):
+        one = trainee(local={"fedprox_mu": mu, "max_gradient_norm": "1000"})
+        training = one.training()
+        training.anchor(everything(training))
+        one.run(training)
+        pairs = zip(training.weights().values(), one.model().parameters(), strict=True)
+        apart.append(sum(float(((value - start.detach()) ** 2).sum()) for value, start in pairs))
+    assert apart[0] > apart[1] > apart[2]
+
+
+def test_fedprox_with_mu_zero_changes_no_bit(trainee: Make) -> None:
+    without, zero = trainee(), trainee(local={"fedprox_mu": "0"})
+    first, second = without.training(), zero.training()
+    second.anchor(everything(second))
+    without.run(first)
+    zero.run(second)
+    assert bits(first.weights()) == bits(second.weights())
+    assert bits(first.moments()) == bits(second.moments())
+
+
+def test_fedprox_pulls_only_what_is_anchored(trainee: Make) -> None:
+    one = trainee(local={"fedprox_mu": "10"})
+    free, held = one.training(), one.training()
+    held.anchor(())
+    one.run(free)
+    one.run(held)
+    assert bits(free.weights()) == bits(held.weights())
+
+
 def test_accumulating_micro_batches_equals_the_whole_batch(trainee: Make) -> None:
     whole, small = trainee(), trainee(local={"micro_batch_size": 1})
     whole_training, small_training = whole.training(), small.training()

@@ -125,6 +125,14 @@ def test_before_the_first_commit_there_is_nothing_to_compare(north: Institution,
         compare()
 
 
+def test_a_run_with_personal_layers_has_no_model_to_compare_with(
+    north: Institution, compare: Callable[..., Gain]
+) -> None:
+    north.open_round(personal=["bias"])
+    with pytest.raises(UsageError, match=r"has personal layers: the consortium's model alone is no whole model"):
+        compare()
+
+
 def test_what_fails_leaves_no_copies_of_text_behind(
     trained: Institution, bench: Bench, compare: Callable[..., Gain], tmp_path: Path
 ) -> None:

@@ -200,3 +200,16 @@ def test_the_job_folder_of_an_ended_run_is_removed_and_others_stay(bench: Bench)
     bench.workbench.forget_runs(known={RUN}, keep=())
     assert not bench.workbench.job(RUN).exists()
     until(lambda: gone(pid), "the worker that had the folder open to end")
+
+
+def test_personal_layers_stay_when_the_run_has_ended(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.prepare()
+    own = bench.workbench.job(RUN) / "personal"
+    own.mkdir()
+    (own / "round-00000001.safetensors").write_bytes(b"layers")
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            bench.workbench.forget_runs(known={RUN}, keep=())
+    assert [path.name for path in bench.workbench.job(RUN).iterdir()] == ["personal"]
+    assert (own / "round-00000001.safetensors").read_bytes() == b"layers"
+    assert caplog.messages.count("job folder removed") == 1

@@ -48,7 +48,8 @@ def test_disk_is_model_and_delta_twice_and_three_snapshots() -> None:
     initial = {"model": a_blob_ref(size=7000), "tokenizer": a_blob_ref("tokenizer", size=300)}
     costs = estimate(a_plan_statement(manifest=MANIFEST, initial=initial))
     snapshot = 12 * 1605  # frozen tensors are in none
-    assert costs.disk_bytes == 2 * 7000 + 2 * costs.up_bytes_per_round + 3 * snapshot
+    personal = 4 * 4 * 5
+    assert costs.disk_bytes == 2 * 7000 + 2 * costs.up_bytes_per_round + 3 * snapshot + personal
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "int8", "int4", "topk"])
@@ -59,7 +60,7 @@ def test_an_encoded_delta_is_smaller_on_the_way_and_leaves_two_residuals_at_home
     costs, as_trained = estimate(statement), estimate(plain).up_bytes_per_round
     assert costs.up_bytes_per_round == CODECS[name].encoded_size(statement.manifest) < as_trained
     deltas = as_trained + costs.up_bytes_per_round + 2 * 4 * 1600
-    assert costs.disk_bytes == 2 * 7000 + deltas + 3 * 12 * 1605
+    assert costs.disk_bytes == 2 * 7000 + deltas + 3 * 12 * 1605 + 4 * 4 * 5
     assert estimate(plain).traffic_bytes - costs.traffic_bytes == 2 * (as_trained - costs.up_bytes_per_round)
 
 
@@ -67,6 +68,9 @@ def test_memory_is_weights_gradients_moments_and_activations() -> None:
     statement = a_plan_statement(manifest=MANIFEST)
     state = 4 * 1615 + 12 * 1605
     assert estimate(statement).memory_bytes == RUNTIME_BYTES + state + activation_bytes(statement)
+    local = {"steps": 2, "batch_size": 2, "sequence_length": 16, "fedprox_mu": "0.01"}
+    pulled = a_plan_statement(plan=a_plan(local=local), manifest=MANIFEST)
+    assert estimate(pulled).memory_bytes == estimate(statement).memory_bytes + 4 * 1600  # the shared base
 
 
 @pytest.mark.parametrize(

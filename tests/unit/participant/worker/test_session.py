@@ -142,6 +142,17 @@ def test_a_delta_of_an_adapter_holds_its_tensors_alone(desk: Callable[..., Desk]
     assert {name.removeprefix("weight.") for name in kept if name.startswith("weight.")} == set(tensors)
 
 
+def test_a_rounds_delta_is_pulled_to_its_base_as_the_plan_says(desk: Callable[..., Desk]) -> None:
+    lengths = []
+    for mu in ("0", "10"):
+        one = desk(local={"fedprox_mu": mu, "max_gradient_norm": "1000"})
+        one.prepare()
+        one.train()
+        tensors = safetensors.numpy.load_file(one.job / "d")
+        lengths.append(sum(float((value.astype("float64") ** 2).sum()) for value in tensors.values()))
+    assert lengths[1] < lengths[0]
+
+
 def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., Desk]) -> None:
     one = desk()
     one.prepare()
@@ -155,24 +166,37 @@ def test_evaluating_changes_nothing_and_measures_the_same(desk: Callable[..., De
 LORA = {"type": "lora", "r": 2, "lora_dropout": "0.1"}
 
 
-@pytest.mark.parametrize(("state", "adapter"), [("keep", {}), ("reset", {}), ("keep", LORA)])
-def test_an_interrupted_round_goes_on_with_the_same_bits(
-    desk: Callable[..., Desk], state: str, adapter: dict[str, Any]
-) -> None:
-    plan = {"local": {"optimizer_state": state}} | ({"adapter": adapter} if adapter else {})
+def own_layers(desk: Desk) -> dict[str, bytes]:
+    """The files of personal layers."""
+    return {path.name: path.read_bytes() for path in sorted((desk.job / "personal").glob("*"))}
+
+
+PLANS = {
+    "moments kept": {},
+    "moments reset": {"local": {"optimizer_state": "reset"}},
+    "an adapter": {"adapter": LORA},
+    "a pull to the base": {"local": {"fedprox_mu": "3"}},
+    "personal layers": {"personal": ["ln_1", "mlp.c_fc"]},
+    "personal layers of an adapter": {"adapter": LORA, "personal": ["lora_B"]},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_an_interrupted_round_goes_on_with_the_same_bits(desk: Callable[..., Desk], plan: dict[str, Any]) -> None:
     whole, broken = (desk(**plan) for _ in range(2))
     for one in (whole, broken):
         one.prepare()
         one.train(1)
-    expected = whole.train(2)
+    expected = whole.train(2, personal=1)
     broken.agent.stop_at_step = 1
     with pytest.raises(StopRequested):
-        broken.train(2)
+        broken.train(2, personal=1)
     assert broken.agent.heard[-1] == SnapshotTaken(round=2, step=1)
     broken.restart()
     broken.prepare()
-    result, delta = broken.train(2, resume=True)
+    result, delta = broken.train(2, personal=1, resume=True)
     assert delta == expected[1]
+    assert own_layers(broken) == own_layers(whole)
     assert without_time(result) == without_time(expected[0])
     assert next(one for one in broken.agent.heard if isinstance(one, Progress)).steps_done == 2
 
@@ -281,3 +305,91 @@ def test_a_full_disk_is_told_and_the_worker_stays_usable(
         assert "No space left on device" in answer.message
     assert isinstance(one.train()[0], Result)
     assert SnapshotFolder(one.job / "snapshots").newest_finished_before("tiny-abc123", 2) is not None
+
+
+# --- personal layers -------------------------------------------------------------------------------------------------
+
+
+OWN = {"personal": ["ln_1", "mlp.c_fc"]}
+OWN_NAMES = {f"transformer.h.0.{layer}.{kind}" for layer in ("ln_1", "mlp.c_fc") for kind in ("weight", "bias")}
+
+
+def round_file(number: int) -> str:
+    return f"round-{number:08d}.safetensors"
+
+
+def test_personal_layers_are_in_no_delta_and_no_model_and_lie_in_the_job_folder(desk: Callable[..., Desk]) -> None:
+    one = desk(**OWN)
+    one.prepare()
+    _, delta = one.train(1)
+    named = safetensors.numpy.load(delta)
+    assert not OWN_NAMES & named.keys()
+    assert not OWN_NAMES & safetensors.numpy.load((one.job / "base.safetensors").read_bytes()).keys()
+    files = own_layers(one)
+    assert list(files) == [round_file(0), round_file(1)]
+    before, after = (safetensors.numpy.load(files[round_file(number)]) for number in (0, 1))
+    assert before.keys() == after.keys() == OWN_NAMES
+    assert all((before[name] != after[name]).any() for name in OWN_NAMES)
+    assert (one.job / "personal" / round_file(1)).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_round_starts_from_the_personal_layers_that_it_is_told_and_keeps_both_until_its_fate_is_known(
+    desk: Callable[..., Desk],
+) -> None:
+    one = desk(**OWN, local={"optimizer_state": "reset"})
+    one.prepare()
+    one.train(1)
+    first = own_layers(one)[round_file(1)]
+    _, of_first = one.train(2, personal=1)
+    assert list(own_layers(one)) == [round_file(0), round_file(1), round_file(2)]
+    assert own_layers(one)[round_file(1)] == first
+    _, abandoned = one.train(3, personal=1, trained_rounds=1)  # round 2 was abandoned: the same round again
+    assert abandoned == of_first
+    assert list(own_layers(one)) == [round_file(0), round_file(1), round_file(3)]
+
+
+def test_an_evaluation_measures_the_institutions_own_layers(desk: Callable[..., Desk]) -> None:
+    one = desk(**OWN, local={"steps": 30})
+    one.prepare()
+    one.train(1)
+    losses = [
+        one.ask(Evaluate(round=2, base="base.safetensors", personal=number)).evaluation.loss_sum_fixed
+        for number in (0, 1, 0)
+    ]
+    assert losses[0] == losses[2]
+    assert losses[1] < losses[0]
+
+
+def test_lost_personal_layers_are_told_and_initial_ones_taken(desk: Callable[..., Desk]) -> None:
+    one, other = (desk(**OWN, local={"optimizer_state": "reset"}) for _ in range(2))
+    other.prepare()
+    _, fresh = other.train(2)
+    one.prepare()
+    one.train(1)
+    result, lost = one.train(2, personal=1)
+    assert (result.deviations, lost != fresh) == ((), True)
+    (one.job / "personal" / round_file(1)).unlink()
+    result, lost = one.train(2, personal=1)
+    assert (result.deviations, lost == fresh) == (("personal-lost",), True)
+    path = one.job / "personal" / round_file(2)
+    path.write_bytes(path.read_bytes()[:-4])
+    measured = one.ask(Evaluate(round=3, base="base.safetensors", personal=2))
+    assert measured.deviations == ("personal-lost",)
+
+
+def test_fedprox_does_not_pull_personal_layers(desk: Callable[..., Desk]) -> None:
+    moved = []
+    for mu in ("0", "100"):
+        one = desk(**OWN, local={"fedprox_mu": mu, "max_gradient_norm": "1000"})
+        one.prepare()
+        one.train(1)
+        before, after = (safetensors.numpy.load(own_layers(one)[round_file(number)]) for number in (0, 1))
+        moved.append(sum(float(abs(after[name] - before[name]).sum()) for name in OWN_NAMES))
+    assert moved[1] > moved[0] / 4
+
+
+def test_without_personal_layers_there_is_no_folder(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    one.train(1)
+    assert not (one.job / "personal").exists()
