@@ -1,5 +1,6 @@
 """From a plan's `type` to the code that does it. To add a rule or server optimizer: its module, its section in
-common.plan.model, its row here, and a case in golden.json.
+common.plan.model, its row here, and a case in golden.json. A server optimizer has its formula in docs/protocol.md, text and
+program, and a row in tests/contract/test_server_optimizers.py; golden.json takes it up by itself (selftest --write).
 """
 
 from __future__ import annotations
