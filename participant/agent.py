@@ -10,7 +10,14 @@ import threading
 from collections import Counter
 
 from common.clock import rfc3339
-from common.errors import BlobError, CoordinatorUnreachable, LLMasOSError, RefusalError, TooManyRequests
+from common.errors import (
+    BlobError,
+    CoordinatorUnreachable,
+    LLMasOSError,
+    RefusalError,
+    TooManyRequests,
+    WorkerKilled,
+)
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from participant.bench.workbench import RoundOver
@@ -28,6 +35,9 @@ log = get_logger(__name__)
 
 IDLE_SECONDS = 1.0
 MAX_ATTEMPTS = 3
+MAX_KILLED = 20
+"""So often a worker may be ended from outside at one task: that says nothing of the task."""
+MOST_KILLED_SECONDS = 30.0
 WAITING = "waiting for a plan or a round"
 
 
@@ -150,15 +160,18 @@ class Agent:
     def _failed(self, slot: str, err: LLMasOSError) -> None:
         # Bytes that broke or got lost on the way may arrive the next time; what was refused is refused.
         final = isinstance(err, RefusalError) and not isinstance(err, BlobError)
-        self._attempts[slot] += 1
+        killed = isinstance(err, WorkerKilled)
+        counted = f"{slot} killed" if killed else slot
+        self._attempts[counted] += 1
+        times = self._attempts[counted]
         log.error(
             "task failed", extra={"slot": slot, "code": err.code, "error": err.message, "fix": err.fix, "final": final}
         )
         self._note("refused" if final else "task failed", slot=slot, code=err.code)
-        if final or self._attempts[slot] >= MAX_ATTEMPTS:
+        if final or times >= (MAX_KILLED if killed else MAX_ATTEMPTS):
             self._given_up.add(slot)
         else:
-            self._stopping.wait(IDLE_SECONDS)
+            self._stopping.wait(min(MOST_KILLED_SECONDS, IDLE_SECONDS * 1.5 ** (times - 1)) if killed else IDLE_SECONDS)
 
     def _note(self, event: str, **fields: str) -> None:
         self._ports.records.note(Event(rfc3339(self._ports.clock.now()), event, fields))

@@ -62,6 +62,7 @@ from common.errors.operations import (
     TlsIntercepted,
     WaitTimedOut,
     WorkerFailed,
+    WorkerKilled,
 )
 from common.errors.statements import (
     ApprovalPending,
@@ -171,6 +172,7 @@ __all__ = [
     "UsageError",
     "WaitTimedOut",
     "WorkerFailed",
+    "WorkerKilled",
     "WrongDeltaCount",
     "WrongFingerprint",
     "WrongParent",

@@ -101,6 +101,13 @@ class WorkerFailed(OperationError):
     default_fix = "Look at worker.log in the participant's home folder."
 
 
+class WorkerKilled(WorkerFailed):
+    """The training process was ended from outside, by SIGKILL or another signal that asks a process to end."""
+
+    code = "worker-killed"
+    default_fix = "It is started again; if that goes on, find out who ends it, such as the kernel for want of memory."
+
+
 class RunFailed(OperationError):
     """A run ended without a model."""
 

@@ -1,4 +1,4 @@
-"""What the ledger says of downlinks: how large outputs are, and which applied deltas lead from one model to another.
+"""What the ledger says of outputs beside the model: how large they are, and which applied deltas lead from one to another.
 
 round 3 closed: model 3 ── applied delta of 4 ──▶ model 4 ── applied delta of 6 ──▶ model 6      5 was abandoned
 """

@@ -350,7 +350,7 @@ class ServerMomentum(ServerStep):
     type: Literal["momentum"] = "momentum"
     learning_rate: Annotated[
         _Rate, Field(description="How much of the momentum is applied; of steady deltas, ÷ (1 − momentum).")
-    ] = Decimal("0.7")
+    ] = Decimal("0.3")
     momentum: Annotated[_Decay, Field(description="What is left of earlier deltas after each round.")] = Decimal("0.9")
 
 

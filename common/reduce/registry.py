@@ -1,5 +1,7 @@
 """From a plan's `type` to the code that does it. To add a rule or server optimizer: its module, its section in
-common.plan, its row here, and what the golden file and the contract suite hold of it.
+common.plan, its row here, and what the golden file and the contract suite hold of it. A server optimizer has its formula in
+docs/protocol.md, text and program, and a row in tests/contract/test_server_optimizers.py; golden.json takes up both by
+itself (selftest --write).
 """
 
 from __future__ import annotations

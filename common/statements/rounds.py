@@ -112,7 +112,7 @@ class RoundOutputs(Predicate):
 
     model: BlobRef
     server_state: BlobRef | None = None
-    """With a downlink: what applied deltas have dropped so far."""
+    """What the plan's rounds hand on besides the model: the server optimizer's moments, what applied deltas dropped."""
     applied_delta: BlobRef | None = None
     """With a downlink: what was added to the round's base model, encoded."""
 

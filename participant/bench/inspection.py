@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.errors import LLMasOSError, WorkerFailed
+from common.errors import LLMasOSError
 from participant.bench.token_files import CHECK_PREFIX
-from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from
+from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import FromWorker, Inspect, Inspected, WorkerError
 from participant.config import HomeLayout, ParticipantConfig
 from participant.datasets import DataSet
@@ -68,7 +68,7 @@ def _finding(data: DataSet, answers: queue.Queue[FromWorker | int]) -> Finding:
             case WorkerError() as message:
                 return Finding(data, error=error_from(message))
             case int(code):
-                raise WorkerFailed(f"The worker ended with code {code} while it read data set {data.name!r}.")
+                raise worker_ended(code, f"while it read data set {data.name!r}")
 
 
 def _settings(layout: HomeLayout, config: ParticipantConfig, root: Path) -> WorkerSettings:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from common import strict_json
-from common.errors import WorkerFailed
 from common.homes import atomic_write, private_folder
 from common.ledger.state import RunRecord
 from common.logs import get_logger
-from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from
+from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import (
     PERSONAL,
     DataSource,
@@ -178,7 +177,7 @@ class Workbench:
                 raise error_from(answer)
             case Exited(code=code):
                 self.close()
-                raise WorkerFailed(f"The worker ended with code {code} in the middle of its work.")
+                raise worker_ended(code, "in the middle of its work")
             case _:
                 log.debug("worker said", extra={"type": answer.type})
 

@@ -31,7 +31,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from common.errors import LLMasOSError, StorageFailure, WorkerFailed, all_errors
+from common.errors import LLMasOSError, StorageFailure, WorkerFailed, WorkerKilled, all_errors
 from participant.bench.isolation import Isolation
 from participant.bench.worker_environment import worker_environment
 from participant.bench.worker_protocol import (
@@ -54,6 +54,8 @@ MAX_LINE_BYTES = 64 * 1024
 _LOG_BYTES = 16 * 1024 * 1024
 _ACCEPT_POLL_SECONDS = 0.1
 _END_SECONDS = 5.0
+FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Signals that say nothing of the worker itself: somebody wants it to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,15 @@ class WorkerLink:
             self._isolation.open_way(self._settings.job_root.parent, self._settings.job_root)
             self._isolation.hand_over(self._job)
         with self._sending:
-            if self._connection is None:
-                raise self._failed("is not running")
-            try:
-                self._connection.sendall(encode(message))
-            except OSError as err:
-                raise self._failed(f"takes no messages ({err.strerror})") from err
+            if self._connection is not None:
+                try:
+                    self._connection.sendall(encode(message))
+                    return
+                except OSError as err:
+                    trouble = f"takes no messages ({err.strerror})"
+            else:
+                trouble = "is not running"
+        raise self._gone() or self._failed(trouble)
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -240,6 +245,7 @@ class WorkerLink:
     # --- the link's thread -----------------------------------------------------------------------------------------------
 
     def _serve(self, listener: socket.socket, process: subprocess.Popen[bytes], lifeline: int, folder: Path) -> None:
+        early = False
         try:
             with listener:
                 connection = self._accept(listener, process)
@@ -248,15 +254,20 @@ class WorkerLink:
             if connection is not None:
                 with connection:
                     self._converse(connection)
+        except _EndedEarly:
+            early = True
         except LLMasOSError as err:
             self._failure = err
-            log.error("worker broke off", extra={"code": err.code, "reason": err.message})
         finally:
             with self._sending:
                 self._connection = None
             os.close(lifeline)
             returncode = self._reap(process)
             shutil.rmtree(folder, ignore_errors=True)
+            if early:
+                self._failure = worker_ended(returncode, "before it was ready", f"Look at {self._settings.log_path}.")
+            if self._failure is not None:
+                log.error("worker broke off", extra={"code": self._failure.code, "reason": self._failure.message})
             self._settled.set()
         if self._hello is not None and not self._stopping.is_set():
             self._on_exit(returncode)
@@ -267,7 +278,7 @@ class WorkerLink:
                 connection, _ = listener.accept()
             except TimeoutError:
                 if process.poll() is not None:
-                    raise self._failed(f"ended with code {process.returncode} before it was ready") from None
+                    raise _EndedEarly from None
                 continue
             connection.settimeout(None)
             if self._is_ours(connection):
@@ -310,7 +321,7 @@ class WorkerLink:
 
     def _expect_hello(self, line: bytes) -> Hello:
         if not line:
-            raise self._failed("ended before it was ready")
+            raise _EndedEarly
         try:
             message = FROM_WORKER.validate_json(line)
         except ValidationError:
@@ -333,8 +344,34 @@ class WorkerLink:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
+    def _gone(self) -> WorkerFailed | None:
+        """How it ended, where it has; None while it runs."""
+        if self._process is None or self._stopping.is_set():
+            return None
+        try:
+            code = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        return worker_ended(code, "before it took a message", f"Look at {self._settings.log_path}.")
+
     def _failed(self, what: str) -> WorkerFailed:
         return WorkerFailed(f"The worker {what}.", f"Look at {self._settings.log_path}.")
+
+
+class _EndedEarly(Exception):
+    """The worker's process ended before it said hello; why, its code says once it is known."""
+
+
+def worker_ended(code: int, when: str, fix: str | None = None) -> WorkerFailed:
+    """What a worker's end by itself is.
+
+    Args:
+        code: the process's; minus a signal's number where one ended it.
+        when: the rest of a sentence.
+    """
+    if -code in FROM_OUTSIDE:
+        return WorkerKilled(f"The worker was ended by {signal.Signals(-code).name} {when}.")
+    return WorkerFailed(f"The worker ended with code {code} {when}.", fix)
 
 
 def _why_no_hello(line: bytes) -> str:

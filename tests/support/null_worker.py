@@ -3,11 +3,11 @@
     worker: {command: [python, -P, tests/support/null_worker.py]}        in participant.yaml
 
 Its delta is a function of the institution's text, the round and the base model's bytes, made by integer arithmetic: the same
-run gives the same model on any machine, however often somebody was killed on the way. Two files in the first data folder steer
-it:
+run gives the same model on any machine, however often somebody was killed on the way. Files in the first data folder steer it:
 
     hold        while it exists, a training round waits; jobs/RUN/holding then holds this process's id
     fail        holds a code of docs/errors.md: every message but stop is answered with that error
+    seconds     holds how long a training round takes
 """
 
 from __future__ import annotations
@@ -158,7 +158,10 @@ class NullWorker:
             if self._agent.stop_wanted.is_set() or pause.wait(_POLL_SECONDS):
                 return False
         holding.unlink(missing_ok=True)
-        return True
+        lasting = job.data / "seconds"
+        if lasting.exists():
+            self._agent.stop_wanted.wait(float(lasting.read_text()))
+        return not self._agent.stop_wanted.is_set()
 
     def _progress(self, round_number: int, steps: int, tokens: int) -> Progress:
         total = self._job.statement.plan.local.steps if self._job else 0

@@ -19,6 +19,7 @@ from common.errors import (
     TooLittleData,
     TooManyRequests,
     WorkerFailed,
+    WorkerKilled,
     WrongParent,
 )
 from common.ledger.cohort import local_seed
@@ -101,6 +102,14 @@ def test_trouble_of_our_own_is_no_answer(north: Institution) -> None:
     north.workbench.failure = StorageFailure("The disk is full.")
     north.coordinator.start_run()
     with pytest.raises(StorageFailure, match=r"The disk is full"):
+        north.agent.answer(north.run)
+    assert north.outbox.answered(north.run) is None
+
+
+def test_a_worker_that_somebody_killed_is_no_answer(north: Institution) -> None:
+    north.workbench.failure = WorkerKilled("The worker was ended by SIGKILL before it was ready.")
+    north.coordinator.start_run()
+    with pytest.raises(WorkerKilled):
         north.agent.answer(north.run)
     assert north.outbox.answered(north.run) is None
 
@@ -229,6 +238,7 @@ PASSING: dict[str, Sequence[LLMasOSError]] = {
     "a corrupted chunk": [CorruptChunk("Chunk 0 is another one.")] * 2,
     "a lost blob": [MissingBlob("The contribution names a blob which is not wholly here.")] * 2,
     "a full disk": [StorageFailure("The disk is full.")] * 2,
+    "a killed worker": [WorkerKilled("The worker was ended by SIGKILL.")] * 5,
 }
 
 

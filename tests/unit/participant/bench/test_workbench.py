@@ -152,7 +152,7 @@ def test_a_worker_that_dies_at_work_is_an_error_and_the_next_try_starts_another(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(WorkerFailed, match=r"The worker ended with code -9 in the middle of its work"):
+    with pytest.raises(WorkerFailed, match=r"The worker was ended by SIGKILL in the middle of its work"):
         bench.train()
     killer.join()
     (bench.data / "hold").unlink()

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import InvalidConfiguration, MissingExtra, TooLittleData, WorkerFailed
+from common.errors import InvalidConfiguration, MissingExtra, TooLittleData, WorkerFailed, WorkerKilled
 from participant.bench.worker_environment import worker_environment
-from participant.bench.worker_link import MAX_LINE_BYTES, WorkerLink, WorkerSettings, error_from
+from participant.bench.worker_link import MAX_LINE_BYTES, WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import Evaluate, Progress, Snapshot, WorkerError
 
 PRELUDE = """
@@ -123,6 +123,27 @@ def test_a_killed_worker_is_reported(start: Start) -> None:
     assert one.exits.get(timeout=60) == -signal.SIGKILL
 
 
+def test_a_worker_that_is_killed_before_it_is_ready_was_killed(start: Start) -> None:
+    one = start("import signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(WorkerKilled, match=r"The worker was ended by SIGKILL before it was ready\."):
+        one.link.start()
+
+
+def test_a_killed_worker_takes_no_message(start: Start) -> None:
+    one = start(POLITE)
+    os.kill(one.link.start().pid, signal.SIGKILL)
+    one.exits.get(timeout=60)
+    with pytest.raises(WorkerKilled, match=r"The worker was ended by SIGKILL before it took a message\."):
+        one.link.send(Snapshot())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(-9, WorkerKilled), (-15, WorkerKilled), (-11, WorkerFailed), (1, WorkerFailed)]
+)
+def test_only_a_signal_that_ends_processes_is_from_outside(code: int, kind: type[WorkerFailed]) -> None:
+    assert type(worker_ended(code, "in the middle of its work")) is kind
+
+
 def test_a_worker_that_does_not_listen_is_killed(start: Start) -> None:
     one = start("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nhello()\nwhile True: time.sleep(60)")
     pid = one.link.start().pid
@@ -132,7 +153,7 @@ def test_a_worker_that_does_not_listen_is_killed(start: Start) -> None:
 
 
 FAILURES = {
-    "a_worker_that_ends_at_once": ("os._exit(3)", r"The worker ended before it was ready"),
+    "a_worker_that_ends_at_once": ("os._exit(3)", r"The worker ended with code 3 before it was ready"),
     "another_protocol": ("hello(protocol=2)\nlines.readline()", r"speaks protocol version 2, this agent 1"),
     "no_hello_first": ("say(type='progress', round=1, activity='training')\nlines.readline()", r"began with progress"),
     "nonsense": ("agent.sendall(b'hi\\n')\nlines.readline()", r"began with something that is no message"),
