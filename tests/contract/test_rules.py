@@ -257,7 +257,9 @@ def test_windows_lanes_and_buffers_change_no_bit(monkeypatch: pytest.MonkeyPatch
         "chunks": lambda value: cut_into_chunks(monkeypatch, value * 32_768),
         "lanes": lambda value: monkeypatch.setattr(rounds, "LANES", value),
         "stack": lambda value: monkeypatch.setattr(lanes, "STACK_NUMBERS", value * 9_001),
-        "sorted": lambda value: monkeypatch.setattr(sorting, "SORTED_NUMBERS", value * 1_001),
+        "sorted": lambda value: [
+            monkeypatch.setattr(sorting, n, value * 111) for n in ("SORTED_NUMBERS", "LEAST_BLOCK")
+        ],
         "tiles": lambda value: monkeypatch.setattr(looks, "COMPARED_AT_ONCE", 2 * value),
         "slices": lambda value: monkeypatch.setattr(parts, "SLICE_BYTES", 4096 * value),
     }
