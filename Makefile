@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults soak clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,13 @@ bench-empty: $(STAMP)  ## 20 rounds that move nothing, beside fsync (under a min
 
 bench-folding: $(STAMP)  ## the reducer alone beside memcpy, each codec (under a minute)
 	$(BIN)/python benchmarks/folding.py
+
+bench-robustness: $(STAMP)  ## what six attacks do to each aggregation rule; table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/robustness.py --plot $(OUT)/robustness.svg
+
+bench-rules: $(STAMP)  ## each aggregation rule beside the weighted mean, 4 to 64 deltas (minutes)
+	$(BIN)/python benchmarks/rules.py
 
 bench-growth: $(STAMP)  ## rounds over sizes, and over 4 to 64 simulated senders; table and plot in out/ (minutes)
 	@mkdir -p $(OUT)

@@ -117,6 +117,11 @@ class Case:
             produce(writer.write)
             return writer.commit()
 
+    def choose(self, rule: dict[str, Any]) -> None:
+        """Fold by this rule from now on."""
+        source = self._plan.model_dump(mode="json") | {"quorum": len(self._deltas), "rule": rule}
+        self._plan = Plan.model_validate(source)
+
     def fold(self, *, times: int = 1, hashed: bool = False) -> None:
         """Into nothing; `times` as many deltas."""
         with ExitStack() as stack:
