@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from common.blobs.store import FolderBlobStore
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
+from common.ledger.staleness import weight
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
@@ -53,7 +54,7 @@ class Aggregation:
                 manifest=run.statement.manifest,
                 base=readers[0],
                 deltas=[
-                    WeightedDelta(entry.institution, entry.num_tokens, reader)
+                    WeightedDelta(entry.institution, weight(current, entry), reader)
                     for entry, reader in zip(used, readers[1:], strict=True)
                 ],
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from common.blobs.reference import BlobRef
 from common.clock import rfc3339
 from common.ledger.cohort import local_seed
+from common.ledger.staleness import is_awaited
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.tensors import delta_size
@@ -142,7 +143,7 @@ class Rounds:
         if self._ports.follower.failure is not None:
             return "over"  # revoked, or another history: whatever comes of it, nobody takes it
         found = state.round_by_opening(record.place.digest)
-        if found is not None and found[1].closed is not None:
+        if found is not None and not is_awaited(found[0], record.number):
             return "over"
         leave = self._ports.orders.get("leave")
         if leave is not None and not leave.payload.get("after_round", True):

@@ -16,6 +16,7 @@ from common.blobs.reference import BlobRef
 from common.blobs.writer import LeafCounter
 from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
+from common.ledger.staleness import weights
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce import Beside, ReduceJob, WeightedDelta, inspect_delta, reduce_round
 from common.statements.kinds import RoundOutputs
@@ -178,14 +179,14 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs
         DeltaError: the inputs give no model, or a delta should not have been taken.
     """
     plan, manifest = run.statement.plan, run.statement.manifest
-    weights = {entry.institution: entry.num_tokens for entry in (record.closed.inputs if record.closed else ())}
+    weighted = weights(record)
     inputs = record.opened.inputs
     model, applied, state = (LeafCounter(inputs.model.algorithm) for _ in range(3))
     with ExitStack() as stack:
         base = stack.enter_context(blobs.open(inputs.model))
         start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None
         deltas = [
-            WeightedDelta(name, weights[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
+            WeightedDelta(name, weighted[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
         ]
         for delta in deltas:
             inspect_delta(

@@ -19,6 +19,7 @@ from common.clock import Clock, rfc3339
 from common.errors import BlobError, DeltaError, LLMasOSError, OperationError
 from common.ledger.cohort import draw_cohort, round_seed
 from common.ledger.state import RoundRecord, RunRecord
+from common.ledger.tasks import mode_of
 from common.logs import get_logger
 from common.statements.kinds import (
     ClearWeight,
@@ -188,6 +189,7 @@ class Engine:
             run=record.run,
             round=number,
             task="train" if task == "train" else "evaluate",
+            mode=mode_of(record.statement.plan, task),
             inputs=RoundInputs(model=record.model, server_state=record.server_state),
             cohort=cohort,
             roster=ledger.roster_place.digest,
