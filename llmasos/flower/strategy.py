@@ -96,7 +96,7 @@ class Strategy(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """FedAvg's, and `seed` and `trained-rounds` in the config."""
-        self._rounds.open({name: value.numpy() for name, value in arrays.items()})
+        self.begin(arrays)
         config["seed"], config["trained-rounds"] = self._seeds(server_round), self.committed
         messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
         return messages
@@ -111,6 +111,14 @@ class Strategy(FedAvg):
             return None, None
         arrays = self.close_round(server_round)
         return arrays, self.train_metrics_aggr_fn([reply.content for reply in used], self.weighted_by_key)
+
+    def begin(self, arrays: ArrayRecord) -> None:
+        """A round starts from these arrays: for who sends messages in another way than `configure_train`.
+
+        Raises:
+            WrongTensors: an array is not float32, or they are not the last round's.
+        """
+        self._rounds.open({name: value.numpy() for name, value in arrays.items()})
 
     def take(self, server_round: int, reply: Message) -> bool:
         """Keep a reply's arrays for `close_round`; False where they are refused."""
