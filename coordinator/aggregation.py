@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.blobs.writer import BlobWriter
+from common.errors import InvalidConfiguration
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
-from common.statements.kinds import RoundOutputs, SealedInput
+from common.statements.kinds import PlanStatement, RoundOutputs, SealedInput
+
+if TYPE_CHECKING:
+    from coordinator.flower.strategy import FlowerCombiner
 
 log = get_logger(__name__)
 
@@ -29,10 +34,13 @@ class Aggregation:
 
     Args:
         awaited: roots that drafts name, which may become statements: kept too.
+        foreign: what combines rounds of plans whose rule is `operator`.
     """
 
-    def __init__(self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set) -> None:
-        self._blobs = blobs
+    def __init__(
+        self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set, foreign: FlowerCombiner | None = None
+    ) -> None:
+        self._blobs, self._foreign = blobs, foreign
         self._awaited = awaited
         self._gone: set[str] = set()
         self._awaited_before: set[str] = set()
@@ -62,7 +70,10 @@ class Aggregation:
             )
             writer = stack.enter_context(self._blobs.writer(base.algorithm, about=base.size))
             started = time.monotonic()
-            if plan.downlink is None:
+            if plan.rule.type == "operator":
+                self._combine(run, current, job, writer)
+                outputs = RoundOutputs(model=writer.commit())
+            elif plan.downlink is None:
                 reduce_round(job, writer.write)
                 outputs = RoundOutputs(model=writer.commit())
             else:
@@ -78,6 +89,40 @@ class Aggregation:
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
         )
         return outputs
+
+    def _combine(self, run: RunRecord, current: RoundRecord, job: ReduceJob, writer: BlobWriter) -> None:
+        from coordinator.flower.strategy import RoundWork  # here: flwr is there only where a strategy is configured
+
+        earlier = [record.number for record in run.committed("train") if record.number < current.number]
+        before = earlier[-1] if earlier else None
+        work = RoundWork(job.plan, job.manifest, job.base, job.deltas, run.run, current.number, before)
+        self._combiner().combine(work, writer.write)
+
+    def _combiner(self) -> FlowerCombiner:
+        """
+        Raises:
+            InvalidConfiguration: none is configured.
+        """
+        if self._foreign is None:
+            raise InvalidConfiguration(
+                "The plan's rule is `operator`, but this coordinator's configuration names no strategy.",
+                "Set aggregation.flower in coordinator.yaml, or take another rule.",
+            )
+        return self._foreign
+
+    def rule(self, run: RunRecord) -> str:
+        """For the statement of a round that `aggregate` combined."""
+        rule = run.statement.plan.rule.type
+        return self._combiner().rule if rule == "operator" else rule
+
+    def check_plan(self, plan: PlanStatement) -> None:
+        """
+        Raises:
+            InvalidConfiguration: the plan leaves its rule to an operator who has named none.
+            BlobTooLarge: what is named would need more memory for the plan's smallest round than is allowed.
+        """
+        if plan.plan.rule.type == "operator":
+            self._combiner().check(plan.manifest, plan.plan.quorum)
 
     def _writers_beside(self, run: RunRecord, base: BlobRef, stack: ExitStack) -> tuple[BlobWriter, BlobWriter | None]:
         """For the applied delta, and for the server_state where rounds leave one."""

@@ -343,7 +343,15 @@ class WeightedMean(PlanSection):
     type: Literal["weighted-mean"] = "weighted-mean"
 
 
-Rule = WeightedMean
+class OperatorRule(PlanSection):
+    """What the operator's configuration names combines deltas, such as a strategy of Flower. Nobody else can recompute a round:
+    `verify` reports each as a gap. The server optimizer is the strategy's own.
+    """
+
+    type: Literal["operator"] = "operator"
+
+
+Rule = Annotated[WeightedMean | OperatorRule, Field(discriminator="type")]
 
 
 class ServerSGD(PlanSection):
@@ -479,6 +487,8 @@ class Plan(PlanSection):
             )
         if self.cohort.size is not None and self.cohort.size < self.quorum:
             raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
+        if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
+            raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from common.errors import InvalidConfiguration
 from common.plan import model as plan
 from common.reduce.rule import Rule, ServerOptimizer
 from common.reduce.server_sgd import ServerSGDStep
@@ -23,7 +24,16 @@ SERVER_OPTIMIZERS: dict[str, Callable[[plan.ServerOptimizer], ServerOptimizer]] 
 
 
 def rule_for(section: plan.Rule, *, max_elements: int) -> Rule:
-    """The rule that a plan chose."""
+    """The rule that a plan chose.
+
+    Raises:
+        InvalidConfiguration: the plan leaves it to the operator.
+    """
+    if section.type == "operator":
+        raise InvalidConfiguration(
+            "The plan's rule is `operator`: what combines its deltas is named in its coordinator's configuration alone.",
+            "Take another rule, or run the plan on a coordinator with aggregation.flower.",
+        )
     return RULES[section.type](section, max_elements)
 
 
