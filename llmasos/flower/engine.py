@@ -61,7 +61,7 @@ class Engine:
         self._rounds: list[Round] = []
         self._medians: list[float] = []
         self._end_reason = ""
-        self._view_at = 0.0
+        self._view_at = self._training_seconds = 0.0
         self.failures: list[str] = []
 
     def run(self, grid: Grid) -> None:
@@ -114,6 +114,7 @@ class Engine:
         messages = self._messages(turn, strategy.committed, arrays, nodes)
         came: list[str] = []
         sums: dict[str, tuple[int, int]] = {}
+        self._training_seconds = 0.0
         for reply in collected(grid, messages):
             if reply.has_error():
                 self._failed(turn, reply)
@@ -122,6 +123,7 @@ class Engine:
             if turn.task == "evaluate" or (name in turn.used and strategy.take(turn.number, reply)):
                 came.append(name)
             sums[name] = _sums(reply)
+            self._training_seconds += _training_seconds(reply)
             self._update(turn, "open", came, sums, started)
         new = strategy.close_round(turn.number) if turn.task == "train" and turn.used else None
         committed = turn.task == "evaluate" or new is not None
@@ -172,6 +174,7 @@ class Engine:
             seconds=time.monotonic() - started,
             bytes_down=down * len(turn.cohort),
             bytes_up=up * len(came) if turn.task == "train" else 0,
+            training_seconds=self._training_seconds,
             evaluations=self._evaluations(sums, named=turn.task == "evaluate") if outcome != "open" else (),
         )
         if outcome == "open" and time.monotonic() >= self._view_at:
@@ -242,6 +245,13 @@ def _sums(reply: Message) -> tuple[int, int]:
     if not isinstance(loss, int) or not isinstance(tokens, int):
         raise OperationError(f"A reply has a held-out loss of {loss} over {tokens} tokens, expected whole numbers.")
     return loss, tokens
+
+
+def _training_seconds(reply: Message) -> float:
+    """As the institution says; none where it only evaluated."""
+    metrics: MetricRecord = next(iter(reply.content.metric_records.values()))
+    seconds = metrics.get("training-seconds", 0.0)
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _perplexity(pair: tuple[int, int]) -> float:
