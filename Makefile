@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults soak clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-peers bench-wan bench-scale fuzz faults soak clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it ins
 bench-wan: $(STAMP)  ## transfers over 100 ms and 1 % loss beside iperf3, as root (minutes)
 	$(BIN)/python -m benchmarks.wan --streams 1,4,8
 
+bench-scale: $(STAMP)  ## 10, 100 and 1000 virtual institutions, beside Flower's FedAvg simulation (an hour or more)
+	$(BIN)/python benchmarks/scale.py
+
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -120,5 +123,5 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
 	  echo "setting up $(VENV) with $$("$$python" --version); this takes a few minutes, once" >&2; \
 	  "$$python" -m venv --clear $(VENV); fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,flower]'
 	@touch $@

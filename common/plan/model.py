@@ -646,6 +646,8 @@ class Plan(PlanSection):
             raise ValueError("mode buffered invites everyone who accepted; leave cohort.size and cohort.fraction out")
         if isinstance(self.mode, Buffered) and self.mode.buffer < self.quorum:
             raise ValueError(f"mode.buffer {self.mode.buffer} is below quorum {self.quorum}")
+        if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
+            raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)

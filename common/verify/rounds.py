@@ -142,6 +142,9 @@ def _contradicted(run: RunRecord, record: RoundRecord, model: BlobRef | None) ->
 
 def recompute_round(run: RunRecord, record: RoundRecord, blobs: Blobs | None) -> Recomputed:
     """What the sealed contributions of a committed round give, once what can be brought of them is here."""
+    if run.statement.plan.rule.type == "operator":
+        rule = record.closed.rule if record.closed is not None else ""
+        return Recomputed(lacking={f"is the operator's own ({rule})": ("the rule that combined it",)})
     named = _inputs(record)
     why: Mapping[BlobRef, str] = {}
     try:

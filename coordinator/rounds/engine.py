@@ -24,6 +24,7 @@ from common.logs import get_logger
 from common.statements.kinds import (
     ClearWeight,
     Control,
+    PlanStatement,
     RoundClosed,
     RoundInputs,
     RoundOpened,
@@ -260,7 +261,7 @@ class Engine:
             round=current.number,
             outcome="committed" if outcome == "committed" else "abandoned",
             reason=reason,
-            rule=record.statement.plan.rule.type,
+            rule=self._rule(state) if outcome == "committed" else record.statement.plan.rule.type,
             inputs=inputs,
             outputs=outputs,
         )
@@ -278,6 +279,10 @@ class Engine:
         self._ports.aggregator.expire(self._chronicle.state)
         return self._after(Step.ROUND_CLOSED, record.run)
 
+    def _rule(self, state: RunState) -> str:
+        record, trained = state.record, _open_round(state).opened.task == "train"
+        return self._ports.aggregator.rule(record) if trained else record.statement.plan.rule.type
+
     def _after(self, step: Step, run: str) -> RunState:
         record = self._chronicle.state.runs[run]
         self._ports.steps.reached(step, run, record.current.number if record.current else 0)
@@ -287,6 +292,14 @@ class Engine:
         """The run's state as stored."""
         current = record.open_round
         return RunState(record, self._chronicle.seal_of(current.place.digest) if current else None)
+
+    def check_plan(self, plan: PlanStatement) -> None:
+        """Whether rounds of that plan can be aggregated here; any thread.
+
+        Raises:
+            InvalidConfiguration, BlobTooLarge: they cannot.
+        """
+        self._ports.aggregator.check_plan(plan)
 
     def accepts_contributions(self, record: RunRecord) -> bool:
         """Whether the run's open round takes contributions now."""

@@ -40,6 +40,7 @@ def _rows(policy: Policy) -> list[tuple[str, str]]:
         ("rounds", f"at most {policy.max_rounds:,}, of {policy.min_quorum} or more contributors{kept}"),
         ("losses", losses),
         ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}"),
+        ("rules", "any, the operator's own too" if policy.allow_operator_rule else "only those that all can recompute"),
         ("budgets", f"of each run: {_budgets(policy)}"),
         ("hours", "; ".join(policy.windows) or "at any time"),
         (

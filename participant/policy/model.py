@@ -56,6 +56,9 @@ class Policy(BaseModel):
         tuple[Name, ...],
         Field(max_length=MAX_LIST, description="Auditors who may read this institution's deltas."),
     ] = ()
+    allow_operator_rule: Annotated[
+        bool, Field(description="Plans whose rule is the operator's own: nobody else can recompute a round.")
+    ] = False
     max_parameters: Annotated[int, Field(ge=1)] = 1_000_000_000
     max_rounds: Annotated[int, Field(ge=1)] = 1_000
     max_retention_rounds: Annotated[

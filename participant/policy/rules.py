@@ -92,6 +92,12 @@ def _visibility(policy: Policy, statement: PlanStatement, usage: Usage) -> Compa
     return Compared(f"at most {wanted}", got, VISIBILITY[got] <= VISIBILITY[wanted])
 
 
+def _operator(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
+    rule = statement.plan.rule.type
+    wanted = "any rule" if policy.allow_operator_rule else "a rule that everybody can recompute"
+    return Compared(wanted, rule, rule != "operator" or policy.allow_operator_rule)
+
+
 def _audience(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
     strangers = set(statement.plan.delta_audience) - set(policy.allow_delta_audience)
     allowed = ", ".join(policy.allow_delta_audience)
@@ -163,6 +169,12 @@ RULES: tuple[Rule, ...] = (
         "allow_delta_audience",
         "Whoever reads a delta may learn about the text it was trained on.",
         _audience,
+    ),
+    Rule(
+        "operator-rule",
+        "allow_operator_rule",
+        "Where the operator alone knows how deltas are combined, nobody else can recompute a round.",
+        _operator,
     ),
     Rule(
         "model-too-large",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import cast
 
@@ -14,6 +15,11 @@ from common.ledger.state import Contributed, LedgerState, Place, RoundRecord, Ru
 from common.ledger.tasks import check_shape, check_task, mode_of
 from common.statements.envelope import Statement
 from common.statements.kinds import ClearWeight, Contribution, PlanStatement, Refusal, RoundClosed, RoundOpened
+
+OPERATORS_RULE = re.compile(
+    r"[a-z][a-z0-9-]{0,30}:[a-z0-9_-]{1,50}==[0-9A-Za-z.+!-]{1,50}:[A-Za-z0-9]{1,100}\([ -~]{0,2000}\)"
+)
+"""What combined a round whose plan leaves that to the operator: family, package and version, name and arguments."""
 
 
 def round_opened(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -138,7 +144,13 @@ def _check_outcome(run: RunRecord, record: RoundRecord, closed: RoundClosed) -> 
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
     _check_beside(run.statement, record, closed, changes=changes)
-    if closed.rule != plan.rule.type:
+    if changes and plan.rule.type == "operator":
+        if not OPERATORS_RULE.fullmatch(closed.rule):
+            raise LedgerConflict(
+                f"Round {closed.round} was closed by rule {closed.rule[:200]!r}; by the plan it is the operator's, so expected "
+                "one that names what combined it, as flower:flwr==1.41.0:FedMedian()."
+            )
+    elif closed.rule != plan.rule.type:
         raise LedgerConflict(f"Round {closed.round} was closed by rule {closed.rule}, the plan says {plan.rule.type}.")
 
 

@@ -37,6 +37,7 @@ BREAKS: dict[str, tuple[dict[str, Any], dict[str, Any], Usage | None]] = {
     "quorum-too-small": ({}, {"quorum": 2}, None),
     "metrics-too-visible": ({}, {"metrics_visibility": "institution"}, None),
     "delta-audience": ({"allow_delta_audience": ["inspector"]}, {"delta_audience": ["inspector", "press"]}, None),
+    "operator-rule": ({}, {"rule": {"type": "operator"}}, None),
     "model-too-large": ({"max_parameters": 79}, {}, None),
     "too-many-rounds": ({"max_rounds": 1}, {}, None),
     "retention-too-long": ({"max_retention_rounds": 1}, {}, None),
