@@ -257,7 +257,7 @@ def table(found: dict[str, Any]) -> str:
 def plot(found: dict[str, Any]) -> str:
     """Rates of the four ways."""
     lines = {
-        name: [(float(at), each[way]["gb_s"]) for at, way in enumerate(WAYS, 1) if each[way]]
+        name: [(float(at), each[way]["gb_s"]) for at, way in enumerate(WAYS, 1) if each[way] and each[way]["gb_s"]]
         for name, each in found["codecs"].items()
     }
     return output.lines_plot(

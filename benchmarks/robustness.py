@@ -259,7 +259,7 @@ def table(found: dict[str, Any]) -> str:
 def plot(found: dict[str, Any]) -> str:
     """Accuracy by attack."""
     lines = {
-        rule: [(float(at), cell["accuracy"]) for at, cell in enumerate(row.values())]
+        rule: [(float(at), max(cell["accuracy"], 0.001)) for at, cell in enumerate(row.values())]
         for rule, row in found["rules"].items()
     }
     names = ", ".join(f"{at} {name}" for at, name in enumerate(ATTACKS))

@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import LLMasOSError
 from llmasos.simulation.svg import Mark, Series, line_chart
 
-COLOURS = ("#3065c0", "#c0562a", "#2e8b57", "#8a4fbe", "#b8860b", "#c02a6a", "#1f8fa0", "#6b6b6b", "#4b0082")
+COLOURS = ("#3065c0", "#c0562a", "#2e8b57", "#8a4fbe", "#b8860b", "#c02a6a", "#1f8fa0", "#6b6b6b")
 STYLE = (
     "svg { font: 12px system-ui, sans-serif; background: #fff; } text { fill: #222; } text.axis { fill: #666; } "
     ".grid { stroke: #ddd; } line.mark { stroke: #666; stroke-dasharray: 5 4; } polyline { fill: none; } "
