@@ -65,10 +65,7 @@ class Engine:
         self.failures: list[str] = []
 
     def run(self, grid: Grid) -> None:
-        """
-        Raises:
-            OperationError: no institution could train.
-        """
+        """Until the plan's rounds are done, a stop rule holds, or too many rounds in a row were abandoned."""
         nodes = dict(zip(self._names, all_nodes(grid, len(self._names)), strict=True))
         self.job.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self.job.home / "rounds"
@@ -154,11 +151,9 @@ class Engine:
             yield Message(content=content, message_type=kind, dst_node_id=nodes[name])
 
     def _failed(self, turn: Turn, reply: Message) -> None:
-        reason = str(reply.error.reason)
+        reason = failure_in(str(reply.error.reason))
         self.failures.append(reason)
         print(f"round {turn.number}: {reason}", file=sys.stderr, flush=True)
-        if len(self.failures) >= len(self._names) * MAX_ABANDONED_IN_A_ROW:
-            raise OperationError(f"No institution could train; the first failure: {self.failures[0]}")
 
     def _update(
         self, turn: Turn, outcome: str, came: Sequence[str], sums: Mapping[str, tuple[int, int]], started: float
@@ -175,10 +170,16 @@ class Engine:
             bytes_down=down * len(turn.cohort),
             bytes_up=up * len(came) if turn.task == "train" else 0,
             training_seconds=self._training_seconds,
+            reason=self._why(came) if outcome == "abandoned" else "",
             evaluations=self._evaluations(sums, named=turn.task == "evaluate") if outcome != "open" else (),
         )
         if outcome == "open" and time.monotonic() >= self._view_at:
             self._show()
+
+    def _why(self, came: Sequence[str]) -> str:
+        """Of an abandoned round: how many deltas there were, and the newest failure."""
+        why = f"{len(came)} deltas of a quorum of {self.plan.quorum}"
+        return f"{why}; {self.failures[-1][:300]}" if self.failures else why
 
     def _evaluations(self, sums: Mapping[str, tuple[int, int]], *, named: bool) -> tuple[Evaluation, ...]:
         if not sums:
@@ -237,6 +238,11 @@ def write_model(prepared: Prepared, arrays: ArrayRecord, file: Path) -> None:
                 out.write(np.ascontiguousarray(arrays[entry.name].numpy(), dtype="<f4").data)
         initial.seek(trained)
         shutil.copyfileobj(initial, out)
+
+
+def failure_in(reason: str) -> str:
+    """What an institution's training said, out of the traceback in which Flower and Ray carry it."""
+    return reason.rpartition("Message: ")[2].removesuffix("'>").strip()
 
 
 def _sums(reply: Message) -> tuple[int, int]:

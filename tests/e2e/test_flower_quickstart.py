@@ -88,6 +88,7 @@ def superlink(port: int, home: Path) -> Iterator[None]:
 
 @pytest.mark.torch
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_the_quickstart_trains_and_leaves_a_model(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     prepared = make_prepared(tmp_path, a_training_plan())
     make_institutions(tmp_path / "data", count=3)

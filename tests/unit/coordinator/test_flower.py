@@ -27,11 +27,12 @@ from common.reduce.selftest import MemoryBlob
 from common.verify.report import Outcome
 from common.verify.rounds import check_rounds
 from coordinator import app
+from coordinator.aggregation import Aggregation
 from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.flower.settings import FlowerSettings
 from coordinator.flower.strategy import FlowerCombiner, RoundWork
 from tests.support.blobs import Arrays, delta_bytes, model_bytes, random_arrays, tensor_manifest
-from tests.support.coordinators import Coordinator
+from tests.support.coordinators import CONSORTIUM, Coordinator
 from tests.support.plans import a_plan
 
 MANIFEST = tensor_manifest(trainable={"w": (4, 3), "b": (5,), "scale": ()}, frozen={"f": (6,)})
@@ -183,6 +184,23 @@ def test_without_the_extra_a_configured_strategy_says_which_to_install(
         app.foreign_of(config, HomeLayout(tmp_path))
     assert caught.value.fix == "Install it: pip install 'llmasos[flower]'."
     assert app.foreign_of(CoordinatorConfig(consortium="demo"), HomeLayout(tmp_path)) is None
+
+
+def test_a_coordinator_takes_the_strategy_from_its_configuration(coordinator: Coordinator) -> None:
+    home, draft = coordinator.layout.home, coordinator.draft(rule={"type": "operator"})
+    coordinator.close()
+    strategy = {"strategy": "FedYogi", "arguments": {"eta": 0.05}}
+    config = CoordinatorConfig.model_validate({"consortium": CONSORTIUM, "aggregation": {"flower": strategy}})
+    started = app.CoordinatorApp(home, config)
+    try:
+        started.engine.check_plan(draft)
+        aggregator = started.engine._ports.aggregator
+        assert isinstance(aggregator, Aggregation)
+        assert aggregator._combiner().rule == "flower:flwr==1.41.0:FedYogi(eta=0.05)"
+    finally:
+        started.blobs.close()
+        started.database.close()
+        coordinator.restart()
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_bytes_that_are_no_array_are_left_out() -> None:
 
 
 def test_sections_that_are_no_plans_are_refused_by_field() -> None:
-    with pytest.raises(InvalidConfiguration, match=r"Strategy: rule\.type is wrong: .*weighted-mean"):
+    with pytest.raises(InvalidConfiguration, match=r"Strategy: rule is wrong: .*weighted-mean"):
         Strategy({"rule": {"type": "no-such-rule"}})
 
 
