@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.ledger.cohort import round_seed
+from common.errors import UsageError
+from common.ledger.cohort import cohort_sizes, round_seed
 from common.names import Name
 from common.plan.model import Plan
 
@@ -68,15 +69,38 @@ class EngineJob(Section):
 
 def own_turn(plan: Plan, names: Sequence[str], number: int, task: Literal["train", "evaluate"]) -> Turn:
     """A round without a ledger: the draw of docs/protocol.md#open, from the plan's seed in place of its statement's digest and
-    the institutions' nonces, which only keys make. All are asked to evaluate.
+    the institutions' nonces, which only keys make. Nobody is late here, so none are invited beyond those who are wanted. All
+    are asked to evaluate.
     """
-    size = plan.cohort.size
     cohort = sorted(names)
-    if task == "train" and size is not None and size < len(cohort):
+    wanted = cohort_sizes(plan, len(cohort)).enough
+    if task == "train" and wanted < len(cohort):
         ranked = sorted(cohort, key=lambda name: sha256(f"{plan.seed}/{number}/{name}".encode()).digest())
-        cohort = sorted(ranked[:size])
+        cohort = sorted(ranked[:wanted])
     seed = round_seed(str(plan.seed), number)
     return Turn(number=number, task=task, seed=seed, cohort=tuple(cohort), used=tuple(cohort))
+
+
+def check_playable(plan: Plan, *, replayed: bool = False) -> None:
+    """
+    Args:
+        replayed: cohorts come from a finished run's ledger.
+
+    Raises:
+        UsageError: the plan asks for what only daemons do; says what, and what to do.
+    """
+    asked = {
+        "mode buffered": plan.mode.type == "buffered",
+        "personal layers": bool(plan.personal),
+        "rule operator": plan.rule.type == "operator",
+        f"cohort.selection {plan.cohort.selection}": plan.cohort.selection != "uniform" and not replayed,
+    }
+    found = [what for what, there in asked.items() if there]
+    if found:
+        raise UsageError(
+            f"The Flower engine does not play {', '.join(found)}.",
+            "Simulate with processes (leave --engine out), or change the plan.",
+        )
 
 
 def stop_reason(plan: Plan, medians: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 
 from common.errors import UsageError
 from llmasos.extras import require_flower, require_train
-from llmasos.flower.job import EngineJob, Turn, VirtualInstitution
+from llmasos.flower.job import EngineJob, Turn, VirtualInstitution, check_playable
 from llmasos.preparation import Prepared, load_prepared
 from llmasos.simulation import final_model
 from llmasos.simulation.app import Simulation, SimulationOptions
@@ -75,13 +75,16 @@ class VirtualSimulation(Simulation):
         """The replayed run's own, or the plan's as ever.
 
         Raises:
-            UsageError: the plan needs more institutions than there are.
+            UsageError: the plan needs more institutions than there are, or asks for what the engine does not do.
         """
-        if self._replayed is None:
-            return super().prepare(show)
+        prepared = super().prepare(show) if self._replayed is None else self._taken_over(self._replayed, show)
+        check_playable(prepared.draft.plan, replayed=self._replayed is not None)
+        return prepared
+
+    def _taken_over(self, replayed: Replayed, show: Progress) -> Prepared:
         show.stage("taking over plan, initial weights and tokenizer of the finished run")
-        shutil.copyfile(self._replayed.folder.plan, self.layout.plan)
-        shutil.copytree(self._replayed.folder.prepared, self.layout.prepared)
+        shutil.copyfile(replayed.folder.plan, self.layout.plan)
+        shutil.copytree(replayed.folder.prepared, self.layout.prepared)
         return load_prepared(self.layout.prepared)
 
     def federate(self, prepared: Prepared, processes: Processes, show: Progress) -> Followed:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from common.errors import NonFiniteDelta, StorageFailure, WrongTensors
+from common.errors import NonFiniteDelta, StorageFailure, UsageError, WrongTensors
 from common.ledger.cohort import local_seed
 from common.statements.kinds import Tensor
 from llmasos.evaluation.perplexity import LossSums, evaluate
@@ -113,14 +113,20 @@ def train(institution: Institution, base: Arrays, task: RoundTask) -> Trained:
     """Measure the base model, train a round from it, keep the moments where the plan says so.
 
     Raises:
+        UsageError: the plan keeps layers personal, which only a participant does.
         WrongTensors: `base` is not the trainable tensors of the plan's manifest.
         NonFiniteDelta: training diverged.
         TooLittleData, UnreadableData, UsageError, StorageFailure: about text and files.
     """
     started = time.monotonic()
     with _ready(institution, base) as (kept, corpus):
+        if corpus.plan.personal:
+            raise UsageError(
+                "The plan names personal layers, which only a participant's worker keeps.", "Leave `personal` out."
+            )
         evaluation = _measure(kept, corpus)
         training = LocalTraining(corpus.plan, kept.model, kept.machine)
+        training.anchor([entry.name for entry in kept.trainable])
         moments = _Moments(institution) if corpus.plan.local.optimizer_state == "keep" else None
         if moments is not None:
             training.load_moments(moments.before(task.number))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from common.errors import UsageError
 from common.ledger.cohort import round_seed
-from llmasos.flower.job import own_turn, stop_reason
+from llmasos.flower.job import check_playable, own_turn, stop_reason
 from tests.support.plans import a_plan
 
 NAMES = ("west", "north", "east", "south")
@@ -24,6 +27,26 @@ def test_a_cohort_of_a_size_is_drawn_anew_each_round_and_everybody_evaluates() -
     assert len(set(cohorts)) == 4
     assert own_turn(plan, tuple(reversed(NAMES)), 5, "train").cohort == cohorts[4]
     assert len(own_turn(plan, NAMES, 20, "evaluate").cohort) == 4
+
+
+def test_a_fraction_is_drawn_and_nobody_beyond_it() -> None:
+    plan = a_plan(cohort={"fraction": "0.75", "over_selection": "0.5"})
+    assert len(own_turn(plan, NAMES, 1, "train").cohort) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"mode": {"type": "buffered", "buffer": 3}}, "mode buffered"),
+        ({"personal": ["ln_f"]}, "personal layers"),
+        ({"rule": {"type": "operator"}}, "rule operator"),
+        ({"cohort": {"size": 3, "selection": "weighted"}}, "cohort.selection weighted"),
+    ],
+)
+def test_what_only_daemons_do_is_refused_in_one_sentence(fields: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError, match=rf"The Flower engine does not play {what}\."):
+        check_playable(a_plan(**fields))
+    check_playable(a_plan(cohort={"size": 3, "selection": "weighted"}), replayed=True)
 
 
 @pytest.mark.parametrize(
