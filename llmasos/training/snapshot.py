@@ -54,6 +54,8 @@ class Record(BaseModel):
     threads: int
     capability: str
     versions: dict[str, str]
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences at once, where memory was too little for the plan's micro-batch."""
 
     @property
     def environment(self) -> tuple[object, ...]:
@@ -122,7 +124,7 @@ class SnapshotFolder:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self._root))
             _write_part(temporary / _PART, state)
-            (temporary / _RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            (temporary / _RECORD).write_text(record.model_dump_json(indent=2, exclude_none=True) + "\n")
             for path in (temporary / _RECORD, temporary):
                 _sync(path)
             shutil.rmtree(self._root / name, ignore_errors=True)

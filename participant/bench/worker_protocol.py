@@ -79,6 +79,8 @@ class Train(Message):
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """So many instead of the plan's steps a round, at most those: the last stretch of training alone (`gain`)."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """At most so many sequences at once: where the kernel ended workers that took the plan's micro-batch."""
 
 
 class Evaluate(Message):
@@ -87,6 +89,8 @@ class Evaluate(Message):
     base: str
     personal: int = 0
     """The round whose personal layers are measured with the base model; 0: the plan's initial values."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """As in `train`."""
 
 
 class Snapshot(Message):

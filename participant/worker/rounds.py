@@ -20,6 +20,7 @@ from llmasos.evaluation.perplexity import LossSums, evaluate
 from llmasos.models.tensors import read_tensors, write_delta
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
+from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
 from llmasos.training.snapshot import Record, Snapshot, State
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
@@ -51,15 +52,15 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
     """
     started = context.monotonic()
     try:
-        sums, deviations = _measure_base(request, context)
+        measured = _measure_base(request, context)
     finally:
         context.job.model.to("cpu")
     return Result(
         round=request.round,
         task="evaluate",
-        evaluation=_to_message(sums),
+        evaluation=_to_message(measured.sums),
         seconds=context.monotonic() - started,
-        deviations=deviations,
+        deviations=measured.deviations,
     )
 
 
@@ -69,6 +70,7 @@ def train_round(request: Train, context: RoundContext) -> Result:
     Raises:
         StopRequested: the agent wants the worker to end; a snapshot was taken first.
         NonFiniteDelta: training diverged.
+        OutOfMemory: memory is too little for one sequence at a time.
         StorageFailure, WrongTensors: about the files of the job folder.
     """
     started = context.monotonic()
@@ -96,6 +98,7 @@ class TrainedRound:
     def __init__(self, request: Train, context: RoundContext) -> None:
         self._request = request
         self._context = context
+        self._wanted = _wanted_micro_batch(context.job)
         self._keep_moments = context.job.statement.plan.local.optimizer_state == "keep"
         self._snapshots = context.job.snapshots
         self._snapshot_at = context.monotonic() + context.snapshot_seconds
@@ -108,13 +111,15 @@ class TrainedRound:
         job, request = self._context.job, self._request
         snapshot = self._snapshots.newest_of(self.record) if request.resume else None
         if snapshot is None:
-            sums, lost = _measure_base(request, self._context)
-            self.record = self.record.model_copy(update={"evaluation": sums})
+            measured = _measure_base(request, self._context)
+            evaluation, found, micro_batch = measured.sums, measured.deviations, measured.micro_batch
         else:
-            lost = _read_model(request, job)
-            self.record = self.record.model_copy(update={"evaluation": snapshot.record.evaluation})
-        self.deviations |= set(lost)
+            found, evaluation = _read_model(request, job), snapshot.record.evaluation
+            micro_batch = min(snapshot.record.micro_batch or self._wanted, _first_micro_batch(request, job))
+        self.record = self.record.model_copy(update={"evaluation": evaluation})
+        self.deviations |= set(found)
         training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        training.micro_batch = micro_batch
         training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
         done = self._restore(training, snapshot)
@@ -124,6 +129,8 @@ class TrainedRound:
             lambda step: job.corpus.batch(seed=request.seed, step=step),
             lambda boundary: self._at_boundary(training, boundary),
         )
+        if training.micro_batch < self._wanted:
+            self.deviations.add(SMALLER_MICRO_BATCH)
         job.personal.write(job.model, request.round)
         job.personal.keep_only((request.personal, request.round))
         delta = job.path(request.delta)
@@ -168,7 +175,12 @@ class TrainedRound:
 
     def _write(self, training: LocalTraining, sums: RoundSums) -> None:
         record = self.record.model_copy(
-            update={"step": sums.steps, "tokens": sums.num_tokens, "loss_sum_fixed": sums.loss_sum_fixed}
+            update={
+                "step": sums.steps,
+                "tokens": sums.num_tokens,
+                "loss_sum_fixed": sums.loss_sum_fixed,
+                "micro_batch": training.micro_batch if training.micro_batch < self._wanted else None,
+            }
         )
         self._snapshots.write(record, State(training.weights(), training.moments()))
 
@@ -197,14 +209,40 @@ def _read_model(request: Train | Evaluate, job: Job) -> tuple[str, ...]:
     return () if job.personal.read(job.model, request.personal) else (PERSONAL_LOST,)
 
 
-def _measure_base(request: Train | Evaluate, context: RoundContext) -> tuple[LossSums, tuple[str, ...]]:
-    """Read the model that the round starts from; its held-out loss, and deviations."""
-    job, local = context.job, context.job.statement.plan.local
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A base model's held-out loss, and the micro-batch with which it was measured."""
+
+    sums: LossSums
+    deviations: tuple[str, ...]
+    micro_batch: int
+
+
+def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured:
+    """Read the model that the round starts from, and measure it."""
+    job, machine = context.job, context.machine
     context.agent.send(Progress(round=request.round, activity="evaluating"))
     job.model.to(context.machine.device)
     deviations = _read_model(request, job)
-    windows = _until_stopped(job.corpus.held_out_windows(), context.agent)
-    return evaluate(job.model, windows, batch_size=local.micro_batch_size or local.batch_size), deviations
+
+    def measure(size: int) -> LossSums:
+        return evaluate(job.model, _until_stopped(job.corpus.held_out_windows(), context.agent), batch_size=size)
+
+    sums, size = within_memory(measure, _first_micro_batch(request, job), machine.release_memory)
+    smaller = (SMALLER_MICRO_BATCH,) if size < _wanted_micro_batch(job) else ()
+    return _Measured(sums, (*deviations, *smaller), size)
+
+
+def _wanted_micro_batch(job: Job) -> int:
+    """As the plan says."""
+    local = job.statement.plan.local
+    return local.micro_batch_size or local.batch_size
+
+
+def _first_micro_batch(request: Train | Evaluate, job: Job) -> int:
+    """The plan's, and no larger than the agent wants it."""
+    wanted = _wanted_micro_batch(job)
+    return min(wanted, request.micro_batch or wanted)
 
 
 def _until_stopped(windows: Iterator[npt.NDArray[np.int64]], agent: AgentSide) -> Iterator[npt.NDArray[np.int64]]:
