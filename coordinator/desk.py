@@ -38,7 +38,7 @@ from coordinator.inspections import Inspections
 from coordinator.ledger import Beside, Ledger
 from coordinator.membership import MembershipDesk, expect_another_operator
 from coordinator.metrics import StoredMeasurements, metrics_row
-from coordinator.ports import Enrolled, EnrolmentOffer, Metrics, RenewalOffer
+from coordinator.ports import NOTHING, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, Steering
 from coordinator.proposals import Proposals
 from coordinator.refusals import RefusalBook, Refused
 from coordinator.rounds.engine import Engine
@@ -236,8 +236,8 @@ class CommandDesk:
     def start_run(self, plan_json: bytes) -> str:
         return self._runs.start(plan_json)
 
-    def control_run(self, run: str, action: str, reason: str) -> int:
-        return self._runs.control(run, action, reason)
+    def control_run(self, run: str, action: str, reason: str, steering: Steering = NOTHING) -> int:
+        return self._runs.control(run, action, reason, steering)
 
 
 def _institution(statement: UnverifiedStatement | Statement) -> str:

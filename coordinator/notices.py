@@ -109,7 +109,7 @@ class NoticeWatch:
             current = run.open_round
             if current is None or self._sources.ledger.seal_of(current.place.digest) is not None:
                 continue
-            if now >= parse_rfc3339(current.opened.stages[-1].deadline) + OVERDUE:
+            if now >= parse_rfc3339(current.deadline) + OVERDUE:
                 text = f"Round {current.number} of {run.run} is past its deadline and not sealed."
                 yield ("overdue", current.place.digest), _of_round(run, Notice("stall", "round-overdue", text))
 

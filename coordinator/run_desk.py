@@ -1,16 +1,20 @@
-"""Runs on an operator's word: started from a draft whose blobs are here, paused, resumed, aborted."""
+"""Runs on an operator's word: started from a draft whose blobs are here, paused, resumed, extended, rolled back, aborted."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
 
 from pydantic import ValidationError
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, rfc3339
-from common.errors import MalformedStatement, MissingBlob, NotAuthorised, UnknownObject, UsageError
-from common.ledger.state import LedgerState, RunRecord
+from common.errors import LedgerConflict, MalformedStatement, MissingBlob, NotAuthorised, UnknownObject, UsageError
+from common.ledger.rulebook.steering import left_by
+from common.ledger.state import LedgerState, Place, RunRecord
 from common.logs import get_logger
 from common.reduce import inspect_delta
 from common.statements.kinds import Control, PlanStatement
@@ -19,9 +23,10 @@ from common.tensors import model_header, model_size
 from coordinator.access import named_as_delta
 from coordinator.changes import Change, request_digest
 from coordinator.ledger import Ledger
+from coordinator.ports import NOTHING, Steering
 from coordinator.proposals import Proposals
 from coordinator.rounds.engine import Engine
-from coordinator.rounds.phases import ABORTED, RunState
+from coordinator.rounds.phases import ABORTED, Phase, RunState, deadline
 
 log = get_logger(__name__)
 
@@ -107,34 +112,97 @@ class RunDesk:
         log.info("run started", extra={"run": draft.run, "plan": draft.plan.name})
         return draft.run
 
-    def control(self, run: str, action: str, reason: str) -> int:
-        """Pause, resume or abort; the statement's ledger index.
+    def control(self, run: str, action: str, reason: str, steering: Steering = NOTHING) -> int:
+        """Pause, resume, extend, roll back or abort; the statement's ledger index.
 
         Raises:
             UnknownObject: no such run, or it has ended.
-            UsageError: another action.
+            UsageError: another action, or one that changes nothing.
+            MissingBlob: what the run would go back to is not here any more.
         """
-        if action not in {"pause", "resume", "abort"}:
-            raise UsageError(f"A run cannot be told {action!r}.", "Use pause, resume or abort.")
-        return self._engine.call(lambda: self._control(run, action, reason))
+        actions: Mapping[str, Callable[[RunRecord, str, Steering], int]] = {
+            "pause": lambda record, reason, _: self._append("pause", record, reason),
+            "resume": lambda record, reason, _: self._append("resume", record, reason),
+            "extend": self._extend,
+            "rollback": self._roll_back,
+            "abort": self._abort,
+        }
+        if action not in actions:
+            raise UsageError(f"A run cannot be told {action!r}.", f"Use one of {', '.join(actions)}.")
+        return self._engine.call(lambda: actions[action](self._active(run), reason or "operator", steering))
 
-    def _control(self, prefix: str, action: str, reason: str) -> int:
+    def _active(self, prefix: str) -> RunRecord:
         record = find_run(self._ledger.state, prefix)
         if record.ended is not None:
             raise UnknownObject(f"Run {record.run} has ended: {record.ended.reason}.")
-        if action == "abort":
-            state = self._engine.state_of(record)
-            if record.open_round is not None:
-                state = self._engine.abandon(state, ABORTED)
-            self._engine.end(RunState(state.record), ABORTED)
-            return self._ledger.state.size - 1
+        return record
+
+    def _append(self, action: Literal["pause", "resume"], record: RunRecord, reason: str) -> int:
+        control = Control(action=action, issued_at=rfc3339(self._clock.now()), run=record.run, reason=reason)
+        return self._ledger.append(control, record.tip).index
+
+    def _abort(self, record: RunRecord, reason: str, _: Steering) -> int:
+        state = self._engine.state_of(record)
+        if record.open_round is not None:
+            state = self._engine.abandon(state, ABORTED)
+        self._engine.end(RunState(state.record), ABORTED)
+        return self._ledger.state.size - 1
+
+    def _extend(self, record: RunRecord, reason: str, steering: Steering) -> int:
+        if steering.deadline_seconds is not None:
+            return self._later(record, reason, steering.deadline_seconds)
         control = Control(
-            action="pause" if action == "pause" else "resume",
+            action="extend",
             issued_at=rfc3339(self._clock.now()),
             run=record.run,
-            reason=reason or "operator",
+            reason=reason,
+            rounds=steering.rounds,
         )
-        return self._ledger.append(control, record.tip).index
+        return self._say(control, record.tip)
+
+    def _later(self, record: RunRecord, reason: str, seconds: int) -> int:
+        """The open round's deadline, so many seconds from now."""
+        current, now = record.open_round, self._clock.now()
+        if current is None or self._engine.state_of(record).phase is not Phase.COLLECTING:
+            raise UsageError(f"Run {record.run} has no round that takes contributions now.", "See: run show.")
+        until = now + timedelta(seconds=seconds)
+        if until <= deadline(current):
+            raise UsageError(
+                f"Round {current.number} of {record.run} has until {current.deadline}, {seconds} s from now is no later.",
+                "Name more seconds, or leave it as it is.",
+            )
+        control = Control(
+            action="extend",
+            issued_at=rfc3339(now),
+            run=record.run,
+            round=current.number,
+            reason=reason,
+            deadline=rfc3339(until),
+        )
+        return self._say(control, current.place)
+
+    def _say(self, control: Control, parent: Place) -> int:
+        """Append it; what the ledger does not take is the operator's mistake."""
+        try:
+            return self._ledger.append(control, parent).index
+        except (LedgerConflict, MalformedStatement) as err:
+            raise UsageError(err.message, "Nothing was changed.") from err
+
+    def _roll_back(self, record: RunRecord, reason: str, steering: Steering) -> int:
+        number = steering.to_round or 0
+        try:
+            then = left_by(record, number)
+        except LedgerConflict as err:
+            standing = ", ".join(str(each.number) for each in record.standing if each.closed is not None)
+            raise UsageError(err.message, f"Rounds that were closed and count: {standing or 'none'}.") from err
+        for name, ref in (("model", then.model), ("server_state", then.server_state)):
+            if ref is not None and not self._blobs.contains(ref):
+                raise MissingBlob(
+                    f"The {name} that round {number} of {record.run} left, {ref}, is not kept any more.",
+                    "The plan's retention says how many rounds are kept; go back to a newer one.",
+                )
+        self._engine.roll_back(self._engine.state_of(record), number, reason)
+        return self._ledger.state.size - 1
 
 
 def find_run(state: LedgerState, prefix: str) -> RunRecord:

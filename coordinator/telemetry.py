@@ -129,5 +129,5 @@ def _rounds(state: LedgerState) -> Iterator[RoundRecord]:
 def _overdue(state: LedgerState, now: datetime) -> Iterator[tuple[str, float]]:
     for run in state.active_runs:
         if run.open_round is not None:
-            until = parse_rfc3339(run.open_round.opened.stages[-1].deadline)
+            until = parse_rfc3339(run.open_round.deadline)
             yield run.run, (now - until).total_seconds()

@@ -119,7 +119,7 @@ class Auditing:
         Raises:
             CoordinatorUnreachable, RefusalError: an attestation is signed and was not taken; the same call sends it again.
         """
-        for record in run.committed("train"):
+        for record in run.ever_committed("train"):
             if first <= record.number and (last is None or record.number <= last):
                 yield self._round(run, record)
 

@@ -154,7 +154,7 @@ def _run(run: RunRecord, records: Records, usage: Usage, loaded: LoadedPolicy | 
         "run": run.run,
         "ended": run.ended.reason if run.ended is not None else "",
         "rounds_committed": len(run.committed()),
-        "rounds_planned": run.statement.plan.rounds,
+        "rounds_planned": run.rounds_planned,
         "delta_audience": list(run.statement.plan.delta_audience),
         "budgets": _budgets(usage, loaded),
         "own_text": [

@@ -4,6 +4,8 @@
     round 2 abandoned     2.f32  │  nobody has what it encoded: as if it had never been
     round 3 open                 └▶ starts from 1.f32, leaves 3.f32
 
+A round that was rolled back is as one that was abandoned.
+
 A residual is raw float32, little-endian, one number for each of the delta's, and as private as a delta. Kept are the newest one
 that counts and those of rounds whose fate is open: either may be the next round's start.
 """
@@ -40,6 +42,7 @@ def counts(record: RoundRecord, institution: str) -> bool:
     closed = record.closed
     return (
         record.opened.task == "train"
+        and not record.rolled_back
         and closed is not None
         and closed.outcome == "committed"
         and any(entry.institution == institution and entry.status == "used" for entry in closed.inputs)

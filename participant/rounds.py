@@ -189,6 +189,7 @@ class Rounds:
             delta=DELTA,
             spare=SPARE,
             personal=self._personal(run, record),
+            rolled_back=_rolled_back(run),
             resume=True,
         )
 
@@ -211,7 +212,7 @@ class Rounds:
         return self._ports.workbench.job(run.run) / DELTA if result.delta is not None else None
 
     def _tell(self, activity: str, run: RunRecord, record: RoundRecord) -> None:
-        deadline = record.opened.stages[-1].deadline
+        deadline = record.deadline
         self._ports.status.doing(activity, run=run.run, round=record.number, deadline=deadline)
 
     def _show_transfer(self, transfer: TransferProgress | None) -> None:
@@ -230,6 +231,17 @@ class Rounds:
         )
         self._downlink.bring(run, record.opened.inputs.model, options)
         return self._preparation.fetch(record.opened.inputs.model, options)
+
+
+def _rolled_back(run: RunRecord) -> tuple[tuple[int, int], ...]:
+    """First and last of each stretch of rounds that were rolled back."""
+    found: list[tuple[int, int]] = []
+    for record in run.rounds:
+        if record.rolled_back and found and found[-1][1] == record.number - 1:
+            found[-1] = (found[-1][0], record.number)
+        elif record.rolled_back:
+            found.append((record.number, record.number))
+    return tuple(found)
 
 
 def stops_now(gatekeeper: Gatekeeper, *, signed: bool) -> bool:

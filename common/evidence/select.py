@@ -167,7 +167,7 @@ def _metrics(told: _Told, shown: Sequence[bool], holdings: Holdings) -> tuple[Me
 def _closed_rounds(state: LedgerState, first: int, last: int) -> Iterable[tuple[RunRecord, RoundRecord]]:
     """Committed training rounds that were closed in the range."""
     for run in state.runs.values():
-        for record in run.committed("train"):
+        for record in run.ever_committed("train"):
             if record.closed_place is not None and first <= record.closed_place.index <= last:
                 yield run, record
 

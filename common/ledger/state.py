@@ -102,10 +102,19 @@ class RoundRecord:
     """How many contributions the plan asks for; the cohort has more with over-selection."""
     turn: str = ""
     """With round-robin: the place in the ring of the last whose turn it was."""
+    extended_to: str | None = None
+    """The deadline that a control gave it, if one did."""
+    rolled_back: bool = False
+    """Whether the run went back to before this round: nothing of it is in the model."""
 
     @property
     def number(self) -> int:
         return self.opened.round
+
+    @property
+    def deadline(self) -> str:
+        """When its last stage ends: as it was opened, or as the newest control says."""
+        return self.extended_to or self.opened.stages[-1].deadline
 
     @property
     def enough(self) -> int:
@@ -134,6 +143,10 @@ class RunRecord:
     paused: bool = False
     ended: Control | None = None
     releases: tuple[Released, ...] = ()
+    extended_to: int | None = None
+    """Training rounds in all, where a control gave the run more than its plan says."""
+    roll_back: Place | None = None
+    """The newest control that took rounds back."""
 
     @property
     def run(self) -> str:
@@ -150,28 +163,38 @@ class RunRecord:
         return self.rounds[-1] if self.rounds and self.rounds[-1].closed is None else None
 
     @property
+    def rounds_planned(self) -> int:
+        """Training rounds that the run is to commit: the plan's, or as a control extended them."""
+        return self.extended_to or self.statement.plan.rounds
+
+    @property
+    def standing(self) -> tuple[RoundRecord, ...]:
+        """Rounds that were not rolled back: those that the run's model descends from, and the open one."""
+        return tuple(record for record in self.rounds if not record.rolled_back)
+
+    @property
+    def newest_closed(self) -> RoundRecord | None:
+        """The newest closed round that was not rolled back."""
+        standing = (record for record in reversed(self.rounds) if not record.rolled_back)
+        return next((record for record in standing if record.closed is not None), None)
+
+    @property
     def tip(self) -> Place:
-        """What the next round or control names as its parent: the newest round-closed, or the plan."""
-        for record in reversed(self.rounds):
-            if record.closed_place is not None:
-                return record.closed_place
-        return self.place
+        """What the next round or control names as its parent: the newest round-closed or roll-back, or the plan."""
+        closed = next((record.closed_place for record in reversed(self.rounds) if record.closed_place), self.place)
+        return self.roll_back if self.roll_back is not None and self.roll_back.index > closed.index else closed
 
     @property
     def model(self) -> BlobRef:
         """The newest committed model."""
-        for record in reversed(self.rounds):
-            if record.closed is not None:
-                return record.closed.outputs.model
-        return self.statement.initial.model
+        newest = self.newest_closed
+        return newest.closed.outputs.model if newest and newest.closed else self.statement.initial.model
 
     @property
     def server_state(self) -> BlobRef | None:
         """The newest server optimizer state."""
-        for record in reversed(self.rounds):
-            if record.closed is not None:
-                return record.closed.outputs.server_state
-        return None
+        newest = self.newest_closed
+        return newest.closed.outputs.server_state if newest and newest.closed else None
 
     @property
     def accepted(self) -> Mapping[str, Answer]:
@@ -179,7 +202,11 @@ class RunRecord:
         return {name: entry.answer for name, entry in self.answers.items() if entry.answer.accept}
 
     def committed(self, task: str = "train") -> tuple[RoundRecord, ...]:
-        """Rounds of that task that changed or measured the model."""
+        """Rounds of that task that changed or measured the model, but for those that were rolled back."""
+        return tuple(record for record in self.ever_committed(task) if not record.rolled_back)
+
+    def ever_committed(self, task: str = "train") -> tuple[RoundRecord, ...]:
+        """The same, and those that were rolled back since: what the ledger tells of can be checked for ever."""
         return tuple(
             record
             for record in self.rounds

@@ -11,15 +11,15 @@ from common.statements.kinds import ClearWeight, Contribution, RoundOpened
 
 
 def check_task(run: RunRecord, opened: RoundOpened) -> None:
-    """A run trains no more than the plan that its institutions accepted says, and its evaluation is its last round.
+    """A run trains no more than its plan, or a control that extended it, says; and its evaluation is its last round.
 
     Raises:
         LedgerConflict: such a round may not be opened any more.
     """
-    planned = run.statement.plan.rounds
+    planned = run.rounds_planned
     if opened.task == "train" and len(run.committed()) >= planned:
         raise LedgerConflict(f"Round {opened.round} of {run.run} trains, after the plan's {planned} rounds were done.")
-    if run.current is not None and run.current.opened.task == "evaluate":
+    if run.newest_closed is not None and run.newest_closed.opened.task == "evaluate":
         raise LedgerConflict(f"Round {opened.round} of {run.run} was opened after the run's evaluation.")
 
 

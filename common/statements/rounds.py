@@ -145,6 +145,8 @@ class Control(Predicate):
     """Something else that matters to all.
 
     `leave` is signed by the institution that leaves; `erased` answers it: the coordinator holds none of its deltas any more.
+    `extend` names `rounds`, or the open `round` and its new `deadline`. `roll-back` names the `round` after which the run goes
+    on (none: its beginning) and the `model` that this round left.
     """
 
     action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "erased", "recovery"]
@@ -157,3 +159,5 @@ class Control(Predicate):
     deadline: Timestamp | None = None
     missing_from: LedgerIndex | None = None
     """Recovery: the first ledger index that nobody holds any more."""
+    rounds: RoundNumber | None = None
+    """Extend: how many training rounds the run has in all from here on."""

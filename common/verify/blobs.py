@@ -57,7 +57,7 @@ def named_blobs(run: RunRecord) -> Iterator[tuple[str, int, BlobRef]]:
 def _inputs(run: RunRecord, blobs: Blobs) -> list[BlobRef]:
     """What the recomputation of this run's rounds reads, and verifies chunk by chunk."""
     read: list[BlobRef] = []
-    for record in run.committed("train"):
+    for record in run.ever_committed("train"):
         inputs = record.closed.inputs if record.closed else ()
         used = [each.institution for each in inputs if each.status == "used"]
         state = record.opened.inputs.server_state

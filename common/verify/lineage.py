@@ -9,11 +9,12 @@ from common.verify.report import Check, Finding, Outcome
 def check_lineage(run: RunRecord) -> Check:
     """Each round starts from the model that the one before left, and the run ends with the newest.
 
-    The rules demand this of every entry; here it is told as one chain, so that a person can follow it.
+    Rounds that were rolled back are no part of it. The rules demand this of every entry; here it is told as one chain, so that
+    a person can follow it.
     """
     findings: list[Finding] = []
     model, changed = run.statement.initial.model, 0
-    for record in run.rounds:
+    for record in run.standing:
         if record.opened.inputs.model != model:
             text = f"Round {record.number} of {run.run} starts from another model than the one before left."
             findings.append(
@@ -30,6 +31,7 @@ def check_lineage(run: RunRecord) -> Check:
         text = f"Run {run.run} ended with another model than its last round left."
         findings.append(Finding(Outcome.FAILED, text, None, str(model), str(run.ended.model), "coordinator"))
     question = f"Does the final model of {run.run} descend from these rounds?"
-    return Check(
-        "lineage", question, f"{changed} changes from {run.statement.initial.model} to {model}", tuple(findings)
-    )
+    taken_back = [str(record.number) for record in run.rounds if record.rolled_back]
+    examined = f"{changed} changes from {run.statement.initial.model} to {model}"
+    examined += f"; rounds {', '.join(taken_back)} were rolled back" if taken_back else ""
+    return Check("lineage", question, examined, tuple(findings))

@@ -60,7 +60,7 @@ def check_rounds(run: RunRecord, blobs: Blobs | None, on_round: OnRound) -> Chec
     findings: list[Finding] = []
     equal = attested = neither = 0
     auditors: set[str] = set()
-    committed = run.committed("train")
+    committed = run.ever_committed("train")
     for record in committed:
         found = recompute_round(run, record, blobs)
         findings += [*_judged(run, record, found), *_contradicted(run, record, found.model)]

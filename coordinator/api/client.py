@@ -7,6 +7,7 @@ with OperatorSession(address, genesis, TlsFiles(key, certificate)) as session:
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import asdict
 
 from common.statements.kinds import Role
 from common.wire.errors import rpc_errors
@@ -19,7 +20,7 @@ from coordinator.api.convert_views import (
     run_view_from_wire,
     status_from_wire,
 )
-from coordinator.ports import CoordinatorStatus, EstimateView, InstitutionView, LogLine, RunView
+from coordinator.ports import NOTHING, CoordinatorStatus, EstimateView, InstitutionView, LogLine, RunView, Steering
 
 
 class OperatorSession(Session):
@@ -62,9 +63,10 @@ class OperatorSession(Session):
             finally:
                 stream.cancel()
 
-    def control(self, run: str, action: str, reason: str) -> int:
-        """Pauses, resumes or aborts a run; the ledger index of the statement that says so."""
-        request = operations_pb2.ControlRunRequest(run=run, action=action, reason=reason)
+    def control(self, run: str, action: str, reason: str, steering: Steering = NOTHING) -> int:
+        """Pauses, resumes, extends, rolls back or aborts a run; the ledger index of the statement that says so."""
+        given = {name: value for name, value in asdict(steering).items() if value is not None}
+        request = operations_pb2.ControlRunRequest(run=run, action=action, reason=reason, **given)
         return int(self.call(lambda stubs: stubs.operations.ControlRun(request, timeout=COMMAND_SECONDS)).index)
 
     def revoke(self, institution: str, reason: str) -> int:

@@ -34,7 +34,7 @@ from common.wire.convert import (
 )
 from common.wire.messages import ActivityName, Cosignature, Estimate, Piece, Verdict
 from common.wire.v1 import blobs_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
-from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, UploadPurpose
+from coordinator.ports import Activity, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, Steering, UploadPurpose
 
 ROLES: tuple[str, ...] = get_args(Role)
 ACTIVITIES: tuple[str, ...] = get_args(ActivityName)
@@ -290,7 +290,24 @@ def run_prefix_from_wire(message: operations_pb2.WatchRunRequest | operations_pb
     return check.text(message, "run", limit=63, least=1)
 
 
-def control_from_wire(message: operations_pb2.ControlRunRequest) -> tuple[str, str, str]:
-    """A prefix of the run's id, the action, and the reason as a code."""
-    action = check.one_of(message, "action", ("pause", "resume", "abort"))
-    return run_prefix_from_wire(message), action, check.code(message, "reason")
+def control_from_wire(message: operations_pb2.ControlRunRequest) -> tuple[str, str, str, Steering]:
+    """A prefix of the run's id, the action, the reason as a code, and what belongs to the action: neither more nor less."""
+    action = check.one_of(message, "action", tuple(_BELONGS_TO))
+    numbers: dict[str, int] = {}
+    for name in ("rounds", "deadline_seconds", "to_round"):
+        if message.HasField(name):
+            if name not in _BELONGS_TO[action]:
+                raise MalformedMessage(f"ControlRunRequest.{name} is nothing that {action} asks for.")
+            numbers[name] = check.integer(message, name)
+    if _BELONGS_TO[action] and len(numbers) != 1:
+        raise MalformedMessage(f"ControlRunRequest: {action} needs exactly one of {', '.join(_BELONGS_TO[action])}.")
+    return run_prefix_from_wire(message), action, check.code(message, "reason"), Steering(**numbers)
+
+
+_BELONGS_TO: dict[str, tuple[str, ...]] = {
+    "pause": (),
+    "resume": (),
+    "extend": ("rounds", "deadline_seconds"),
+    "rollback": ("to_round",),
+    "abort": (),
+}

@@ -57,8 +57,7 @@ class OperationsServicer:
             yield run_view_to_wire(view)
 
     def ControlRun(self, request: operations_pb2.ControlRunRequest, call: Call) -> operations_pb2.ControlRunResponse:  # noqa: N802
-        run, action, reason = control_from_wire(request)
-        return operations_pb2.ControlRunResponse(index=self._desk.control_run(run, action, reason))
+        return operations_pb2.ControlRunResponse(index=self._desk.control_run(*control_from_wire(request)))
 
     def Revoke(self, request: operations_pb2.RevokeRequest, call: Call) -> operations_pb2.RevokeResponse:  # noqa: N802
         institution, reason = revoke_from_wire(request)

@@ -1,4 +1,4 @@
-"""llmasos-coordinator run: start, list, show, watch, wait, logs, pause, resume, abort, export."""
+"""llmasos-coordinator run: start, list, show, watch, wait, logs, pause, resume, extend, rollback, abort, export."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from coordinator.commands.panel import LivePanel
 from coordinator.commands.showing import run_text, runs_table
 from coordinator.commands.waiting import Goal, wait_for
 from coordinator.commands.watching import Watcher
-from coordinator.ports import LogLine, RunView
+from coordinator.ports import NOTHING, LogLine, RunView, Steering
 
 app = new_app("run", "Training runs.")
 
@@ -174,6 +174,40 @@ def resume(
 
 
 @app.command()
+def extend(
+    run: RunArgument,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Training rounds in all, more than now.", metavar="N")
+    ] = None,
+    deadline_seconds: Annotated[
+        int | None,
+        typer.Option("--deadline-seconds", min=1, help="From now to the open round's new deadline.", metavar="S"),
+    ] = None,
+    reason: ReasonOption = "operator",
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Give a run more training rounds, or its open round more time."""
+    if (rounds is None) == (deadline_seconds is None):
+        raise UsageError("run extend takes exactly one of --rounds and --deadline-seconds.", "Call it twice for both.")
+    _control(run, "extend", reason, home, output, Steering(rounds=rounds, deadline_seconds=deadline_seconds))
+
+
+@app.command()
+def rollback(
+    run: RunArgument,
+    to_round: Annotated[
+        int, typer.Option("--to-round", min=0, help="The last round to keep; 0: the plan's initial model.", metavar="R")
+    ],
+    reason: ReasonOption = "operator",
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Go on from what an earlier round left. Later rounds stay in the ledger, and their numbers are not used again."""
+    _control(run, "rollback", reason, home, output, Steering(to_round=to_round))
+
+
+@app.command()
 def abort(
     run: RunArgument,
     reason: ReasonOption = "operator",
@@ -266,7 +300,9 @@ def _log_text(line: LogLine) -> str:
     return printable(f"{line.at[:19]}Z  {where:<8}  {line.institution or 'coordinator'}  {line.event}: {line.text}")
 
 
-def _control(run: str, action: str, reason: str, home: Path | None, output: OutputFormat) -> None:
+def _control(
+    run: str, action: str, reason: str, home: Path | None, output: OutputFormat, steering: Steering = NOTHING
+) -> None:
     if not _CODE.fullmatch(reason):
         raise UsageError(
             f"--reason is {reason[:80]!r}, expected a code: 1 to 63 lower-case letters, digits and hyphens, "
@@ -274,6 +310,6 @@ def _control(run: str, action: str, reason: str, home: Path | None, output: Outp
             "The ledger keeps codes, not sentences: every member reads them, forever.",
         )
     with operator_session(resolve_home(home, "coordinator")) as session:
-        index = session.control(run, action, reason)
+        index = session.control(run, action, reason, steering)
     data = {"run": run, "action": action, "index": index}
     Terminal(output).result(f"{action}: ledger index {index}", data=data, quiet=str(index))

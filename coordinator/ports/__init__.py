@@ -11,7 +11,7 @@ blob bytes go straight to the blob store and never pass the engine.
 
 from __future__ import annotations
 
-from coordinator.ports.commands import Desk, Enrolled, EnrolmentOffer, Metrics, RenewalOffer
+from coordinator.ports.commands import NOTHING, Desk, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, Steering
 from coordinator.ports.ledger import LedgerReader, LedgerSlice, LogHeads, Members, WitnessDesk
 from coordinator.ports.views import (
     CoordinatorStatus,
@@ -28,6 +28,7 @@ from coordinator.ports.views import (
 from coordinator.ports.work import Access, Activity, Arrivals, Board, BytesMoved, Inquiries, Refusals, UploadPurpose
 
 __all__ = [
+    "NOTHING",
     "Access",
     "Activity",
     "Arrivals",
@@ -53,6 +54,7 @@ __all__ = [
     "RenewalOffer",
     "RoundView",
     "RunView",
+    "Steering",
     "UploadPurpose",
     "Views",
     "WitnessDesk",

@@ -47,6 +47,24 @@ class RenewalOffer:
     new_proof: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """What belongs to `extend` (one of the first two) or `rollback` of a run.
+
+    Args:
+        rounds: training rounds in all.
+        deadline_seconds: from now to the open round's new deadline.
+        to_round: the round after which the run goes on; 0: its beginning.
+    """
+
+    rounds: int | None = None
+    deadline_seconds: int | None = None
+    to_round: int | None = None
+
+
+NOTHING = Steering()
+
+
 class Desk(Protocol):
     """Commands. Each blocks until the engine has made its effect durable, or raises what it decided."""
 
@@ -76,7 +94,9 @@ class Desk(Protocol):
         """The run's id."""
         ...
 
-    def control_run(self, run: str, action: str, reason: str) -> int: ...
+    def control_run(self, run: str, action: str, reason: str, steering: Steering = NOTHING) -> int:
+        """pause, resume, extend, rollback, abort; the statement's ledger index."""
+        ...
 
     @property
     def open_proposals(self) -> int:

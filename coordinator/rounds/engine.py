@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from common.clock import Clock, rfc3339
 from common.errors import BlobError, DeltaError, LLMasOSError, OperationError
 from common.ledger.cohort import draw_cohort, round_seed
+from common.ledger.rulebook.steering import left_by
 from common.ledger.state import RoundRecord, RunRecord
 from common.ledger.tasks import mode_of
 from common.logs import get_logger
@@ -33,6 +34,7 @@ from common.statements.kinds import (
     Stage,
 )
 from coordinator.rounds.phases import (
+    ROLLED_BACK,
     Phase,
     RunState,
     answers_suffice,
@@ -236,6 +238,28 @@ class Engine:
         current = _open_round(state)
         return self._close(state, "abandoned", reason, sealed_inputs(current, used=False), _unchanged(current))
 
+    def roll_back(self, state: RunState, number: int, reason: str) -> None:
+        """Abandon the open round, and go on from what that round left; 0: from the run's beginning."""
+        if (
+            state.record.open_round is not None
+        ):  # nothing expires in between: the round may have kept what is gone back to
+            current = state.record.open_round
+            self._append_closed(
+                state, "abandoned", ROLLED_BACK, sealed_inputs(current, used=False), _unchanged(current)
+            )
+        record = self._chronicle.state.runs[state.record.run]
+        control = Control(
+            action="roll-back",
+            issued_at=rfc3339(self._ports.clock.now()),
+            run=record.run,
+            round=number or None,
+            reason=reason,
+            model=left_by(record, number).model,
+        )
+        self._chronicle.append(control, record.tip)
+        log.info("run rolled back", extra={"run": record.run, "to_round": number, "reason": reason})
+        self._ports.aggregator.expire(self._chronicle.state)
+
     def end(self, state: RunState, reason: str) -> RunState:
         """The run's last statement."""
         record = state.record
@@ -255,6 +279,13 @@ class Engine:
     def _close(
         self, state: RunState, outcome: str, reason: str, inputs: tuple[SealedInput, ...], outputs: RoundOutputs
     ) -> RunState:
+        self._append_closed(state, outcome, reason, inputs, outputs)
+        self._ports.aggregator.expire(self._chronicle.state)
+        return self._after(Step.ROUND_CLOSED, state.record.run)
+
+    def _append_closed(
+        self, state: RunState, outcome: str, reason: str, inputs: tuple[SealedInput, ...], outputs: RoundOutputs
+    ) -> None:
         record, current = state.record, _open_round(state)
         closed = RoundClosed(
             run=record.run,
@@ -276,8 +307,6 @@ class Engine:
                 "inputs": len(inputs),
             },
         )
-        self._ports.aggregator.expire(self._chronicle.state)
-        return self._after(Step.ROUND_CLOSED, record.run)
 
     def _rule(self, state: RunState) -> str:
         record, trained = state.record, _open_round(state).opened.task == "train"

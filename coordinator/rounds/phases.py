@@ -25,6 +25,7 @@ from common.plan.model import StopRules
 
 MAX_ABANDONED_IN_A_ROW = 3
 ABORTED = "aborted"
+ROLLED_BACK = "rolled-back"
 LOSS_SCALE = 2**16
 
 
@@ -100,11 +101,12 @@ def next_step(record: RunRecord, evaluations: Evaluations) -> NextStep:
     current = record.current
     if _is_aborted(record):
         return NextStep(None, ABORTED)  # a crash came between the two statements of an abort
-    if current is not None and current.opened.task == "evaluate":
+    newest = record.newest_closed
+    if newest is not None and newest.opened.task == "evaluate":
         return NextStep(None, _why_training_ended(record, evaluations))
     if _abandoned_in_a_row(record) >= MAX_ABANDONED_IN_A_ROW:
         return NextStep(None, "too-many-abandoned-rounds")
-    done = len(record.committed()) >= record.statement.plan.rounds
+    done = len(record.committed()) >= record.rounds_planned
     if done or stop_reason(record, evaluations):
         return NextStep("evaluate")
     return NextStep("train")
@@ -117,14 +119,14 @@ def _is_aborted(record: RunRecord) -> bool:
 
 
 def _why_training_ended(record: RunRecord, evaluations: Evaluations) -> str:
-    if len(record.committed()) >= record.statement.plan.rounds:
+    if len(record.committed()) >= record.rounds_planned:
         return "rounds-done"
     return stop_reason(record, evaluations) or "rounds-done"
 
 
 def _abandoned_in_a_row(record: RunRecord) -> int:
     count = 0
-    for entry in reversed(record.rounds):
+    for entry in reversed(record.standing):
         if entry.closed is None or entry.closed.outcome != "abandoned":
             break
         count += 1
@@ -189,7 +191,7 @@ def seal_reason(
 
 def deadline(current: RoundRecord) -> datetime:
     """When the round's last stage ends."""
-    return parse_rfc3339(current.opened.stages[-1].deadline)
+    return parse_rfc3339(current.deadline)
 
 
 def need_not_wait(back_at: datetime | None, until: datetime) -> bool:

@@ -18,7 +18,7 @@ from coordinator.ledger import Ledger
 from coordinator.metrics import StoredMeasurements, visible
 from coordinator.ports import EvaluationView, ParticipantView, RefusalView, RoundView, RunView
 from coordinator.rounds.engine import Engine
-from coordinator.rounds.phases import Pace, Phase, eta_seconds
+from coordinator.rounds.phases import ROLLED_BACK, Pace, Phase, eta_seconds
 
 ROUNDS_SHOWN = 500
 REFUSALS_SHOWN = 500
@@ -66,13 +66,13 @@ class RunViews:
             plan_name=run.statement.plan.name,
             phase=phase.value,
             round=run.current.number if run.current else 0,
-            rounds_planned=run.statement.plan.rounds,
+            rounds_planned=run.rounds_planned,
             participants=participants,
             rounds=rounds,
             refusals=refusals,
             end_reason=run.ended.reason if run.ended else "",
             model=run.model,
-            deadline=current.opened.stages[-1].deadline if current else "",
+            deadline=current.deadline if current else "",
             quorum=run.statement.plan.quorum,
             opened_at=rfc3339(self._ledger.appended_at(run.current.place)) if run.current else "",
             eta_seconds=0.0 if phase in {Phase.ENDED, Phase.PAUSED} else self._eta(run, participants, rounds),
@@ -136,7 +136,7 @@ class RunViews:
         views = []
         for record in shown:
             view = kept.rounds.get(record.number)
-            if view is None:
+            if view is None or (record.rolled_back and view.outcome != ROLLED_BACK):
                 view = self._round(run, record)
                 if record.closed is not None:
                     kept.rounds[record.number] = view
@@ -152,7 +152,7 @@ class RunViews:
         return RoundView(
             round=record.number,
             task=record.opened.task,
-            outcome=record.closed.outcome if record.closed else "open",
+            outcome=_outcome(record),
             cohort=record.opened.cohort,
             contributors=tuple(sorted(record.contributions)),
             seconds=(until - opened_at).total_seconds() if until else 0.0,
@@ -178,13 +178,19 @@ class RunViews:
         current = run.open_round
         closed = [view.seconds for view in rounds if view.task == "train" and view.outcome == "committed"]
         if current is None or current.opened.task != "train":
-            return eta_seconds(run.statement.plan.rounds - len(run.committed()), Pace(closed))
+            return eta_seconds(run.rounds_planned - len(run.committed()), Pace(closed))
         since = (self._clock.now() - self._ledger.appended_at(current.place)).total_seconds()
         cohort = [view for view in participants if view.institution in current.opened.cohort]
         if sum(view.state not in _GONE for view in cohort) < run.statement.plan.quorum:
             return 0.0  # the round waits for somebody who is away
-        left = run.statement.plan.rounds - len(run.committed())
+        left = run.rounds_planned - len(run.committed())
         return round(eta_seconds(left, Pace(closed, since, _slowest(cohort))), 1)
+
+
+def _outcome(record: RoundRecord) -> str:
+    if record.closed is None:
+        return "open"
+    return ROLLED_BACK if record.rolled_back else record.closed.outcome
 
 
 def _slowest(cohort: Sequence[ParticipantView]) -> float:

@@ -75,6 +75,8 @@ class Train(Message):
     """A file in the job folder, if it is there, that may become the delta's: writing over it is cheaper than a new one."""
     personal: int = 0
     """The round whose personal layers this one starts from; 0: the plan's initial values."""
+    rolled_back: tuple[tuple[int, int], ...] = ()
+    """First and last of rounds that the run took back: the local optimizer's moments of none of them are used."""
     resume: bool = False
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None

@@ -171,7 +171,7 @@ def state_of(run: RunRecord, state: LedgerState) -> str:
     if run.paused:
         return "paused by the operator"
     if run.open_round is not None:
-        return f"running, round {run.open_round.number} of {run.statement.plan.rounds}"
+        return f"running, round {run.open_round.number} of {run.rounds_planned}"
     if run.rounds:
         return f"between rounds, {len(run.rounds)} done"
     answered = f"{len(run.answers)} of {len(state.active_trainers)} answered"

@@ -13,7 +13,7 @@ from common.logs import get_logger
 from common.wire.messages import ActivityName, ActivityReport
 from participant.hours.pausing import Gatekeeper
 from participant.memory.records import Event
-from participant.policy import Finding, exhausted
+from participant.policy import Finding, beyond_rounds, exhausted
 from participant.ports import AgentPorts
 from participant.reporter import REPORT_SECONDS, report_size
 from participant.rounds import stops_now
@@ -46,7 +46,7 @@ class Held:
             "round": self.record.number,
             "state": "witnesses" if self.witnesses else "budget-spent" if self.spent else self.activity,
             "until": rfc3339(self.until) if self.until else "",
-            "deadline": self.record.opened.stages[-1].deadline,
+            "deadline": self.record.deadline,
             "budgets": [f"{finding.rule}: {finding.got} used, {finding.wanted} allowed" for finding in self.spent],
         } | (_as_json(self.witnesses) if self.witnesses else {})
 
@@ -108,6 +108,7 @@ class Holding:
         key = (contribution_slot(record), loaded.digest)
         if key not in self._judged:
             found = exhausted(loaded.policy, self._ports.usage(run), loaded.lines)
+            found += beyond_rounds(loaded.policy, run, record, loaded.lines)
             self._judged = {each: before for each, before in self._judged.items() if each[0] != key[0]} | {key: found}
             if found:
                 fields = {"run": run.run, "round": record.number, "codes": [finding.code for finding in found]}

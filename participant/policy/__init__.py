@@ -18,6 +18,7 @@ from participant.policy.model import Policy as Policy
 from participant.policy.rules import CODES as CODES
 from participant.policy.rules import Check as Check
 from participant.policy.rules import Finding as Finding
+from participant.policy.rules import beyond_rounds as beyond_rounds
 from participant.policy.rules import examine as examine
 from participant.policy.rules import exhausted as exhausted
 from participant.policy.rules import judge as judge

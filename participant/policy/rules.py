@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from common.ledger.state import RoundRecord, RunRecord
 from common.statements.kinds import PlanStatement
 from participant.policy import estimates
 from participant.policy.estimates import GB
@@ -258,6 +259,18 @@ def exhausted(policy: Policy, usage: Usage, lines: Mapping[str, int] | None = No
         for code, bound, got, unit in used
         if bound is not None and got >= bound
     )
+
+
+def beyond_rounds(
+    policy: Policy, run: RunRecord, record: RoundRecord, lines: Mapping[str, int] | None = None
+) -> tuple[Finding, ...]:
+    """A training round that only a control added to the plan which was accepted here, and that is beyond `max_rounds`."""
+    number = len(run.committed()) + 1
+    most = max(policy.max_rounds, run.statement.plan.rounds)
+    if record.opened.task != "train" or number <= most:
+        return ()
+    line = (lines or {}).get("max_rounds")
+    return (Finding("too-many-rounds", "max_rounds", f"<= {most:,}", f"{number:,}", line),)
 
 
 def _check(rule: Rule, compared: Compared, lines: Mapping[str, int]) -> Check:

@@ -153,9 +153,12 @@ class TrainedRound:
             return RoundSums(record.step, record.tokens, record.loss_sum_fixed)
         if self._keep_moments:
             before = self._snapshots.newest_finished_before(self.record.run, self.record.round)
-            if before is not None:
+            if before is not None and not self._was_taken_back(before.record.round):
                 training.load_moments(before.load().moments)
         return RoundSums()
+
+    def _was_taken_back(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self._request.rolled_back)
 
     def _at_boundary(self, training: LocalTraining, boundary: StepDone) -> None:
         agent, now = self._context.agent, self._context.monotonic()

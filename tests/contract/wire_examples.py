@@ -208,7 +208,9 @@ def _operations() -> list[Any]:
         operations_pb2.ListRunsRequest(),
         operations_pb2.ListRunsResponse(runs=[view]),
         operations_pb2.WatchRunRequest(run="tiny"),
-        operations_pb2.ControlRunRequest(run="tiny", action="pause", reason="maintenance"),
+        operations_pb2.ControlRunRequest(
+            run="tiny", action="extend", reason="maintenance", rounds=12, deadline_seconds=900, to_round=3
+        ),
         operations_pb2.ControlRunResponse(index=44),
         operations_pb2.RevokeRequest(institution="south", reason="key-lost"),
         operations_pb2.RevokeResponse(index=45),

@@ -198,7 +198,7 @@ def closed(
 
 def control(action: str, parent: str, minutes: float, **fields: Any) -> Draft:
     body = {"action": action, "issued_at": at(minutes), "reason": "because", "run": None, "round": None}
-    body |= {"institution": None, "model": None, "deadline": None, "missing_from": None}
+    body |= {"institution": None, "model": None, "deadline": None, "missing_from": None, "rounds": None}
     return Draft("control", parent, body | fields, fields["institution"] if action == "leave" else "coordinator")
 
 
@@ -288,6 +288,36 @@ def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None,
         control("erased", "@36", 9, institution="south"),
     ]
     return [replace(draft, body=json.loads(json.dumps(draft.body))) for draft in script]
+
+
+def steered(script: list[Draft]) -> None:
+    """The run alpha rolled back from round 3 to round 1, extended, its open round given more time, and ended."""
+    base, (first, _, _) = reference(BASE), made().first
+    second, third = (
+        outputs(script[6].body, start, [(TOKENS[k], DELTAS[number, k]) for k in (0, 1)])[0]
+        for start, number in ((first, 3), (made().second[0], 1))
+    )
+    one, two, three = (reference(each) for each in (first, second, third))
+    assert script[11].body["inputs"]["model"] == base
+    script[0].body["approvals"]["plan"] = 0
+    del script[25:]
+    script += [
+        control("roll-back", "@24", 5.6, run="alpha", round=1, model=one),  # 25
+        opened("alpha", 4, "@25", 6, one),  # 26
+        *(offer("alpha", 3, k, "@26") for k in (0, 1)),
+        closed("alpha", 4, "@26", (27, 28), two),  # 29
+        control("extend", "@29", 7, run="alpha", rounds=3),  # 30
+        opened("alpha", 5, "@29", 7, two),  # 31
+        control("extend", "@31", 7.5, run="alpha", round=5, deadline=at(600)),  # 32
+        *(offer("alpha", 1, k, "@31") for k in (0, 1)),
+        closed("alpha", 5, "@31", (33, 34), three),  # 35
+        opened("alpha", 6, "@35", 8, three, "evaluate"),  # 36
+        offer("alpha", 6, 0, "@36", trains=False),
+        closed("alpha", 6, "@36", (37,), three),  # 38
+        control("run-ended", "@38", 9, run="alpha", model=three),
+    ]
+    for index, number in ((27, 4), (28, 4), (33, 5), (34, 5)):
+        script[index].body["round"] = number
 
 
 # --- signing it -------------------------------------------------------------------------------------------------------

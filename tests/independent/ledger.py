@@ -19,7 +19,7 @@ NO_INSTITUTIONS = {"operator", "viewer"}
 
 
 class Run:
-    """What the ledger says of one run so far. `tip` is its newest round-closed, or the plan."""
+    """What the ledger says of one run so far. `tip` is its newest round-closed or roll-back, or the plan."""
 
     def __init__(self, entry: Entry) -> None:
         self.plan, self.tip, self.model = entry, entry, entry.body["initial"]["model"]
@@ -30,7 +30,8 @@ class Run:
         self.offers: defaultdict[int, dict[str, Entry]] = defaultdict(dict)
         self.attestations: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self.paused = self.ended = False
-        self.trained = 0
+        self.trained, self.rounds = 0, entry.body["plan"]["rounds"]
+        self.taken_back: set[int] = set()
         self.wanted: dict[int, int] = {}
         self.turn = -1
 
@@ -41,7 +42,22 @@ class Run:
 
     def is_evaluated(self) -> bool:
         """Whether the evaluation was opened, which is a run's last round."""
-        return any(opening.body["task"] == "evaluate" for opening in self.openings.values())
+        return any(self.openings[number].body["task"] == "evaluate" for number in self.standing)
+
+    @property
+    def standing(self) -> list[int]:
+        """Rounds that were opened and not rolled back."""
+        return [number for number in self.openings if number not in self.taken_back]
+
+    def go_back(self, number: int, tip: Entry) -> None:
+        """#steering: as it was after that round, or before the first."""
+        self.taken_back |= {each for each in self.openings if each > number}
+        outputs = self.closings[number].body["outputs"] if number else None
+        self.model = outputs["model"] if outputs else self.plan.body["initial"]["model"]
+        self.state = outputs["server_state"] if outputs else None
+        self.tip = tip
+        trained = [self.closings[each] for each in self.standing if self.openings[each].body["task"] == "train"]
+        self.trained = sum(each.body["outcome"] == "committed" for each in trained)
 
 
 def most_late(run: Run, at: int) -> int:
@@ -198,11 +214,11 @@ class Ledger:
     def _admit_round_opened(self, entry: Entry, body: Json) -> None:
         """#open: anybody can compute an opening's fields."""
         run, roster = self._run(body), self.rosters[-1].digest
-        plan, number = run.plan.body["plan"], len(run.openings) + 1
+        number = len(run.openings) + 1
         self._follows(entry, run.tip)
         must(run.open_round is None and not run.paused and not run.is_evaluated(), "history", "no round may open")
         must(body["round"] == number, "history", "rounds count from 1 without gaps")
-        must(body["task"] == "evaluate" or run.trained < plan["rounds"], "history", "no training round follows")
+        must(body["task"] == "evaluate" or run.trained < run.rounds, "history", "no training round follows")
         computed = {
             "cohort": self._cohort(run, number, entry.index),
             "mode": run.plan.body["plan"]["mode"]["type"] if body["task"] == "train" else "synchronous",
@@ -307,14 +323,34 @@ class Ledger:
             self.erased.add(name)
         else:
             run = self._run(body)
-            self._follows(entry, run.tip)
-            if action == "run-ended":
+            later = action == "extend" and body["rounds"] is None
+            self._follows(entry, run.openings.get(body["round"], run.plan) if later else run.tip)
+            if action in ("extend", "roll-back"):
+                self._steer(run, entry, body)
+            elif action == "run-ended":
                 must(
                     run.open_round is None and body["model"] == run.model, "history", "run-ended: not its newest model"
                 )
                 run.ended = True
             else:
                 run.paused = action == "pause"
+
+    def _steer(self, run: Run, entry: Entry, body: Json) -> None:
+        """#steering."""
+        fields = ("round", "model", "deadline", "rounds", "institution", "missing_from")
+        given, number = {field for field in fields if body[field] is not None}, body["round"] or 0
+        if body["action"] == "roll-back":
+            must(given == {"model", "round"} - ({"round"} if not number else set()), "history", "a roll-back's fields")
+            there = number == 0 or number in run.closings.keys() - run.taken_back
+            must(run.open_round is None and there and run.standing[-1:] > [number], "history", "no such round before")
+            run.go_back(number, entry)
+            must(body["model"] == run.model, "history", "a roll-back to another model")
+        elif "rounds" in given:
+            free = not self.genesis.body["approvals"].get("plan", 0) and not run.is_evaluated()
+            must(given == {"rounds"} and body["rounds"] > run.rounds and free, "history", "no such extension")
+            run.rounds = body["rounds"]
+        else:
+            must(given == {"round", "deadline"} and number == run.open_round, "history", "no such open round")
 
     def _closing(self, body: Json) -> tuple[Run, Entry]:
         run = self._run(body, also_ended=True)

@@ -485,3 +485,27 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 def at_blob(data: bytes) -> int:
     line = data.index(b"\nblob ") + 1
     return data.index(b"\n", line) - 64
+
+
+STEERING: dict[str, Callable[[Script], None]] = {
+    "a roll-back to a round that is not there": edit(25, "round", 7),
+    "a roll-back to the newest round": edit(25, "round", 3),
+    "a roll-back to a round, with another one's model": edit(25, "model", reference(BASE)),
+    "a roll-back to the beginning, with another model": edit(25, "round", None),
+    "a roll-back that names a deadline": edit(25, "deadline", at(6)),
+    "a roll-back with no model": edit(25, "model", None),
+    "a roll-back by an institution": signed_by(25, "east"),
+    "a round that follows what was rolled back": lambda script: setattr(script[26], "parent", "@24"),
+    "a round that starts from what was rolled back": edit(26, "inputs.model", reference(made().second[0])),
+    "a round whose number was used before": both(*(edit(index, "round", 2) for index in range(26, 30))),
+    "an extension by nothing": edit(30, "rounds", 2),
+    "an extension that names a model": edit(30, "model", OTHER),
+    "an extension of what the institutions approved": edit(0, "approvals.plan", 2),
+    "more rounds than the extension": edit(30, "rounds", None),
+    "a deadline for a round that is closed": edit(32, "round", 4),
+    "a deadline that hangs on the run": lambda script: setattr(script[32], "parent", "@29"),
+    "a deadline and rounds": edit(32, "rounds", 9),
+    "no deadline": edit(32, "deadline", None),
+    "an end with a model that was rolled back": edit(39, "model", reference(made().second[0][:-1])),
+}
+"""The same of a run that was rolled back and extended (forging.steered)."""

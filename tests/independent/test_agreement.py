@@ -19,7 +19,19 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from common.evidence.select import Holdings, select
 from common.identity.authority import Authority
 from tests.independent import spoiling
-from tests.independent.forging import DELTAS, OPTIMIZERS, WITNESSES, Draft, Forge, a_script, made, public
+from tests.independent.arithmetic import outputs
+from tests.independent.forging import (
+    DELTAS,
+    OPTIMIZERS,
+    TOKENS,
+    WITNESSES,
+    Draft,
+    Forge,
+    a_script,
+    made,
+    public,
+    steered,
+)
 from tests.independent.verify_bundle import Verdict, main
 from tests.support.evidence import a_ledger as a_made_ledger
 from tests.support.evidence import bundle, failures, gaps, report_on
@@ -96,6 +108,25 @@ def test_a_good_bundle_of_a_run_with_a_server_optimizer_is_good_for_both(
 ) -> None:
     forge = a_forge(lambda script: script.__delitem__(slice(32, None)), downlink=downlink, optimizer=optimizer)
     assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+def a_steered_forge(*changes: Callable[[list[Draft]], None]) -> Forge:
+    forge = a_forge(steered, *changes)
+    forge.sizes[len(forge.entries)] = forge.sizes.pop(39)
+    forge.blobs += [outputs(forge.script[6].body, made().second[0], [(TOKENS[k], DELTAS[1, k]) for k in (0, 1)])[0]]
+    return forge
+
+
+def test_a_run_that_was_rolled_back_and_extended_is_good_for_both(tmp_path: Path) -> None:
+    forge = a_steered_forge()
+    assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+@pytest.mark.parametrize("name", spoiling.STEERING)
+def test_both_find_what_is_wrong_with_a_run_that_was_steered(name: str, tmp_path: Path) -> None:
+    forge = a_steered_forge(spoiling.STEERING[name])
+    result, failed, _ = both(forge.bundle(), forge, tmp_path)
+    assert (result, failed) == ("failed", {"history"})
 
 
 @pytest.mark.parametrize("name", spoiling.DOWNLINKS)

@@ -13,6 +13,7 @@ from common.ledger.notes import Note, NoteSignature
 from common.statements.kinds import Member, Role
 from common.wire.messages import Approved, Cosignature, Estimate, Inquiry, LogHead, Proposal
 from coordinator.ports import (
+    NOTHING,
     Activity,
     CoordinatorStatus,
     Enrolled,
@@ -24,6 +25,7 @@ from coordinator.ports import (
     Metrics,
     RenewalOffer,
     RunView,
+    Steering,
     UploadPurpose,
 )
 
@@ -193,7 +195,7 @@ class FakeDesk:
         self.plans.append(plan_json)
         return "tiny-000001"
 
-    def control_run(self, run: str, action: str, reason: str) -> int:
+    def control_run(self, run: str, action: str, reason: str, steering: Steering = NOTHING) -> int:
         self._go()
         self.controlled.append((run, action, reason))
         return 9

@@ -1,4 +1,4 @@
-"""Controls: a run paused, resumed, ended; an institution that leaves."""
+"""Controls: a run paused, resumed, extended, rolled back, ended; an institution that leaves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 from common.errors import LedgerConflict, MalformedStatement
 from common.ledger.rulebook.following import active_run, follows, with_run
 from common.ledger.rulebook.membership import erased, leave
+from common.ledger.rulebook.steering import extend, roll_back
 from common.ledger.state import LedgerState, Place
 from common.statements.envelope import Statement
 from common.statements.kinds import Control
@@ -20,6 +21,10 @@ def control(state: LedgerState, statement: Statement, place: Place) -> LedgerSta
     if control.action == "erased":
         return erased(state, statement, control, place)
     run = active_run(state, control.run)
+    if control.action == "extend":
+        return extend(state, statement, control, run)
+    if control.action == "roll-back":
+        return roll_back(state, statement, control, run, place)
     follows(statement, run.tip)
     match control.action:
         case "pause" | "resume":

@@ -202,14 +202,20 @@ class WatchRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class ControlRunRequest(_message.Message):
-    __slots__ = ("run", "action", "reason")
+    __slots__ = ("run", "action", "reason", "rounds", "deadline_seconds", "to_round")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TO_ROUND_FIELD_NUMBER: _ClassVar[int]
     run: str
     action: str
     reason: str
-    def __init__(self, run: _Optional[str] = ..., action: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    rounds: int
+    deadline_seconds: int
+    to_round: int
+    def __init__(self, run: _Optional[str] = ..., action: _Optional[str] = ..., reason: _Optional[str] = ..., rounds: _Optional[int] = ..., deadline_seconds: _Optional[int] = ..., to_round: _Optional[int] = ...) -> None: ...
 
 class ControlRunResponse(_message.Message):
     __slots__ = ("index",)

@@ -133,7 +133,7 @@ class OperationsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ControlRun(self, request, context):
-        """pause, resume, abort.
+        """pause, resume, extend, rollback, abort.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,6 +8,7 @@ import pytest
 
 from common.clock import rfc3339
 from common.ledger.state import RoundRecord
+from coordinator.ports import Steering
 from participant import agent as agent_module
 from participant import watching
 from participant.bench.workbench import RoundOver
@@ -191,6 +192,24 @@ def test_a_spent_budget_means_no_further_round_and_says_so(north: Institution, w
     assert [event.event for event in north.records.events()] == ["plan answered", "budget spent"]
     north.change_policy(budgets=Budgets(cpu_hours=20).model_dump())
     assert north.agent._next(north.mirror.state) is not None
+
+
+def test_rounds_that_an_extension_adds_beyond_the_institutions_bound_wait_here_and_say_so(north: Institution) -> None:
+    north.change_policy(max_rounds=1)
+    north.coordinator.start_run(rounds=1)
+    for name in ("east", "north", "south"):
+        north.coordinator[name].answer()
+    north.coordinator.advance()
+    north.coordinator.desk.control_run("tiny", "extend", "operator", Steering(rounds=2))
+    north.session.catch_up()
+    assert north.agent._next(north.mirror.state) is not None, "the round that was accepted"
+    for name in ("east", "north", "south"):
+        north.coordinator[name].contribute()
+    north.coordinator.advance()
+    north.session.catch_up()
+    assert north.agent._next(north.mirror.state) is None
+    (held,) = north.status.told["rounds_held"]
+    assert (held["state"], held["budgets"]) == ("budget-spent", ["max_rounds: 2 used, <= 1 allowed"])
 
 
 def test_reports_of_a_waiting_round_go_about_every_second_and_are_booked(

@@ -340,7 +340,7 @@ OTHERS = (
             "malformed-statement",
             rf"Control {action} is not of this protocol version\.",
         )
-        for action in ("extend", "abort", "roll-back", "recovery")
+        for action in ("abort", "recovery")
     ),
 )
 

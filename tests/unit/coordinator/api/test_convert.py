@@ -25,6 +25,7 @@ from coordinator.ports import (
     RefusalView,
     RoundView,
     RunView,
+    Steering,
     UploadPurpose,
 )
 
@@ -167,13 +168,37 @@ def test_an_invite_arrives() -> None:
     assert convert.invite_from_wire(an_invite(roles=["trainer", "auditor"])) == ("north", 72, ("trainer", "auditor"))
 
 
-def test_only_three_controls_exist() -> None:
-    request = operations_pb2.ControlRunRequest(run="tiny", action="abort", reason="operator")
-    assert convert.control_from_wire(request) == ("tiny", "abort", "operator")
-    request.action = "explode"
-    with pytest.raises(
-        MalformedMessage, match=r"ControlRunRequest.action: expected one of pause, resume, abort, got 'explode'"
-    ):
+@pytest.mark.parametrize(
+    ("action", "given"),
+    [
+        ("abort", {}),
+        ("extend", {"rounds": 12}),
+        ("extend", {"deadline_seconds": 900}),
+        ("rollback", {"to_round": 0}),
+    ],
+)
+def test_a_control_arrives_with_what_belongs_to_it(action: str, given: dict[str, int]) -> None:
+    request = operations_pb2.ControlRunRequest(run="tiny", action=action, reason="operator", **given)  # type: ignore[arg-type]
+    assert convert.control_from_wire(request) == ("tiny", action, "operator", Steering(**given))
+
+
+@pytest.mark.parametrize(
+    ("action", "given", "message"),
+    [
+        (
+            "explode",
+            {},
+            r"ControlRunRequest.action: expected one of pause, resume, extend, rollback, abort, got 'explode'",
+        ),
+        ("rollback", {}, "rollback needs exactly one of to_round"),
+        ("extend", {}, "extend needs exactly one of rounds, deadline_seconds"),
+        ("extend", {"rounds": 3, "deadline_seconds": 9}, "extend needs exactly one of rounds, deadline_seconds"),
+        ("pause", {"to_round": 1}, "ControlRunRequest.to_round is nothing that pause asks for"),
+    ],
+)
+def test_a_control_with_more_or_less_is_refused(action: str, given: dict[str, int], message: str) -> None:
+    request = operations_pb2.ControlRunRequest(run="tiny", action=action, reason="operator", **given)  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage, match=message):
         convert.control_from_wire(request)
 
 

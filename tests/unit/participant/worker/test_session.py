@@ -236,6 +236,20 @@ def test_a_round_trained_again_starts_from_the_moments_of_the_round_before(desk:
     assert one.train(2)[1] == one.train(2)[1]
 
 
+def test_moments_of_rounds_that_the_run_took_back_are_not_used(desk: Callable[..., Desk]) -> None:
+    deltas = {}
+    for taken_back in ((), ((1, 1),), ((7, 9),)):
+        one = desk()
+        one.prepare()
+        one.train(1)
+        deltas[taken_back] = one.train(2, rolled_back=taken_back)[1]
+    fresh = desk(local={"optimizer_state": "reset"})
+    fresh.prepare()
+    fresh.train(1)
+    assert deltas[(1, 1),] == fresh.train(2)[1] != deltas[()]
+    assert deltas[(7, 9),] == deltas[()]
+
+
 def test_snapshots_are_taken_by_time_and_only_the_needed_ones_stay(desk: Callable[..., Desk]) -> None:
     one = desk(snapshot_seconds=0.0)
     one.prepare()
