@@ -23,8 +23,8 @@ def most_stale(run: RunRecord) -> int:
 def taking_round(run: RunRecord, number: int) -> RoundRecord | None:
     """The open round that takes what was trained from the base of round `number`, if one does."""
     record = run.open_round
-    if record is None or not 1 <= number <= record.number:
-        return None
+    if record is None or not 1 <= number <= record.number or run.rounds[number - 1].rolled_back:
+        return None  # a base that was rolled back is nobody's any more
     late = record.number - number
     return record if late == 0 or (late <= most_stale(run) and record.opened.task == "train") else None
 
@@ -35,6 +35,8 @@ def is_awaited(run: RunRecord, number: int) -> bool:
         return True
     newest = run.current
     if run.ended is not None or run.open_round is not None or newest is None or newest.opened.task != "train":
+        return False
+    if not 1 <= number <= newest.number or run.rounds[number - 1].rolled_back:
         return False
     return 1 <= newest.number + 1 - number <= most_stale(run)
 

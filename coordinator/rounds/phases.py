@@ -98,7 +98,6 @@ class NextStep:
 
 def next_step(record: RunRecord, evaluations: Evaluations) -> NextStep:
     """What a run does after its newest round, by plan and ledger alone."""
-    current = record.current
     if _is_aborted(record):
         return NextStep(None, ABORTED)  # a crash came between the two statements of an abort
     newest = record.newest_closed

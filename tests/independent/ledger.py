@@ -250,6 +250,7 @@ class Ledger:
         name, at = body["institution"], run.open_round
         must(at is not None and 0 <= at - body["round"] <= most_late(run, at), "history", "round-not-open")
         must(body["round"] in run.openings, "history", "wrong-parent")
+        must(body["round"] not in run.taken_back, "history", "round-not-open")
         opening = run.openings[body["round"]]
         self._follows(entry, opening)
         must(all(name in run.openings[it].body["cohort"] for it in (body["round"], at)), "history", "not-in-cohort")

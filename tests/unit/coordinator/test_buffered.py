@@ -144,6 +144,22 @@ def test_a_delta_that_is_too_late_is_refused(coordinator: Coordinator) -> None:
         late.send()
 
 
+def test_a_delta_from_a_base_that_was_rolled_back_is_refused(coordinator: Coordinator) -> None:
+    coordinator.open_round(**PLAN | {"rounds": 8})
+    fill(coordinator, "a", "b")
+    late = Late(coordinator["c"])
+    late.sign()
+    assert is_awaited(coordinator.run, 2)
+    coordinator.engine.roll_back(coordinator.engine.state_of(coordinator.run), 1, "operator")
+    coordinator.advance()
+    assert coordinator.run.open_round is not None
+    assert not is_awaited(coordinator.run, 2)
+    with pytest.raises(RoundNotOpen, match=rf"Round 2 of {RUN} is closed\."):
+        late.send()
+    fill(coordinator, "a", "b")
+    read_again(coordinator)
+
+
 def test_one_slot_holds_one_contribution_and_one_round_one_of_each_institution(coordinator: Coordinator) -> None:
     coordinator.open_round(**PLAN | {"mode": {"type": "buffered", "buffer": 3, "max_staleness": 2}})
     late, again = Late(coordinator["c"]), Late(coordinator["c"])
