@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -64,8 +65,7 @@ class Measurer:
             raise self._failed() from err
 
     def _failed(self) -> WorkerFailed:
-        self._process.terminate()
-        code = self._process.wait(ENDING_SECONDS)
+        code = self._ended()
         self._said.seek(0)
         lines = self._said.read().strip().splitlines() or ["it said nothing"]
         return WorkerFailed(
@@ -73,19 +73,24 @@ class Measurer:
             "Offer --evaluate a folder of text; for torch: pip install 'llmasos[train]'.",
         )
 
+    def _ended(self) -> int:
+        """Its exit code, once it has ended by itself or was made to."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        try:
+            return self._process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
     def __enter__(self) -> Measurer:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(ENDING_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._ended()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._said.close()

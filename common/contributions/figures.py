@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from common.blobs.reader import BlobReader
 from common.blobs.reference import BlobRef
 from common.codecs import codec
-from common.errors import MissingBlob
+from common.errors import CorruptChunk, MissingBlob, TruncatedChunk
 from common.ledger.staleness import weights
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce.moved import Models, Movement, compare
@@ -67,6 +67,10 @@ def round_figures(
     names = [name for name in weighed if wanted is None or name in wanted]
     try:
         found = _compared(run, record, blobs, names)
+    except (CorruptChunk, TruncatedChunk):
+        if blobs.contains(record.opened.inputs.model) and all(blobs.contains(ref) for ref in _deltas(record, names)):
+            raise
+        found = _Compared(dict.fromkeys(names, "given up while it was read"))
     finally:
         if isinstance(blobs, Fetching):
             blobs.let_go()
@@ -99,14 +103,18 @@ def _compared(run: RunRecord, record: RoundRecord, blobs: Blobs, names: Sequence
             return _Compared(dict.fromkeys(names, why))
         deltas: dict[str, BlobReader] = {}
         lacking: dict[str, str] = {}
-        for name in names:
-            delta = _opened(blobs, record.contributions[name].contribution.blobs["delta"], stack)
+        for name, ref in zip(names, _deltas(record, names), strict=True):
+            delta = _opened(blobs, ref, stack)
             if isinstance(delta, str):
                 lacking[name] = f"delta {delta}"
             else:
                 deltas[name] = delta
         moved = compare(Models(manifest, base, model), codec(run.statement.plan.codec), list(deltas.values()))
         return _Compared(lacking, dict(zip(deltas, moved.deltas, strict=True)), moved.step_l2)
+
+
+def _deltas(record: RoundRecord, names: Sequence[str]) -> list[BlobRef]:
+    return [record.contributions[name].contribution.blobs["delta"] for name in names]
 
 
 def _opened(blobs: Blobs, ref: BlobRef, stack: ExitStack) -> BlobReader | str:

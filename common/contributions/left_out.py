@@ -9,18 +9,18 @@ caller's: torch is not imported here. Models are written to a file of their own,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from common.blobs.reader import BlobStream
-from common.blobs.reference import CHUNK_BYTES
+from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.contributions.figures import RoundFigures, Row
-from common.errors import ImplausibleWeight, ModelOverflow, UsageError, WrongDeltaCount
+from common.errors import BlobError, ImplausibleWeight, ModelOverflow, UsageError, WrongDeltaCount
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce import Beside, reduce_round
 from common.verify.material import Blobs
-from common.verify.rounds import in_words, lacking_inputs, round_job
+from common.verify.rounds import NOT_HELD, in_words, lacking_inputs, round_job
 
 Measure = Callable[[Path], float]
 """Mean loss of the model in that file, nats a token."""
@@ -59,14 +59,28 @@ def with_effects(
     closed = record.closed
     if closed is None:
         raise ValueError(f"round {record.number} is not closed")
+    if not (lacking := _lacking(record, closed.outputs.model, blobs)):
+        try:
+            return _measured(run, record, figures, blobs, measuring)
+        except BlobError:
+            if not (lacking := _lacking(record, closed.outputs.model, blobs)):  # else retention gave it up meanwhile
+                raise
+    why = in_words(lacking)
+    return replace(figures, rows=tuple(replace(row, effect_lacking=why) for row in figures.rows))
+
+
+def _lacking(record: RoundRecord, model: BlobRef, blobs: Blobs) -> Mapping[str, tuple[str, ...]]:
     lacking = lacking_inputs(record, blobs)
-    if not lacking and not blobs.contains(closed.outputs.model):
-        lacking = {"not held here": ("the new model",)}
-    if lacking:
-        why = in_words(lacking)
-        return replace(figures, rows=tuple(replace(row, effect_lacking=why) for row in figures.rows))
+    return lacking if lacking or blobs.contains(model) else {NOT_HELD: ("the new model",)}
+
+
+def _measured(
+    run: RunRecord, record: RoundRecord, figures: RoundFigures, blobs: Blobs, measuring: tuple[Measure, Path]
+) -> RoundFigures:
+    if record.closed is None:
+        raise ValueError(f"round {record.number} is not closed")
     measure, path = measuring
-    with blobs.open(closed.outputs.model) as reader, path.open("wb") as file:
+    with blobs.open(record.closed.outputs.model) as reader, path.open("wb") as file:
         stream = BlobStream(reader)
         while piece := stream.take(CHUNK_BYTES):
             file.write(piece)

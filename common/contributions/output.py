@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.contributions.plot import Panel, bars
 from common.errors import UnknownObject, UsageError
 from common.homes import atomic_write
 from common.ledger.state import RoundRecord, RunRecord
-from common.terminal import OutputFormat, Terminal, table
+from common.terminal import WIDTH, OutputFormat, Terminal, table
 
 RoundOption = Annotated[
     int | None,
@@ -74,7 +75,8 @@ def put_out(run: RunRecord, rounds: Sequence[RoundFigures], terminal: Terminal, 
     terminal.result(lines, data=data, quiet="\n".join(" ".join(_cells(row)) for row in rows))
     if terminal.output is OutputFormat.HUMAN:
         notes = [_COSINE, *([_EFFECT] if measured else []), *_reasons(rows)]
-        terminal.result("\n".join(notes + ([f"Plot: {plot}"] if plot is not None else [])), data=None)
+        wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
+        terminal.result("\n".join(wrapped + ([f"Plot: {plot}"] if plot is not None else [])), data=None)
 
 
 def _cells(row: Row) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-NAMES, WIDTH, PANEL, GAP = 190, 1010, 150, 50
+NAMES, WIDTH, PANEL, GAP = 190, 1100, 150, 75
 TOP, BAR, STEP = 56, 14, 20
 MAX_NAME = 26
 STYLE = (

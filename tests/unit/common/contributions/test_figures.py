@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from common.blobs.reader import BlobReader
+from common.blobs.reference import BlobRef
 from common.contributions.figures import round_figures
 from common.contributions.left_out import expect_measurable, model_without, with_effects
-from common.errors import UsageError, WrongDeltaCount
+from common.errors import CorruptChunk, UsageError, WrongDeltaCount
 from common.ledger.state import RoundRecord, RunRecord
 from common.tensors import model_header, trainable_header
 from tests.support.blobs import read_blob
@@ -106,6 +108,45 @@ def test_retention_shows_in_the_rows(coordinator: Coordinator) -> None:
     first, second = run.committed()
     assert {row.lacking for row in round_figures(run, first, coordinator.blobs).rows} != {""}
     assert {row.lacking for row in round_figures(run, second, coordinator.blobs).rows} == {""}
+
+
+class GivenUp:
+    """The coordinator's blobs; when the delta of north is opened, retention gives it up and the file is written over."""
+
+    def __init__(self, coordinator: Coordinator, ref: BlobRef, *, deleted: bool = True) -> None:
+        self._blobs, self._ref, self._deleted = coordinator.blobs, ref, deleted
+
+    def contains(self, ref: BlobRef) -> bool:
+        return self._blobs.contains(ref)
+
+    def open(self, ref: BlobRef) -> BlobReader:
+        reader = self._blobs.open(ref)
+        if ref == self._ref:
+            path = self._blobs.path(ref)
+            path.write_bytes(bytes(ref.size))
+            if self._deleted:
+                self._blobs.delete(ref)
+        return reader
+
+
+def test_what_is_given_up_while_it_is_read_is_lacking_and_what_came_to_harm_is_an_error(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    run, record = played(coordinator)
+    ref = record.contributions["north"].contribution.blobs["delta"]
+    with pytest.raises(CorruptChunk):
+        round_figures(run, record, GivenUp(coordinator, ref, deleted=False))
+    figures = round_figures(run, record, GivenUp(coordinator, ref))
+    assert {row.lacking for row in figures.rows} == {"given up while it was read"}
+
+
+def test_an_effect_whose_delta_is_given_up_meanwhile_is_lacking(coordinator: Coordinator, tmp_path: Path) -> None:
+    run, record = played(coordinator)
+    figures = round_figures(run, record, coordinator.blobs)
+    blobs = GivenUp(coordinator, record.contributions["north"].contribution.blobs["delta"])
+    found = with_effects(run, record, figures, blobs, (first_weight, tmp_path / "model"))
+    assert {row.effect_lacking for row in found.rows} == {"the delta of north not held here"}
+    assert [row.cosine for row in found.rows] == [row.cosine for row in figures.rows]
 
 
 # --- leaving one out -----------------------------------------------------------------------------------------------------
