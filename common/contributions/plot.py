@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-NAMES, WIDTH, PANEL, GAP = 190, 1100, 150, 75
+NAMES, WIDTH, PANEL, GAP = 190, 1130, 150, 85
 TOP, BAR, STEP = 56, 14, 20
 MAX_NAME = 26
 STYLE = (

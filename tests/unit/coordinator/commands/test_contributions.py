@@ -96,7 +96,7 @@ def test_the_plot_is_an_svg_with_a_bar_for_each_institution(
     assert {"east", "north", "south", "tokens", "norm, mean", "cosine, mean"} <= set(texts)
     bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("class") != "page"]
     assert len(bars) == 9
-    assert all(0 <= float(bar.get("x", "-1")) <= 1100 for bar in bars)
+    assert all(0 <= float(bar.get("x", "-1")) <= 1130 for bar in bars)
     assert run(coordinator, RUN, "--plot", str(tmp_path / "no" / "who.svg")) == 2
     assert "is no place for a file" in capsys.readouterr().err
 
