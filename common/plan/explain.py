@@ -267,11 +267,16 @@ def _visibility(plan: Plan) -> str:
         "pooled": "only sums over 3 or more institutions show held-out losses",
         "institution": "each institution's held-out losses are visible",
     }[plan.metrics_visibility]
+    compared = {
+        "none": "what each delta did to the model is shown to nobody",
+        "own": "each institution is shown what its own deltas did to the model",
+        "operator": "what each one's deltas did to the model is shown to it, to the operator and to those auditors",
+    }[plan.contributions_visibility]
     readers = "the coordinator" + "".join(f", {auditor}" for auditor in plan.delta_audience)
     small = (
         " The quorum is below 3: with two deltas, one institution can compute the other's." if plan.quorum < 3 else ""
     )
-    return f"Deltas are readable by {readers}; {losses}.{small}"
+    return f"Deltas are readable by {readers}; {losses}; {compared}.{small}"
 
 
 def _ending(plan: Plan) -> str:

@@ -609,6 +609,13 @@ class Plan(PlanSection):
         Literal["none", "pooled", "institution"],
         Field(description="Who sees held-out losses: nobody, only sums over 3 or more institutions, or each one's."),
     ] = "pooled"
+    contributions_visibility: Annotated[
+        Literal["none", "own", "operator"],
+        Field(
+            description="Who is shown how much each delta moved the model, and where to: nobody, each institution its own "
+            "row, or besides the operator and auditors of delta_audience every row."
+        ),
+    ] = "none"
     retention: Retention = Retention()
 
     @property

@@ -52,6 +52,12 @@ class Policy(BaseModel):
     metrics_visibility: Annotated[
         Literal["none", "pooled", "institution"], Field(description="Of this institution's losses, at most.")
     ] = "pooled"
+    contributions_visibility: Annotated[
+        Literal["none", "own", "operator"],
+        Field(
+            description="Of what this institution's deltas did to the model, at most; own: this institution sees it."
+        ),
+    ] = "own"
     allow_delta_audience: Annotated[
         tuple[Name, ...],
         Field(max_length=MAX_LIST, description="Auditors who may read this institution's deltas."),

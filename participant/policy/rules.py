@@ -18,6 +18,7 @@ from participant.policy.model import Answer, Policy
 from participant.policy.usage import Usage
 
 VISIBILITY = {"none": 0, "pooled": 1, "institution": 2}
+CONTRIBUTIONS = {"none": 0, "own": 1, "operator": 2}
 NO_BOUND = "no bound"
 UNKNOWN = "not measured yet"
 
@@ -93,6 +94,11 @@ def _visibility(policy: Policy, statement: PlanStatement, usage: Usage) -> Compa
     return Compared(f"at most {wanted}", got, VISIBILITY[got] <= VISIBILITY[wanted])
 
 
+def _contributions(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
+    wanted, got = policy.contributions_visibility, statement.plan.contributions_visibility
+    return Compared(f"at most {wanted}", got, CONTRIBUTIONS[got] <= CONTRIBUTIONS[wanted])
+
+
 def _operator(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
     rule = statement.plan.rule.type
     wanted = "any rule" if policy.allow_operator_rule else "a rule that everybody can recompute"
@@ -164,6 +170,12 @@ RULES: tuple[Rule, ...] = (
         "metrics_visibility",
         "A loss on own text tells something about that text; pooled, it is one of a sum over three or more.",
         _visibility,
+    ),
+    Rule(
+        "contributions-too-visible",
+        "contributions_visibility",
+        "How far a delta moves a model, and where to, tells whose text is unlike the others', or worth little to them.",
+        _contributions,
     ),
     Rule(
         "delta-audience",

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.contributions.figures import round_figures
+from common.contributions.left_out import model_without
 from common.errors import LedgerConflict, RoundNotOpen, SlotTaken
 from common.ledger.rulebook.rounds import round_closed, round_opened
 from common.ledger.staleness import contributed, is_awaited, taking_round, weight, weights
 from common.statements.envelope import Statement, parse, verify
 from common.statements.kinds import SealedInput
+from common.tensors import model_header, trainable_header
 from common.verify.material import Own
 from common.verify.own import check_own
 from common.verify.rounds import check_rounds
@@ -23,7 +26,7 @@ from coordinator.ports import Activity
 from participant.residuals import needed_rounds, starting_round
 from tests.independent.ledger import Ledger
 from tests.independent.statements import Entry
-from tests.support.blobs import delta_bytes, random_arrays
+from tests.support.blobs import delta_bytes, random_arrays, read_blob
 from tests.support.coordinators import Coordinator
 from tests.support.participants import MANIFEST, RUN, FakeParticipant
 
@@ -303,3 +306,28 @@ def coordinator_record() -> Any:
         return record, SealedInput(institution="north", contribution="1" * 64, num_tokens=num_tokens, status="used")
 
     return make
+
+
+def test_a_late_deltas_share_is_of_weights_and_leaving_it_out_leaves_the_others(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    coordinator.open_round(**PLAN)
+    late = Late(coordinator["c"])
+    fill(coordinator, "a", "b")
+    late.send()
+    fill(coordinator, "a")
+    record = coordinator.run.rounds[1]
+    weighed = weights(record)
+    assert weighed["c"] < weighed["a"]
+    found = {row.institution: row for row in round_figures(coordinator.run, record, coordinator.blobs).rows}
+    assert found["c"].num_tokens == found["a"].num_tokens
+    assert found["c"].share == weighed["c"] / (weighed["a"] + weighed["c"])
+    model_without(coordinator.run, record, coordinator.blobs, "c", tmp_path / "model")
+    base = read_blob(coordinator.blobs, record.opened.inputs.model)
+    delta = read_blob(coordinator.blobs, record.contributions["a"].contribution.blobs["delta"])
+    before, added = (
+        np.frombuffer(content, "<f4", count=36, offset=len(header))
+        for content, header in ((base, model_header(MANIFEST)), (delta, trainable_header(MANIFEST)))
+    )
+    alone = np.frombuffer((tmp_path / "model").read_bytes(), "<f4", count=36, offset=len(model_header(MANIFEST)))
+    assert (alone == before + added).all(), "of one delta the mean is that delta, whatever it weighs"

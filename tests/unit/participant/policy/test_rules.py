@@ -36,6 +36,7 @@ BREAKS: dict[str, tuple[dict[str, Any], dict[str, Any], Usage | None]] = {
     "model-not-listed": ({"models": ["llama"]}, {}, None),
     "quorum-too-small": ({}, {"quorum": 2}, None),
     "metrics-too-visible": ({}, {"metrics_visibility": "institution"}, None),
+    "contributions-too-visible": ({}, {"contributions_visibility": "operator"}, None),
     "delta-audience": ({"allow_delta_audience": ["inspector"]}, {"delta_audience": ["inspector", "press"]}, None),
     "operator-rule": ({}, {"rule": {"type": "operator"}}, None),
     "model-too-large": ({"max_parameters": 79}, {}, None),
