@@ -1,4 +1,4 @@
-"""llmasos-coordinator run: start, list, show, watch, wait, logs, pause, resume, extend, rollback, abort, export, contributions."""
+"""llmasos-coordinator run: start, list, show, watch, wait, logs, steer (pause to abort), export, contributions."""
 
 from __future__ import annotations
 
