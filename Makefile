@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ SEED ?= 1
 KILLS ?= 200
 faults: $(STAMP)  ## kills and broken networks at random instants, SEED=1 KILLS=200: lost or wrong fails (10 minutes)
 	$(BIN)/python -m tests.faults --seed $(SEED) --kills $(KILLS)
+
+model: $(STAMP)  ## every state of a small federation's rounds, by spin (Debian's package spin; two minutes, 1 GB)
+	$(BIN)/python -m tests.model
 
 bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
 	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
