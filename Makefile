@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-peers bench-wan bench-scale fuzz faults soak clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-peers bench-wan bench-scale fuzz faults soak model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ faults: $(STAMP)  ## kills and broken networks at random instants, SEED=1 KILLS=
 soak: $(STAMP)  ## 500 rounds of 8 participants with faults: memory, descriptors, threads, disk flat; plot in out/ (minutes)
 	@mkdir -p $(OUT)
 	$(BIN)/python -m tests.faults.soak --rounds 500 --participants 8 --seed $(SEED) --plot $(OUT)/soak.svg
+
+model: $(STAMP)  ## every state of a small federation's rounds, by spin (Debian's package spin; two minutes, 1 GB)
+	$(BIN)/python -m tests.model
 
 bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
 	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
