@@ -89,7 +89,8 @@ class JournalFile:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as err:
-            damaged = getattr(err, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        except (sqlite3.Error, UnicodeDecodeError) as err:  # the latter: a damaged page in SQLite's own words for it
+            code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+            damaged = isinstance(err, UnicodeDecodeError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
             fix = DAMAGED_FIX if damaged else None
             raise StorageFailure(f"The journal {self._path} failed: {err}.", fix) from err

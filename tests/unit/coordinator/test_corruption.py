@@ -63,7 +63,9 @@ def test_the_round_after_a_damaged_delta_is_committed(coordinator: Coordinator) 
     coordinator[NAMES[2]].contribute()
     coordinator.advance()
     record = coordinator.play()
-    outcomes = [each.closed.outcome for each in record.rounds if each.closed is not None and each.opened.task == "train"]
+    outcomes = [
+        each.closed.outcome for each in record.rounds if each.closed is not None and each.opened.task == "train"
+    ]
     assert outcomes == ["abandoned", "committed", "committed"]
 
 
