@@ -38,7 +38,7 @@ _CHECK = "check"
 
 
 class Record(BaseModel):
-    """What snapshot.json says. `base` is the SHA-256 of the model file that the round started from."""
+    """What snapshot.json says. `base` is the blob root of the model file that the round started from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

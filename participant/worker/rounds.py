@@ -7,16 +7,15 @@ do the same.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import StorageFailure
+from common.blobs.plain_file import open_as_blob
+from common.errors import CorruptChunk, StorageFailure
 from llmasos.evaluation.perplexity import LossSums, evaluate
 from llmasos.models.tensors import read_tensors, write_delta
 from llmasos.training.background import BackgroundWriter
@@ -57,6 +56,7 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
         StopRequested: the agent wants the worker to end; measuring begins again another time.
     """
     started = context.monotonic()
+    _checked_base(request, context.job)
     try:
         measured = _measure_base(request, context)
     finally:
@@ -77,7 +77,7 @@ def train_round(request: Train, context: RoundContext) -> Result:
         StopRequested: the agent wants the worker to end; a snapshot was taken first.
         NonFiniteDelta: training diverged.
         OutOfMemory: memory is too little for one sequence at a time.
-        StorageFailure, WrongTensors: about the files of the job folder.
+        CorruptChunk, StorageFailure, WrongTensors: about the files of the job folder.
     """
     started = context.monotonic()
     trained = TrainedRound(request, context)
@@ -239,7 +239,7 @@ class TrainedRound:
             run=job.statement.run,
             round=request.round,
             seed=request.seed,
-            base=_sha256_of(job.path(request.base)),
+            base=_checked_base(request, job),
             step=0,
             steps=job.statement.plan.local.steps if request.steps is None else request.steps,
             tokens=0,
@@ -317,9 +317,16 @@ def _to_message(sums: LossSums) -> EvaluationSums:
     return EvaluationSums(loss_sum_fixed=sums.loss_sum_fixed, num_tokens=sums.num_tokens)
 
 
-def _sha256_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
+def _checked_base(request: Train | Evaluate, job: Job) -> str:
+    """The root of the base model's file.
+
+    Raises:
+        CorruptChunk: it is not the model that the agent named.
+        StorageFailure: it cannot be read.
+    """
+    path, expected = job.path(request.base), request.base_ref
+    with open_as_blob(path, "blake3" if expected is None else expected.algorithm) as reader:
+        found = reader.ref
+    if expected not in (None, found):
+        raise CorruptChunk(f"The base model {path} is {found}, expected {expected}: it was damaged on disk.")
+    return found.root

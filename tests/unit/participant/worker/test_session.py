@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("torch")
 import safetensors.numpy
 
+from common.blobs.plain_file import open_as_blob
+from common.blobs.reference import BlobRef
 from llmasos.training.device import Machine, set_up
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import (
@@ -297,6 +299,31 @@ def test_a_round_whose_snapshot_is_damaged_begins_again_with_the_same_bits(
     result, delta = broken.train(resume=True)
     assert (without_time(result), delta) == (without_time(expected[0]), expected[1])
     assert any(isinstance(each, Progress) and each.steps_done == 1 for each in broken.agent.heard)
+
+
+def test_a_base_model_that_changed_on_disk_is_not_trained_and_not_measured(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    path = one.job / "base.safetensors"
+    ref = blob_of(path)
+    messages = (
+        Train(round=1, trained_rounds=0, seed=5, base=path.name, delta="d", base_ref=ref),
+        Evaluate(round=1, base=path.name, base_ref=ref),
+    )
+    for message in messages:
+        assert isinstance(one.ask(message), Result)
+    flip(path, -1)
+    for message in messages:
+        answer = one.ask(message)
+        assert (answer.code, answer.message) == (
+            "corrupt-chunk",
+            f"The base model {path} is {blob_of(path)}, expected {ref}: it was damaged on disk.",
+        )
+
+
+def blob_of(path: Path) -> BlobRef:
+    with open_as_blob(path, "blake3") as reader:
+        return reader.ref
 
 
 @pytest.mark.parametrize("name", ["rank-00000.safetensors", "snapshot.json"])
