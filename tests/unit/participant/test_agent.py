@@ -276,12 +276,24 @@ def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Insti
 
 def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Institution) -> None:
     record = patient.open_round()
-    patient.session.failures = [StorageFailure("The disk is full.")] * 9
+    patient.session.failures = [WorkerFailed("It ended.")] * 9
     running = Running(patient)
     until_idle(patient)
     running.stop()
     assert len(patient.session.failures) == 6
     assert contribution_slot(record) in patient.agent._given_up
+
+
+def test_a_full_disk_is_waited_for_as_long_as_the_round_is_open(
+    patient: Institution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("participant.agent.MOST_WAIT_SECONDS", 0.01)
+    record = patient.open_round()
+    patient.session.failures = [StorageFailure("The disk is full.")] * 9
+    running = Running(patient)
+    until(lambda: not patient.session.failures, "nine attempts", 30)
+    running.stop()
+    assert contribution_slot(record) not in patient.agent._given_up
 
 
 def until_idle(north: Institution) -> None:
