@@ -39,6 +39,7 @@ MAX_KILLED = 20
 """So often a worker may be ended from outside at one task: that says nothing of the task."""
 MOST_KILLED_SECONDS = 30.0
 WAITING = "waiting for a plan or a round"
+CATCHING_UP = "catching up with the ledger after a restore; nothing is signed before"
 
 
 class Agent:
@@ -75,6 +76,10 @@ class Agent:
             wakes = self._mirror.wakes  # before anything is looked at: what comes from here on ends the wait below
             self._ports.witnesses.expect_one_history()
             state = self._mirror.state
+            if self._ports.catching_up():
+                self._ports.status.doing(CATCHING_UP)
+                self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
+                continue
             if self._leaves(state):
                 return
             self._ports.membership.tick()

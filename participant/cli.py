@@ -18,6 +18,7 @@ from participant.commands import plans as plan_commands
 from participant.commands import policy as policy_commands
 from participant.commands import proposals as proposal_commands
 from participant.commands.auditing import audit
+from participant.commands.backing_up import backup, restore
 from participant.commands.verifying import verify
 
 app = new_app("llmasos-participant", "Join a consortium, run the daemon, see what it does.")
@@ -54,6 +55,8 @@ app.command()(gaining.gain)
 app.command()(verify)
 app.command()(audit)
 app.command()(control.leave)
+app.command()(backup)
+app.command()(restore)
 
 
 def main() -> NoReturn:
