@@ -27,6 +27,7 @@ from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
 from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
+from coordinator.backing_up import expect_recovered
 from coordinator.board import Board
 from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.cosignatures import Cosignatures
@@ -321,6 +322,7 @@ def serve(home: Path, stopping: threading.Event) -> None:
     config = load_config(home)
     configure(format=config.logging.format, level=config.logging.level)
     with HomeLock(home):
+        expect_recovered(home)
         app = CoordinatorApp(home, config)
         manager = ServiceManager(app.health)
         try:

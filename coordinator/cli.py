@@ -15,6 +15,7 @@ from common.daemon import bound_memory, stop_event
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, run_app
 from coordinator.commands import evidence as evidence_commands
 from coordinator.commands import institutions, metrics, operators, proposals, runs
+from coordinator.commands.backing_up import backup, recover, restore
 from coordinator.commands.checkpoints import checkpoint
 from coordinator.commands.status import status
 from coordinator.commands.verifying import verify
@@ -83,6 +84,9 @@ def start(
 app.command()(status)
 app.command()(verify)
 app.command()(checkpoint)
+app.command()(backup)
+app.command()(restore)
+app.command()(recover)
 
 
 def main() -> NoReturn:

@@ -205,6 +205,10 @@ class Ledger:
             return self._write(admit(state, statement.envelope), beside)
         return self._write(admit_verified(state, statement), beside)
 
+    def take_back(self, admission: Admission, beside: Beside | None = None) -> Place:
+        """Append an entry that was in this ledger before, and that somebody else kept: after a restore, before all else."""
+        return self._write(admission, beside)
+
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
         place, now = admission.place, self._clock.now()
         row = LedgerRow(place.index, place.digest, place.kind.value, rfc3339(now), admission.statement.envelope)

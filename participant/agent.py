@@ -42,6 +42,7 @@ MOST_WAIT_SECONDS = 30.0
 """Between attempts that say nothing of the task. A disk that is full, here or at the coordinator, is waited for as long as the
 round is open: somebody will make room."""
 WAITING = "waiting for a plan or a round"
+CATCHING_UP = "catching up with the ledger after a restore; nothing is signed before"
 
 
 class Agent:
@@ -78,6 +79,10 @@ class Agent:
             wakes = self._mirror.wakes  # before anything is looked at: what comes from here on ends the wait below
             self._ports.witnesses.expect_one_history()
             state = self._mirror.state
+            if self._ports.catching_up():
+                self._ports.status.doing(CATCHING_UP)
+                self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
+                continue
             if self._leaves(state):
                 return
             self._ports.membership.tick()

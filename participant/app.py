@@ -32,6 +32,7 @@ from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
 from participant.memory.orders import Orders
 from participant.memory.records import Records
+from participant.memory.restoration import Restoration, RestorationPorts
 from participant.plans.inquiring import Inquiring
 from participant.policy import UsageCounter
 from participant.policy.source import PatientPolicy
@@ -78,8 +79,13 @@ class ParticipantApp:
         renewer = Renewer(config.coordinator.enrolment, genesis, fingerprint, config.institution, tls)
         self.renewal = Renewal(RenewalPorts(renewer, keys, self.session, self.mirror, self.orders, self.records, clock))
         self.renewal.at_start()
+        self.restoration = Restoration(
+            RestorationPorts(home, config.institution, self.mirror, self.journal, clock, self.status.tell)
+        )
         self.witnessing = Witnessing(
-            WitnessingPorts(config.institution, self.mirror, self.journal, keys.to_sign, clock)
+            WitnessingPorts(
+                config.institution, self.mirror, self.journal, keys.to_sign, clock, lambda: self.restoration.pending
+            )
         )
         outbox = Outbox(
             OutboxPorts(
@@ -107,6 +113,7 @@ class ParticipantApp:
                 tell=self.status.connection,
                 inquire=inquiring,
                 proposals=lambda count: self.status.tell(open_proposals=count),
+                caught_up=self.restoration.caught_up,
                 beat=beating.beat,
             )
         )
@@ -160,6 +167,7 @@ class ParticipantApp:
             membership=membership,
             status=self.status,
             clock=clock,
+            catching_up=lambda: self.restoration.pending,
         )
 
     def run(self, stopping: threading.Event) -> None:

@@ -22,6 +22,7 @@ from common.verify.rounds import Recomputed, first_difference, in_words, recompu
 from common.wire.messages import Cosignature, LedgerEntries, MetricsRecord
 from participant.memory.journal import Egress, Journal, SignedSlot
 from participant.memory.mirror import Mirror
+from participant.tasks import attestation_slot
 from participant.witnessing import Witnessing
 
 Found = Literal["equal", "different", "unknown"]
@@ -66,11 +67,6 @@ class AuditPorts:
     key: Callable[[], SigningKey]
     """The one that the roster names now."""
     clock: Clock
-
-
-def attestation_slot(closed: Place) -> str:
-    """The slot of an attestation: one for each round-closed."""
-    return f"attestation/{closed.digest}"
 
 
 def expect_auditor(state: LedgerState, institution: str) -> None:

@@ -18,6 +18,7 @@ from participant.commands import plans as plan_commands
 from participant.commands import policy as policy_commands
 from participant.commands import proposals as proposal_commands
 from participant.commands.auditing import audit
+from participant.commands.backing_up import backup, restore
 from participant.commands.contributions import contributions
 from participant.commands.verifying import verify
 
@@ -56,6 +57,8 @@ app.command()(contributions)
 app.command()(verify)
 app.command()(audit)
 app.command()(control.leave)
+app.command()(backup)
+app.command()(restore)
 
 
 def main() -> NoReturn:

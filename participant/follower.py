@@ -58,6 +58,8 @@ class FollowerPorts:
     tell: Callable[..., None]
     inquire: Callable[[Sequence[Inquiry]], bool] = lambda inquiries: False
     proposals: Callable[[int], None] = lambda count: None
+    caught_up: Callable[[], None] = lambda: None
+    """Called when the own copy is as long as the coordinator said, and its checkpoint was found to be this history."""
     beat: Callable[[], None] = lambda: None
     """Called at each turn of the loop."""
 
@@ -70,7 +72,7 @@ class Follower:
         self._inquire = ports.inquire
         self._explain = ports.explain
         self._tell = ports.tell
-        self._proposals, self._beat = ports.proposals, ports.beat
+        self._proposals, self._beat, self._caught_up = ports.proposals, ports.beat, ports.caught_up
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._told = ""
@@ -115,6 +117,8 @@ class Follower:
         if entries.envelopes:
             self._admit(entries)
         news = self._witnessing.heard(entries) or bool(entries.envelopes)
+        if self._mirror.state.size >= entries.ledger_size:
+            self._caught_up()
         answered = bool(entries.inquiries) and self._inquire(entries.inquiries)
         if (entries.inquiries or entries.cosigned) and not (news or answered):
             # An open inquiry, or cosignatures that count for nothing here, end each poll at once: this must not become a race.

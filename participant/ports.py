@@ -94,3 +94,5 @@ class AgentPorts:
     membership: Membership
     status: StatusBoard
     clock: Clock
+    catching_up: Callable[[], bool] = lambda: False
+    """Whether this home was restored and has not read yet what it signed since: nothing is signed then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.ledger.state import LedgerState, RoundRecord, RunRecord
+from common.ledger.state import LedgerState, Place, RoundRecord, RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ def answer_slot(run: RunRecord) -> str:
 def contribution_slot(record: RoundRecord) -> str:
     """The slot of a contribution: one for each round-opened."""
     return f"contribution/{record.place.digest}"
+
+
+def attestation_slot(closed: Place) -> str:
+    """The slot of an attestation: one for each round-closed."""
+    return f"attestation/{closed.digest}"
 
 
 def next_task(

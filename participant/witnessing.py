@@ -40,6 +40,8 @@ class WitnessingPorts:
     key: Callable[[], SigningKey]
     """The one that the roster names now; raises CoordinatorUnreachable while that is open."""
     clock: Clock
+    catching_up: Callable[[], bool] = lambda: False
+    """Whether this home was restored and may have cosigned what it has not read again: nothing is cosigned then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Witnessing:
     def _cosign(self, found: Checkpoint) -> list[Checkpoint]:
         """The checkpoint with the own cosignature, where this is a witness whose copy has exactly that head; once."""
         ports, state = self._ports, self._ports.mirror.state
+        if ports.catching_up():
+            return []
         witness = witnesses_of(state).get(ports.institution)
         if witness is None or found.head != ports.mirror.head() or self._signed == (found.head, witness.id):
             return []

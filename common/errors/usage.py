@@ -42,6 +42,20 @@ class AlreadyInitialised(UsageError):
     default_fix = "Name another --home, or remove the old folder if nothing in it is needed any more."
 
 
+class MalformedBackup(UsageError):
+    """A file that is no backup, of another side, or damaged."""
+
+    code = "malformed-backup"
+    default_fix = "Name a file that `backup` wrote; of a damaged one, use an older."
+
+
+class NotRecovered(UsageError):
+    """A restored coordinator that does not know yet what it signed since the backup."""
+
+    code = "not-recovered"
+    default_fix = "Let it read what institutions hold: llmasos-coordinator recover --from FILE."
+
+
 class TooLittleData(UsageError):
     """A folder of text holds less than training needs."""
 

@@ -165,11 +165,13 @@ def _metrics(told: _Told, shown: Sequence[bool], holdings: Holdings) -> tuple[Me
 
 
 def _closed_rounds(state: LedgerState, first: int, last: int) -> Iterable[tuple[RunRecord, RoundRecord]]:
-    """Committed training rounds that were closed in the range."""
+    """Committed training rounds that were closed in the range, and rounds that are open at its end."""
     for run in state.runs.values():
         for record in run.ever_committed("train"):
             if record.closed_place is not None and first <= record.closed_place.index <= last:
                 yield run, record
+        if run.open_round is not None:
+            yield run, run.open_round
 
 
 def _blobs(
@@ -185,7 +187,8 @@ def _blobs(
         for name, ref, may in _wanted(run, record, holdings.institution):
             if not (may and holdings.blobs and holdings.blobs.contains(ref)):
                 named = f"the delta of {name}" if name else "the server_state" if ref == state else "a model"
-                lacking.setdefault("not held here" if may else "not visible here", []).append(named)
+                if record.closed is not None:  # an open round is nothing to recompute yet
+                    lacking.setdefault("not held here" if may else "not visible here", []).append(named)
             elif ref.root not in chosen:
                 chosen[ref.root] = ref
                 deltas[name] += bool(name)
@@ -198,13 +201,13 @@ def _blobs(
 def _wanted(run: RunRecord, record: RoundRecord, reader: str | None) -> Iterable[tuple[str, BlobRef, bool]]:
     """Whose delta, or of nobody: models, server_state; its reference; whether the exporter may read it."""
     closed, state = record.closed, record.opened.inputs.server_state
-    if closed is None:
-        return
     yield "", record.opened.inputs.model, True
-    yield "", closed.outputs.model, True
+    if closed is not None:
+        yield "", closed.outputs.model, True
     recomputes = reader is None or reader in run.statement.plan.delta_audience
     if state is not None:
         yield "", state, recomputes
-    for entry in closed.inputs:
-        may = recomputes or reader == entry.institution
-        yield entry.institution, record.contributions[entry.institution].contribution.blobs["delta"], may
+    for name, entry in record.contributions.items():
+        may = recomputes or reader == name
+        for ref in entry.contribution.blobs.values():
+            yield name, ref, may

@@ -33,5 +33,5 @@ def check_lineage(run: RunRecord) -> Check:
     question = f"Does the final model of {run.run} descend from these rounds?"
     taken_back = [str(record.number) for record in run.rounds if record.rolled_back]
     examined = f"{changed} changes from {run.statement.initial.model} to {model}"
-    examined += f"; rounds {', '.join(taken_back)} were rolled back" if taken_back else ""
+    examined += f"; rolled back: {', '.join(taken_back)}" if taken_back else ""
     return Check("lineage", question, examined, tuple(findings))

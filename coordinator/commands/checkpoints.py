@@ -12,6 +12,7 @@ from common.identity.passphrase import read_passphrase
 from common.ledger.heads import log_key, signed_checkpoint
 from common.ledger.notes import Note, NoteKey, parse_note, read_checkpoint
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
+from coordinator.backing_up import expect_recovered
 from coordinator.commands.connection import consortium_genesis, operator_session
 from coordinator.config import HomeLayout
 from coordinator.log import HeadFile, expect_log_key
@@ -70,6 +71,7 @@ def _signed_here(layout: HomeLayout) -> tuple[Note, NoteKey]:
     """
     from coordinator.app import load_config
 
+    expect_recovered(layout.home)
     passphrase = read_passphrase(load_config(layout.home).identity.passphrase_file)
     genesis = open_genesis(layout.genesis.read_bytes())[1]
     key, file = SigningKey.load(layout.log_key, passphrase), HeadFile(layout.log_head)

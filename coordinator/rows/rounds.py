@@ -14,7 +14,8 @@ from coordinator.store import tables
 from coordinator.store.database import Database, Seal
 
 SEAL_REASONS = frozenset({"all-contributed", "enough-contributed", "deadline-passed", "leases-lapsed"})
-_UNSEALED = "aborted"
+UNSEALED = frozenset({"aborted", "rolled-back"})
+"""What rounds are closed for that an operator ended."""
 
 
 def check_seals(database: Database, state: LedgerState) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def check_seals(database: Database, state: LedgerState) -> Iterator[Finding]:
     for run in state.runs.values():
         for record in run.rounds:
             closed = record.closed
-            if closed is not None and closed.reason != _UNSEALED and record.place.digest not in seals:
+            if closed is not None and closed.reason not in UNSEALED and record.place.digest not in seals:
                 yield failed(f"{_where(run, record)} was closed, and its seal is not there.", record.place.index)
 
 

@@ -25,6 +25,7 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("institution", f"{data['institution']} of {data['consortium']}"),
         *_daemon(data),
+        *(("restored", text) for text in _restored(data.get("restored"))),
         *(("waiting", text) for text in _held(data)),
         *(("decide", text) for text in _plans(data)),
         ("hours", _hours(data)),
@@ -58,6 +59,18 @@ def _daemon(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("activity", _activity(data)),
         *((("transfer", _transfer(TransferProgress(**data["transfer"]))),) if data.get("transfer") else ()),
     ]
+
+
+def _restored(note: dict[str, Any] | None) -> list[str]:
+    """That this home came from a backup, and what it has found out since."""
+    if not note:
+        return []
+    text = f"from a backup of {_time(note['made_at'])} with {note['entries']:,} ledger entries; "
+    settled = note.get("settled")
+    if not settled:
+        return [text + "nothing is signed before the ledger was followed to its newest checkpoint"]
+    found = f"the ledger had {settled['entries']:,}, {settled['taken_over']:,} own statements were taken over"
+    return [text + found]
 
 
 def _activity(data: dict[str, Any]) -> str:

@@ -113,6 +113,10 @@ class Journal:
         """Every envelope seen, in order."""
         return [row[0] for row in self._file.read("SELECT envelope FROM ledger ORDER BY position")]
 
+    def envelope(self, position: int) -> bytes:
+        """The entry of that index; there must be one."""
+        return bytes(self._file.read("SELECT envelope FROM ledger WHERE position = ?", (position,))[0][0])
+
     def rows(self, table: Literal["ledger", "signed", "checkpoints"]) -> list[tuple[Any, ...]]:
         """Every row as it stands there, whatever a hand wrote into it: for whoever checks them."""
         return self._file.read(f"SELECT * FROM {table} ORDER BY rowid")

@@ -250,6 +250,10 @@ class Federation:
             self._entries.append(Entry(index, admission.statement))
         return self._entries
 
+    def forget_ledger(self) -> None:
+        """Read it from its beginning: another home is in the coordinator's place."""
+        self._entries, self._state = [], None
+
     def state(self) -> LedgerState:
         """What the ledger says."""
         self.entries()

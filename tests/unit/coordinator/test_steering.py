@@ -12,6 +12,7 @@ from common.ledger.rules import admit, start
 from common.verify.lineage import check_lineage
 from common.verify.report import Outcome
 from common.verify.rounds import check_rounds
+from coordinator.commands.verifying import verified
 from coordinator.ports import Steering
 from coordinator.rounds.phases import deadline
 from tests.support.coordinators import Coordinator
@@ -76,7 +77,7 @@ def test_the_rolled_back_rounds_are_verified_like_the_others(coordinator: Coordi
     rounds, lineage = check_rounds(run, coordinator.blobs, lambda *_: None), check_lineage(run)
     assert (rounds.outcome, lineage.outcome) == (Outcome.VERIFIED, Outcome.VERIFIED)
     assert rounds.examined == "3 of 3 recomputed here, equal in every bit"
-    assert lineage.examined.endswith("; rounds 1, 2 were rolled back")
+    assert lineage.examined.endswith("; rolled back: 1, 2")
 
 
 def test_whoever_reads_a_steered_ledger_comes_to_the_coordinators_state(coordinator: Coordinator) -> None:
@@ -92,6 +93,16 @@ def test_whoever_reads_a_steered_ledger_comes_to_the_coordinators_state(coordina
         state = admit(state, envelope).state
     coordinator.restart()
     assert state == coordinator.state == coordinator["north"].follow()
+
+
+def test_the_tables_of_a_steered_coordinator_are_verified(coordinator: Coordinator) -> None:
+    coordinator.open_round(rounds=2)
+    play_rounds(coordinator, 1)
+    roll_back(coordinator, 0)
+    coordinator.play()
+    report = verified(coordinator.layout)
+    failed = [each.text for check in report.checks for each in check.findings if each.outcome is Outcome.FAILED]
+    assert failed == []
 
 
 def test_an_evaluation_is_taken_back_and_training_goes_on(coordinator: Coordinator) -> None:

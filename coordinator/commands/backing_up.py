@@ -1,0 +1,87 @@
+"""llmasos-coordinator backup, restore, recover."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.backup.output import put_out_backup, put_out_restored
+from common.backup.restoring import restore as restore_home
+from common.clock import SystemClock
+from common.errors import UsageError
+from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
+from coordinator.config import HomeLayout
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; none of that name may exist.")],
+    blobs: Annotated[
+        str, typer.Option("--blobs", help="needed: what the ledger names and retention keeps; or all, or none.")
+    ] = "needed",
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Write this home into one file, also while the coordinator runs; it is read back before it gets its name.
+
+    PRIVATE KEYS ARE IN IT: who reads the file can sign as this consortium's coordinator, unless a passphrase protects them. So
+    is what institutions sent: deltas, and their metrics. Only its owner may read it (mode 0600): keep it like the keys.
+    """
+    from coordinator.backing_up import back_up, blob_choice
+
+    layout = HomeLayout(resolve_home(home, "coordinator"))
+    manifest = back_up(layout, file, blob_choice(blobs), SystemClock())
+    put_out_backup(Terminal(output), file, manifest)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Make a home folder from a backup. It starts only after `recover`: institutions may have seen more than it holds."""
+    from coordinator.backing_up import check_restored
+
+    folder = resolve_home(home, "coordinator")
+    manifest = restore_home(file, folder, "coordinator", SystemClock(), check_restored)
+    put_out_restored(
+        Terminal(output),
+        folder,
+        manifest,
+        "Next: llmasos-coordinator recover --from FILE, with what institutions export, or recover --nothing-newer.",
+    )
+
+
+def recover(
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", help="What an institution exported, repeatable; best of all of them.", show_default=False
+        ),
+    ] = None,
+    nothing_newer: Annotated[
+        bool, typer.Option("--nothing-newer", help="You know that nothing was signed after the backup.")
+    ] = False,
+    home: HomeOption = None,
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Let a restored coordinator read what institutions hold of its ledger; it starts only after that.
+
+    Each institution: llmasos-participant evidence export FILE --with-deltas. Entries, models, deltas and measurements beyond
+    the backup are verified and taken in. Exit 4 if something that a run needs was in none of the files.
+    """
+    from coordinator.app import load_config
+    from coordinator.recovery import recover as recover_home
+
+    if bool(files) == nothing_newer:
+        raise UsageError("recover takes --from FILE, or --nothing-newer, and not both.", "See recover --help.")
+    layout = HomeLayout(resolve_home(home, "coordinator"))
+    found = recover_home(layout, load_config(layout.home), files or [], SystemClock())
+    lines = [f"Recovered: {found.before:,} entries were here, {found.after:,} are; {found.blobs:,} blobs came."]
+    lines += [f"Not brought by anybody: {each}" for each in found.lacking]
+    lines += [f"Next: llmasos-coordinator start --home {layout.home}"]
+    Terminal(output).result("\n".join(lines), data=asdict(found), quiet=str(found.after))
+    if found.lacking:
+        raise typer.Exit(4)

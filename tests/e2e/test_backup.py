@@ -1,0 +1,93 @@
+"""A backup from before is restored on each side, in the middle of a run: it ends with the model of an undisturbed one.
+
+The null worker's deltas are a function of text, round and base model, so all runs of one federation end with one model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.ledger.state import LedgerState
+from common.terminal import exit_code_of
+from coordinator.cli import app as coordinator
+from participant.cli import app as participant
+from tests.e2e.test_restart import assert_every_slot_was_signed_once, finished, start
+from tests.support.federations import NAMES, Federation, until
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    with Federation(tmp_path / "federation") as running:
+        running.start_participants()
+        yield running
+
+
+def contributed(federation: Federation, run: str, number: int, *names: str) -> None:
+    """Wait until these, and nobody else, are in that round."""
+
+    def there(state: LedgerState) -> bool:
+        rounds = state.runs[run].rounds if run in state.runs else ()
+        return len(rounds) == number and set(rounds[-1].contributions) == set(names)
+
+    federation.wait_for(there, f"{' and '.join(names)} contributed to round {number}")
+
+
+def ran(app: object, *words: object) -> None:
+    assert exit_code_of(app, [str(word) for word in words]) == 0  # type: ignore[arg-type]
+
+
+def test_a_backup_from_before_is_restored_on_each_side_and_the_run_ends_with_the_undisturbed_model(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed = finished(federation, start(federation, "undisturbed-01")).model
+    federation.hold("bank")
+    run = start(federation, "restored-01")
+    contributed(federation, run, 1, "clinic", "laboratory")
+    clinic, ours = federation.home("clinic"), federation.coordinator_home
+    ran(coordinator, "backup", tmp_path / "coordinator.tar", "--home", ours)
+    ran(participant, "backup", tmp_path / "clinic.tar", "--home", clinic)
+    federation.release("bank")
+    federation.wait_until_open(run, 2)
+    federation.hold("bank")
+    contributed(federation, run, 2, "clinic", "laboratory")
+
+    federation.kill_coordinator()
+    size = len(federation.entries())
+    shutil.rmtree(ours)
+    files = []
+    for name in NAMES:
+        files += ["--from", tmp_path / f"{name}.evidence"]
+        ran(participant, "evidence", "export", files[-1], "--with-deltas", "--home", federation.home(name))
+    ran(coordinator, "restore", tmp_path / "coordinator.tar", "--home", ours)
+    capsys.readouterr()
+    ran(coordinator, "recover", *files, "--home", ours, "--format", "json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["lacking"] == []
+    assert found["before"] < found["after"] <= size, (
+        "what was appended in the last moment nobody may have been told yet"
+    )
+    federation.forget_ledger()
+    federation.start_coordinator()
+    contributed(federation, run, 2, "clinic", "laboratory")
+
+    federation.kill_participant("clinic")
+    shutil.rmtree(clinic)
+    ran(participant, "restore", tmp_path / "clinic.tar", "--home", clinic)
+    federation.start_participant("clinic")
+    until(lambda: (restored(clinic) or {}).get("settled"), "the restored participant caught up")
+    assert restored(clinic)["settled"]["taken_over"] == 1, "what it contributed to round 2"
+    federation.release("bank")
+
+    assert finished(federation, run).model == undisturbed
+    assert_every_slot_was_signed_once(federation)
+
+
+def restored(home: Path) -> dict[str, object]:
+    status = home / "status.json"
+    found: dict[str, object] = json.loads(status.read_bytes()).get("restored", {}) if status.exists() else {}
+    return found
