@@ -21,6 +21,7 @@ from llmasos.models.tensors import read_tensors, write_delta
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
+from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
@@ -30,6 +31,8 @@ ENVIRONMENT_CHANGED = "environment-changed"
 """Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""
 PERSONAL_LOST = "personal-lost"
 """Deviation code: the personal layers that the round was to start from are gone; it started from their initial values."""
+CONTROL_LOST = "control-lost"
+"""Deviation code: the control variate that the round was to start from is gone; it started from zeros."""
 _PROGRESS_SECONDS = 0.25
 
 
@@ -122,6 +125,7 @@ class TrainedRound:
         training.micro_batch = micro_batch
         training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
+        control = self._control(training)
         done = self._restore(training, snapshot)
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
         trained = training.run_round(
@@ -137,9 +141,23 @@ class TrainedRound:
         delta.parent.mkdir(parents=True, exist_ok=True)
         spare = job.path(request.spare) if request.spare is not None else None
         write_delta(delta, job.path(request.base), job.model, job.statement.manifest, spare=spare)
+        if control is not None and request.control is not None:
+            control.finish(delta, training.total_rate(work), request.round, job.path(request.control))
+            job.controls.keep_only((request.control_round, request.round))
         if self._keep_moments and trained != done:
             self._write(training, trained)
         return trained
+
+    def _control(self, training: LocalTraining) -> RoundControl | None:
+        """What steps are corrected by: made of files that stay as they are until the round is over, so no snapshot has it."""
+        job, request = self._context.job, self._request
+        if request.control is None:
+            return None
+        server = job.path(request.server_state) if request.server_state is not None else None
+        control = RoundControl(job.statement, job.controls, request.control_round, server)
+        training.correct(control.corrections)
+        self.deviations |= {CONTROL_LOST} if control.lost else set()
+        return control
 
     def _restore(self, training: LocalTraining, snapshot: Snapshot | None) -> RoundSums:
         """Weights and moments from where this round stopped, or moments from the round before."""
