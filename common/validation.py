@@ -68,7 +68,11 @@ def explain(error: ValidationError, model: type[BaseModel], data: Any, place: Ca
 def _line(detail: ErrorDetails, model: type[BaseModel], data: Any, place: Callable[[Path], str]) -> str:
     path = _data_path(detail, data)
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        path = (*path, str(detail.get("ctx", {}).get("discriminator", "type")).strip("'"))
+        discriminator = str(detail.get("ctx", {}).get("discriminator", "type")).strip("'")
+        path = (
+            *path,
+            "type" if discriminator.endswith("()") else discriminator,
+        )  # of a function pydantic knows no field
     field = ".".join(str(part) for part in path)
     return f"{place(path)}: {field + ': ' if field else ''}{_problem(detail, model)}"
 

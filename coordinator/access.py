@@ -19,12 +19,14 @@ from common.errors import (
 )
 from common.ledger.staleness import is_awaited, most_stale
 from common.ledger.state import Contributed, LedgerState, RunRecord
+from common.ledger.tasks import plan_blobs
 from common.statements.kinds import Member
 from coordinator.ledger import Ledger
 from coordinator.ports import UploadPurpose
 
 MAX_BLOBS_A_ROUND = 4
-"""Distinct blobs that one institution may begin for one round: a retrained delta replaces a lost one, a flood is refused."""
+"""Distinct blobs of a kind that one institution may begin for one round: a retrained delta replaces a lost one, a flood is
+refused. With SCAFFOLD a contribution has two kinds, delta and control."""
 
 
 class BlobAccess:
@@ -99,13 +101,15 @@ class BlobAccess:
             raise NotInCohort(f"{writer.name} is not in the cohort of round {record.number} of {run.run}.")
         if record.opened.task != "train":
             raise BlobTooLarge(f"Round {record.number} of {run.run} measures the model; it takes no blobs.")
+        # A control, which only plans with codec float32 have, is of a delta's size.
         expected = codec(run.statement.plan.codec).encoded_size(run.statement.manifest)
         if ref.size != expected:
             raise BlobTooLarge(f"The delta has {ref.size:,} bytes, by the plan's manifest it has {expected:,}.")
+        most = MAX_BLOBS_A_ROUND * len(plan_blobs(run.statement.plan))
         with self._lock:
             begun = self._round(round_opened).setdefault(writer.name, set())
-            if ref.root not in begun and len(begun) >= MAX_BLOBS_A_ROUND:
-                raise TooManyRequests(f"{writer.name} began {MAX_BLOBS_A_ROUND} different blobs for one round already.")
+            if ref.root not in begun and len(begun) >= most:
+                raise TooManyRequests(f"{writer.name} began {most} different blobs for one round already.")
             begun.add(ref.root)
 
     def _round(self, round_opened: str) -> dict[str, set[str]]:
@@ -196,7 +200,12 @@ def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
 
 
 def may_read_state(run: RunRecord, reader: Member, ref: BlobRef) -> bool:
-    """Whether that blob is a server_state of this run, and this member among those who may recompute its rounds."""
+    """Whether that blob is a server_state of this run, and this member among those who may recompute its rounds; or, where
+    it holds SCAFFOLD's control variate alone, in the cohort of a round that starts from it."""
+    if run.statement.plan.corrects and any(
+        ref == record.opened.inputs.server_state and reader.name in record.opened.cohort for record in run.rounds
+    ):
+        return True
     if reader.name not in run.statement.plan.delta_audience:
         return False
     return any(record.closed is not None and ref == record.closed.outputs.server_state for record in run.rounds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from common.blobs.store import FolderBlobStore
 from common.blobs.writer import BlobWriter
 from common.errors import InvalidConfiguration
+from common.ledger.acceptances import accepted_before
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
 from common.ledger.staleness import weight
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
@@ -56,17 +57,13 @@ class Aggregation:
         base, state = current.opened.inputs.model, current.opened.inputs.server_state
         used = [entry for entry in inputs if entry.status == "used"]
         with ExitStack() as stack:
-            refs = [base] + [current.contributions[entry.institution].contribution.blobs["delta"] for entry in used]
-            readers = [stack.enter_context(self._blobs.open(ref)) for ref in refs]
             job = ReduceJob(
                 plan=plan,
                 manifest=run.statement.manifest,
-                base=readers[0],
-                deltas=[
-                    WeightedDelta(entry.institution, weight(current, entry), reader)
-                    for entry, reader in zip(used, readers[1:], strict=True)
-                ],
+                base=stack.enter_context(self._blobs.open(base)),
+                deltas=[self._open_delta(stack, current, entry) for entry in used],
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
+                accepted=accepted_before(run, current),
             )
             writer = stack.enter_context(self._blobs.writer(base.algorithm, about=base.size))
             applied, kept = (
@@ -124,6 +121,16 @@ class Aggregation:
         """
         if plan.plan.rule.type == "operator":
             self._combiner().check(plan.manifest, plan.plan.quorum)
+
+    def _open_delta(self, stack: ExitStack, current: RoundRecord, entry: SealedInput) -> WeightedDelta:
+        named = current.contributions[entry.institution].contribution.blobs
+        delta, control = (
+            stack.enter_context(self._blobs.open(named[name])) if name in named else None
+            for name in ("delta", "control")
+        )
+        if delta is None:
+            raise ValueError(f"the contribution of {entry.institution} names no delta")
+        return WeightedDelta(entry.institution, weight(current, entry), delta, control)
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""

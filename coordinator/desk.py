@@ -21,6 +21,7 @@ from common.ledger.heads import expect_seen, log_key
 from common.ledger.rules import admit_verified, signer_key
 from common.ledger.staleness import is_awaited
 from common.ledger.state import Place, RoundRecord, RunRecord
+from common.ledger.tasks import offered_blobs
 from common.logs import get_logger
 from common.statements.envelope import Statement, UnverifiedStatement, parse, verify
 from common.statements.kinds import (
@@ -129,8 +130,8 @@ class CommandDesk:
 
     def _inspect(self, run: RunRecord, contribution: Contribution) -> None:
         self._expect_blobs(contribution)
-        for ref in contribution.blobs.values():
-            self._ports.inspections.inspect(run, ref)
+        for name, ref in offered_blobs(contribution).items():
+            self._ports.inspections.inspect(run, ref, name)
 
     def _expect_blobs(self, contribution: Contribution) -> None:
         """That the contributor itself sent them: everybody reads digests in the ledger, and naming is not having."""

@@ -14,6 +14,7 @@ from common.blobs.upload import Upload
 from common.codecs import codec
 from common.errors import BadBlobReference, CorruptChunk, DeltaError, MissingBlob
 from common.ledger.state import RunRecord
+from common.ledger.tasks import OfferedName
 from common.logs import get_logger
 from common.newest import Newest
 from common.reduce import inspect_delta
@@ -35,7 +36,7 @@ class Inspections:
         self._lock = threading.Lock()
         self._lanes: dict[str, InspectionLane] = {}
         self._arriving: dict[tuple[str, BlobRef], ArrivingDelta] = {}
-        self._unfit = Newest[tuple[str, str], DeltaError](MOST_UNFIT)
+        self._unfit = Newest[tuple[str, str, str], DeltaError](MOST_UNFIT)
 
     def follow(self, upload: Upload, round_opened: str) -> None:
         """Inspect the chunks of an upload as they come; `round_opened` names the round that it is for."""
@@ -53,34 +54,40 @@ class Inspections:
         source = _Verified(upload)
         upload.when_chunk_came(lambda chunk: arriving.came(chunk, source))
 
-    def inspect(self, run: RunRecord, ref: BlobRef) -> None:
+    def inspect(self, run: RunRecord, ref: BlobRef, name: OfferedName = "delta") -> None:
         """
+        Args:
+            name: what the contribution calls it; each kind has its bound.
+
         Raises:
             DeltaError: what no delta of this run may hold.
             MissingBlob: its file came to harm here.
         """
-        known = self._unfit.get((run.run, ref.root))
+        known = self._unfit.get((run.run, name, ref.root))
         if known is not None:  # a delta is read in full once: who sends a bad one again and again costs no more
             raise type(known)(known.message, known.fix)
         try:
-            self._inspect(run, ref)
+            self._inspect(run, ref, name)
         except DeltaError as err:
-            self._unfit[run.run, ref.root] = err
+            self._unfit[run.run, name, ref.root] = err
             raise
         except (CorruptChunk, BadBlobReference) as err:
             log.error("blob damaged on disk", extra={"root": ref.root, "error": err.message})
             self._blobs.delete(ref)  # else `Begin` would say for ever that nothing of it is missing
             raise MissingBlob(f"{ref} came to harm on the coordinator's disk.", "Send it again.") from err
 
-    def _inspect(self, run: RunRecord, ref: BlobRef) -> None:
+    def _inspect(self, run: RunRecord, ref: BlobRef, name: OfferedName) -> None:
         plan, header = run.statement.plan, trainable_header(run.statement.manifest)
+        bound = plan.max_delta_l2 if name == "delta" else plan.max_control_l2
+        if bound is None:
+            raise ValueError(f"a plan of {run.run} has no {name}")
         opened = run.open_round.place.digest if run.open_round is not None else ""
         with self._lock:
             arriving = self._arriving.get((opened, ref))
         with self._blobs.open(ref) as reader:
             facts = arriving.facts(reader) if arriving is not None else None
-            if facts is None or facts.l2 > float(plan.max_delta_l2):
-                inspect_delta(reader, header, max_l2=float(plan.max_delta_l2), codec=codec(plan.codec))
+            if facts is None or facts.l2 > float(bound):
+                inspect_delta(reader, header, max_l2=float(bound), codec=codec(plan.codec), name=name)
 
     def _forget_ended(self) -> None:
         """What was seen of rounds that are closed, and lanes of runs that ended."""

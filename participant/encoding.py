@@ -24,7 +24,7 @@ from common.errors import WrongTensors
 from common.ledger.state import RoundRecord, RunRecord
 from common.logs import get_logger
 from common.statements.kinds import PlanStatement
-from participant.bench.workbench import SPARE
+from participant.bench.workbench import CONTROL, SPARE
 from participant.residuals import LOSSLESS, Residuals, starting_round
 
 log = get_logger(__name__)
@@ -53,13 +53,18 @@ class DeltaEncoder:
     def take(self, run: RunRecord, record: RoundRecord, delta: Path) -> Offered:
         """The round's delta as a blob, durable with its residual; the worker may write over the file afterwards.
 
+        With SCAFFOLD the control that lies beside it becomes another blob.
+
         Raises:
             StorageFailure: not a regular file, or the disk refuses.
             WrongTensors: it is not a delta of the run's manifest.
             NonFiniteDelta: a number cannot be encoded; the message names the tensor.
         """
         if run.statement.plan.codec.type == LOSSLESS:
-            return Offered({"delta": self._blobs.ingest(delta, self._algorithm, move=True)})
+            blobs = {"delta": self._blobs.ingest(delta, self._algorithm, move=True)}
+            if run.statement.plan.corrects:  # such a plan has no other codec
+                blobs["control"] = self._blobs.ingest(delta.with_name(CONTROL), self._algorithm, move=True)
+            return Offered(blobs)
         elements = tensors.trainable_elements(run.statement.manifest)
         start = starting_round(run, self._institution, record.number)
         with open_plain_file(delta) as fd, os.fdopen(fd, "rb", closefd=False) as file:

@@ -18,7 +18,7 @@ from common.logs import get_logger
 from common.tensors import delta_size
 from common.wire.messages import TransferProgress
 from common.wire.transfer import TransferOptions
-from participant.bench.workbench import BASE, DELTA, SPARE, RoundOver
+from participant.bench.workbench import BASE, CONTROL, DELTA, SERVER_STATE, SPARE, RoundOver
 from participant.bench.worker_protocol import Evaluate, Progress, Result, Train
 from participant.downlink import Downlink
 from participant.hours.pausing import Gatekeeper
@@ -162,6 +162,8 @@ class Rounds:
         reporter.activity("preparing")
         self._preparation.prepare(run, reporter.over)
         bench.place_base(run.run, model)
+        if run.statement.plan.corrects and record.opened.task == "train":
+            bench.place_state(run.run, self._fetch_state(record, reporter))
         self._tell(f"{record.opened.task} round", run, record)
 
         def on_progress(progress: Progress) -> None:
@@ -192,6 +194,7 @@ class Rounds:
             raise
 
     def _train_message(self, run: RunRecord, record: RoundRecord) -> Train:
+        corrects = run.statement.plan.corrects
         if run.statement.plan.codec.type == LOSSLESS:  # else the worker's file stays in the job folder
             size = delta_size(run.statement.manifest)
             self._ports.blobs.lend(size, self._ports.workbench.job(run.run) / SPARE)
@@ -204,6 +207,9 @@ class Rounds:
             spare=SPARE,
             personal=self._personal(run, record),
             rolled_back=_rolled_back(run),
+            control=CONTROL if corrects else None,
+            control_round=self._newest_used(run, record) if corrects else 0,
+            server_state=SERVER_STATE if corrects and record.opened.inputs.server_state is not None else None,
             resume=True,
             base_ref=record.opened.inputs.model,
         )
@@ -214,8 +220,9 @@ class Rounds:
 
     def _personal(self, run: RunRecord, record: RoundRecord) -> int:
         """The round whose personal layers belong to this one's base model: the newest to which our delta went; 0: none yet."""
-        if not run.statement.plan.personal:
-            return 0
+        return self._newest_used(run, record) if run.statement.plan.personal else 0
+
+    def _newest_used(self, run: RunRecord, record: RoundRecord) -> int:
         return starting_round(run, self._ports.institution, record.number) or 0
 
     def _measured(self, run: RunRecord, record: RoundRecord, result: Result) -> None:
@@ -247,6 +254,16 @@ class Rounds:
         )
         self._downlink.bring(run, record.opened.inputs.model, options)
         return self._preparation.fetch(record.opened.inputs.model, options)
+
+    def _fetch_state(self, record: RoundRecord, reporter: RoundReporter) -> Path | None:
+        """The consortium's control variate; None before the first commit."""
+        ref = record.opened.inputs.server_state
+        if ref is None:
+            return None
+        options = TransferOptions(
+            on_bytes=reporter.fetched, on_progress=reporter.transferring, stop=reporter.over, durable=False
+        )
+        return self._preparation.fetch(ref, options)
 
 
 def _rolled_back(run: RunRecord) -> tuple[tuple[int, int], ...]:

@@ -33,6 +33,8 @@ class Tidying:
                 keep |= self._newest_held(run)
             if run.open_round is not None:
                 keep |= outbox.blobs_of(run.open_round)
+                state_ref = run.open_round.opened.inputs.server_state
+                keep |= {state_ref.root} if run.statement.plan.corrects and state_ref is not None else set()
         for ref in self._others(keep):
             self._ports.blobs.retire(ref)
         if not state.active_runs:

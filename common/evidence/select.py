@@ -25,6 +25,7 @@ from common.ledger.merkle import leaf_hash
 from common.ledger.notes import parse_note
 from common.ledger.rules import Admission, admit, start
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
+from common.ledger.tasks import offered_blobs
 from common.ledger.tree import StoredTree
 from common.statements.kinds import Contribution
 from common.verify.changes import Changes
@@ -183,31 +184,40 @@ def _blobs(
     absent = []
     for run, record in rounds:
         lacking: dict[str, list[str]] = {}
-        state = record.opened.inputs.server_state
-        for name, ref, may in _wanted(run, record, holdings.institution):
-            if not (may and holdings.blobs and holdings.blobs.contains(ref)):
-                named = f"the delta of {name}" if name else "the server_state" if ref == state else "a model"
+        for each in _wanted(run, record, holdings.institution):
+            if not (each.visible and holdings.blobs and holdings.blobs.contains(each.ref)):
                 if record.closed is not None:  # an open round is nothing to recompute yet
-                    lacking.setdefault("not held here" if may else "not visible here", []).append(named)
-            elif ref.root not in chosen:
-                chosen[ref.root] = ref
-                deltas[name] += bool(name)
+                    lacking.setdefault("not held here" if each.visible else "not visible here", []).append(each.what)
+            elif each.ref.root not in chosen:
+                chosen[each.ref.root] = each.ref
+                deltas[each.institution] += each.is_delta
         if lacking:
             words = "; ".join(f"{', '.join(dict.fromkeys(names))} {why}" for why, names in lacking.items())
             absent.append(f"round {record.number} of {run.run}: {words}")
     return tuple(chosen[root] for root in sorted(chosen)), +deltas, tuple(absent)
 
 
-def _wanted(run: RunRecord, record: RoundRecord, reader: str | None) -> Iterable[tuple[str, BlobRef, bool]]:
-    """Whose delta, or of nobody: models, server_state; its reference; whether the exporter may read it."""
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A blob that a recomputation needs. `visible`: the exporter may read it."""
+
+    what: str
+    ref: BlobRef
+    visible: bool
+    institution: str = ""
+    is_delta: bool = False
+
+
+def _wanted(run: RunRecord, record: RoundRecord, reader: str | None) -> Iterable[_Wanted]:
     closed, state = record.closed, record.opened.inputs.server_state
-    yield "", record.opened.inputs.model, True
+    yield _Wanted("a model", record.opened.inputs.model, visible=True)
     if closed is not None:
-        yield "", closed.outputs.model, True
+        yield _Wanted("a model", closed.outputs.model, visible=True)
     recomputes = reader is None or reader in run.statement.plan.delta_audience
     if state is not None:
-        yield "", state, recomputes
+        yield _Wanted("the server_state", state, visible=recomputes)
     for name, entry in record.contributions.items():
         may = recomputes or reader == name
-        for ref in entry.contribution.blobs.values():
-            yield name, ref, may
+        for kind, ref in offered_blobs(entry.contribution).items():
+            what = f"the {kind} of {name}"
+            yield _Wanted(what, ref, visible=may, institution=name, is_delta=kind == "delta")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from common.blobs.reference import BlobRef
 from common.ledger.state import RunRecord
 from common.statements.kinds import PlanStatement
-from common.tensors import changing_bytes
+from common.tensors import changing_bytes, delta_size
 
 
 def applied_delta_bytes(statement: PlanStatement) -> int | None:
@@ -30,9 +30,24 @@ def later_model_bytes(statement: PlanStatement, model_bytes: int) -> int:
 
 
 def round_down_bytes(statement: PlanStatement, model_bytes: int) -> int:
-    """Bytes that a round's base model takes for who holds the one before: an applied delta, or `later_model_bytes` if fewer."""
+    """Bytes that a round's base model takes for who holds the one before: an applied delta, or `later_model_bytes` if fewer;
+    with SCAFFOLD also the server_state, which is its control variate."""
     later, applied = later_model_bytes(statement, model_bytes), applied_delta_bytes(statement)
-    return later if applied is None else min(later, applied)
+    state = (server_state_bytes(statement) or 0) if statement.plan.corrects else 0
+    return state + (later if applied is None else min(later, applied))
+
+
+def contribution_bytes(statement: PlanStatement) -> int:
+    """Bytes of the blobs of a contribution to a training round."""
+    manifest = statement.manifest
+    if statement.plan.corrects:
+        return 2 * delta_size(manifest)  # delta and control, both as they are: such a plan has no other codec
+    if statement.plan.codec.type == "float32":
+        return delta_size(manifest)
+    # Here: an agent whose plans need no numpy loads none.
+    from common.codecs import codec
+
+    return codec(statement.plan.codec).encoded_size(manifest)
 
 
 def server_state_bytes(statement: PlanStatement) -> int | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from common.blobs.reference import BlobRef
 from common.errors import ImplausibleWeight, LedgerConflict, MalformedStatement
 from common.ledger.state import RunRecord
 from common.plan.model import Plan
 from common.statements.kinds import ClearWeight, Contribution, RoundOpened
+
+OfferedName = Literal["delta", "control"]
+_OFFERED: tuple[OfferedName, ...] = ("delta", "control")
 
 
 def check_task(run: RunRecord, opened: RoundOpened) -> None:
@@ -28,6 +32,16 @@ def mode_of(plan: Plan, task: str) -> Literal["synchronous", "buffered"]:
     return plan.mode.type if task == "train" else "synchronous"
 
 
+def plan_blobs(plan: Plan) -> tuple[OfferedName, ...]:
+    """Names of the blobs of a contribution to a training round."""
+    return _OFFERED if plan.corrects else _OFFERED[:1]
+
+
+def offered_blobs(contribution: Contribution) -> dict[OfferedName, BlobRef]:
+    """What a contribution offers to the reducer, by name: `delta` first, then `control` where its plan has one."""
+    return {name: contribution.blobs[name] for name in _OFFERED if name in contribution.blobs}
+
+
 def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> None:
     """What a contribution must hold, by its round's task and the plan.
 
@@ -41,7 +55,7 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
             f"The contribution is masked, and rule {plan.rule.type} looks at single deltas: a plan chooses masked sums or "
             "per-delta rules, never both."
         )
-    wanted = {"delta"} if opened.task == "train" else set()
+    wanted = set(plan_blobs(plan)) if opened.task == "train" else set()
     if set(contribution.blobs) != wanted:
         raise MalformedStatement(
             f"A contribution to a round of task {opened.task} holds blobs {sorted(contribution.blobs)}, "

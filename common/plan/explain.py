@@ -154,16 +154,18 @@ def _vocabulary(plan: Plan) -> int | None:
 
 def _prose(plan: Plan) -> tuple[str, ...]:
     local = plan.local
-    moments = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
+    lifetime = "are kept from round to round" if local.optimizer_state == "keep" else "start anew each round"
+    moments = f"; the optimizer's moments {lifetime}" if local.optimizer.moments_a_weight else ""
     return (
         f"The coordinator opens a round and invites {_cohort(plan)}; the opening names the base model by digest.",
         f"Each institution fetches {_what_comes(plan)} and measures it on its own held-out documents "
         f"({show(plan.evaluation.held_out_fraction)} of them, at most {plan.evaluation.max_tokens:,} tokens).",
         f"It trains {local.steps} steps on its own text, {local.batch_size} × {local.sequence_length} tokens each, with "
-        f"{local.optimizer.type}{_pull(plan)}; the optimizer's moments {moments}.",
+        f"{local.optimizer.type}{_pull(plan)}{_turned(plan)}{moments}.",
         *_personal(plan),
-        f"It sends its delta ({_delta(plan)}){_encoding(plan)} and signs a contribution that names it, weighted by "
-        f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
+        f"It sends its delta ({_delta(plan)}){_encoding(plan)}{_control(plan)} and signs a contribution that names it, "
+        "weighted by the tokens it trained on. A delta with NaN, infinity, or an L2 norm above "
+        f"{show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
         f"With {plan.quorum} or more verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
         *_late(plan),
@@ -185,6 +187,17 @@ def _personal(plan: Plan) -> Iterator[str]:
 def _pull(plan: Plan) -> str:
     mu = plan.local.fedprox_mu
     return f", pulled back to the base model by {show(mu)} × how far it is from it" if mu else ""
+
+
+def _turned(plan: Plan) -> str:
+    return ", each step turned by how the institutions' mean gradient differs from its own" if plan.corrects else ""
+
+
+def _control(plan: Plan) -> str:
+    if plan.max_control_l2 is None:
+        return ""
+    refused = f"an L2 norm above {show(plan.max_control_l2)} is refused"
+    return f", and beside it by how much its own mean gradient changed ({refused}),"
 
 
 def _cohort(plan: Plan) -> str:

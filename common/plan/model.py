@@ -18,7 +18,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from common.names import Name
 from common.plan.fields import Number, PlanSection
@@ -197,6 +197,57 @@ class AdamW(PlanSection):
     epsilon: Annotated[Number, Field(gt=0, le=1, description="Added to the denominator.")] = Decimal("0.00000001")
     weight_decay: Annotated[Number, Field(ge=0, le=10, description="Decoupled from the gradient.")] = Decimal("0.1")
 
+    @property
+    def moments_a_weight(self) -> int:
+        """How many numbers of each weight it keeps from step to step."""
+        return 2
+
+
+class SGD(PlanSection):
+    """Stochastic gradient descent, torch's semantics; what SCAFFOLD asks for, without momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    learning_rate: Annotated[Number, Field(gt=0, le=100, description="Highest local learning rate.")] = Decimal("0.1")
+    momentum: Annotated[Number, Field(ge=0, lt=1, description="What is left of earlier steps; 0: nothing is kept.")] = (
+        Decimal(0)
+    )
+    weight_decay: Annotated[Number, Field(ge=0, le=10, description="weight_decay × weight joins the gradient.")] = (
+        Decimal(0)
+    )
+
+    @property
+    def moments_a_weight(self) -> int:
+        """How many numbers of each weight it keeps from step to step."""
+        return 1 if self.momentum else 0
+
+
+def _local_optimizer_type(section: object) -> object:
+    """Plans of before there was a choice say no type."""
+    return section.get("type", "adamw") if isinstance(section, dict) else getattr(section, "type", None)
+
+
+LocalOptimizer = Annotated[
+    Annotated[AdamW, Tag("adamw")] | Annotated[SGD, Tag("sgd")], Discriminator(_local_optimizer_type)
+]
+
+
+class NoCorrection(PlanSection):
+    """Gradients are each institution's own."""
+
+    type: Literal["none"] = "none"
+
+
+class Scaffold(PlanSection):
+    """SCAFFOLD (arXiv:1910.06378), option II: steps are turned by how the institutions' mean gradient differs from one's own.
+
+    Each institution keeps a control variate, its mean gradient of the last round, and sends by how much it changed.
+    """
+
+    type: Literal["scaffold"] = "scaffold"
+    max_control_l2: Annotated[
+        Number, Field(gt=0, description="Longer changes of a control variate are refused; same unit as gradients.")
+    ] = Decimal(1000)
+
 
 class CosineSchedule(PlanSection):
     """Linear warm-up, then cosine down to `final_fraction` of the learning rate, over all local steps of the run."""
@@ -225,7 +276,7 @@ class Local(PlanSection):
         Field(ge=1, description="Sequences at once on the device; the rest accumulates. Default: batch_size."),
     ] = None
     sequence_length: Annotated[int, Field(ge=8, le=131072, description="Tokens a sequence.")] = 128
-    optimizer: AdamW = AdamW()
+    optimizer: LocalOptimizer = AdamW()
     schedule: Annotated[CosineSchedule | ConstantSchedule, Field(discriminator="type")] = CosineSchedule()
     max_gradient_norm: Annotated[
         Number, Field(gt=0, description="Gradients with a longer L2 norm are scaled down to it.")
@@ -239,6 +290,7 @@ class Local(PlanSection):
             "institution drifts far in a round; 0: nothing is.",
         ),
     ] = Decimal(0)
+    correction: Annotated[NoCorrection | Scaffold, Field(discriminator="type")] = NoCorrection()
     optimizer_state: Annotated[
         Literal["keep", "reset"], Field(description="Whether the local optimizer's moments live on across rounds.")
     ] = "keep"
@@ -260,6 +312,28 @@ class Local(PlanSection):
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
+        return self
+
+    @model_validator(mode="after")
+    def _correction_knows_the_gradients(self) -> Local:
+        """Option II takes the round's mean gradient from how far the weights went."""
+        if not isinstance(self.correction, Scaffold):
+            return self
+        if not isinstance(self.optimizer, SGD):
+            raise ValueError(f"local.correction scaffold needs local.optimizer sgd, got {self.optimizer.type}")
+        if self.optimizer.momentum:
+            raise ValueError(
+                f"local.correction scaffold needs local.optimizer sgd without momentum, got {self.optimizer.momentum}"
+            )
+        if self.fedprox_mu:
+            raise ValueError(
+                f"local.correction scaffold needs local.fedprox_mu 0, got {self.fedprox_mu}: use one of the two"
+            )
+        if isinstance(self.schedule, CosineSchedule) and not self.schedule.final_fraction:
+            raise ValueError(
+                "local.correction scaffold needs local.schedule.final_fraction above 0, got 0: the change of a round is "
+                "divided by its learning rates"
+            )
         return self
 
 
@@ -620,14 +694,31 @@ class Plan(PlanSection):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What a server_state holds of each trainable element: the server optimizer's slots, then what the downlink drops."""
+        """What a server_state holds of each trainable element: the server optimizer's slots, then what the downlink drops; or
+        SCAFFOLD's control variate alone, since institutions read it."""
+        return ("control",) if self.corrects else self.step_slots
+
+    @property
+    def step_slots(self) -> tuple[str, ...]:
+        """Those that the step from the combined delta to the new model reads and changes."""
         drops = self.downlink is not None and self.downlink.type != "float32"
         return (*self.server_optimizer.slots, *(("residual",) if drops else ()))
 
     @property
+    def corrects(self) -> bool:
+        """Whether local steps are corrected by control variates, and contributions hold a `control`: SCAFFOLD."""
+        return isinstance(self.local.correction, Scaffold)
+
+    @property
     def leaves_server_state(self) -> bool:
-        """Whether committed rounds leave a server_state: the server optimizer keeps something, or the downlink does."""
+        """Whether committed rounds leave a server_state: server optimizer, downlink or SCAFFOLD keep something."""
         return bool(self.slots)
+
+    @property
+    def max_control_l2(self) -> Decimal | None:
+        """The bound of a contribution's `control`; None where there is none."""
+        correction = self.local.correction
+        return correction.max_control_l2 if isinstance(correction, Scaffold) else None
 
     def is_personal(self, name: str) -> bool:
         """Whether a trained tensor of that name never leaves its institution."""
@@ -649,6 +740,7 @@ class Plan(PlanSection):
         if self.cohort.size is not None and self.cohort.size < self.quorum:
             raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
         self._check_rule()
+        self._check_correction()
         if isinstance(self.mode, Buffered) and not self.cohort.is_everyone:
             raise ValueError("mode buffered invites everyone who accepted; leave cohort.size and cohort.fraction out")
         if isinstance(self.mode, Buffered) and self.mode.buffer < self.quorum:
@@ -663,6 +755,20 @@ class Plan(PlanSection):
                 f"its linear layers are {names}"
             )
         return self
+
+    def _check_correction(self) -> None:
+        """What SCAFFOLD does not go with yet; the server_state, which institutions read, holds its control variate alone."""
+        needs: tuple[tuple[str, str, str, bool], ...] = (
+            ("rule", "weighted-mean", self.rule.type, isinstance(self.rule, WeightedMean)),
+            ("codec", "float32", self.codec.type, isinstance(self.codec, Float32Codec)),
+            ("server_optimizer", "sgd", self.server_optimizer.type, isinstance(self.server_optimizer, ServerSGD)),
+            ("mode", "synchronous", self.mode.type, not isinstance(self.mode, Buffered)),
+        )
+        for name, wanted, got, fits in needs if self.corrects else ():
+            if not fits:
+                raise ValueError(f"local.correction scaffold needs {name} {wanted}, got {got}")
+        if self.corrects and self.step_slots and self.downlink is not None:
+            raise ValueError(f"local.correction scaffold needs downlink float32 or none, got {self.downlink.type}")
 
     def _check_rule(self) -> None:
         for name, deltas in (("quorum", self.quorum), ("cohort.size", self.cohort.size)):

@@ -3,6 +3,7 @@
     round.py         reduce_round: reads base and deltas, asks the rule
     step.py          from what the rule combined to the new model: server optimizer, downlink, server_state
     downlink.py      what a round adds to the model, as it travels, and what that drops
+    control.py       SCAFFOLD's control variate, which is what institutions read of it
     server_state.py  what rounds hand on besides the model, and how it lies in its blob
     weighted_mean.py, server_*.py       a rule, and server optimizers; `registry` finds them by the plan's `type`
     inspect.py       what is refused always: other tensors, NaN and infinity, too long a delta

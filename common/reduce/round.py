@@ -5,6 +5,7 @@
         combined = rule(all institutions' numbers, in ascending bytewise order of names)
         write(base + update)             see step.py: server optimizer, downlink, server_state
     frozen tensors: copied
+    with SCAFFOLD: the controls          see control.py; the server_state is theirs
 
 Everything that is read is hashed again by its reader, so a file that changed after it arrived is found before it counts.
 """
@@ -21,6 +22,7 @@ from common.blobs.reference import CHUNK_BYTES
 from common.codecs import codec
 from common.errors import ImplausibleWeight, SlotTaken, WrongTensors
 from common.plan.model import MAX_NUM_TOKENS, Plan
+from common.reduce.control import ControlJob, ControlStep
 from common.reduce.downlink import Beside
 from common.reduce.lanes import Deltas, combined
 from common.reduce.parts import SliceDigests
@@ -41,6 +43,8 @@ class WeightedDelta:
     institution: str
     num_tokens: int
     reader: ChunkSource
+    control: ChunkSource | None = None
+    """By how much its control variate changed; None exactly where the plan corrects nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class ReduceJob:
     deltas: Sequence[WeightedDelta]
     server_state: ChunkSource | None = None
     """What earlier rounds handed on; None where they hand nothing on, and before the first commit."""
+    accepted: int = 0
+    """How many institutions had accepted the plan when the round was opened; of a plan that corrects alone."""
 
 
 def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> None:  # noqa: B008  # it is frozen
@@ -65,7 +71,7 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
         beside: gets the other outputs, exactly those that the plan's rounds have.
 
     Raises:
-        ImplausibleWeight: a num_tokens out of range, or no delta at all.
+        ImplausibleWeight: a num_tokens out of range, no delta at all, or with SCAFFOLD more than there are acceptances.
         SlotTaken: an institution stands twice.
         WrongDeltaCount: too few deltas for the rule's guarantee, or too many.
         WrongTensors: base, server_state or a delta are not the manifest's.
@@ -75,6 +81,7 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
     deltas = in_order(job.deltas)
     delta_codec = codec(job.plan.codec)
     header = tensors.trainable_header(job.manifest)
+    control = ControlStep(_control_job(job, deltas), beside.server_state) if job.plan.corrects else None
     window = DeltaWindow(delta_codec, header)
     for delta in deltas:
         window.check_size(delta.reader)
@@ -86,7 +93,9 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
     )
     windows = combined(job.plan.rule, sealed, LANES)
     base = _open_base(job, write)
-    step = ModelStep(Start(job.plan, job.manifest, base, job.server_state), write, beside)
+    state = None if control is not None else job.server_state
+    own = Beside(beside.applied_delta) if control is not None else beside
+    step = ModelStep(Start(job.plan, job.manifest, base, state), write, own)
     try:
         for combined_N in windows:
             step.apply(combined_N)
@@ -95,6 +104,12 @@ def reduce_round(job: ReduceJob, write: Write, beside: Beside = Beside()) -> Non
     step.finish()
     while frozen := base.take(CHUNK_BYTES):
         write(frozen)
+    if control is not None:
+        control.run(LANES)
+
+
+def _control_job(job: ReduceJob, deltas: Sequence[WeightedDelta]) -> ControlJob:
+    return ControlJob(job.plan, job.manifest, [delta.control for delta in deltas], job.accepted, job.server_state)
 
 
 def in_order(deltas: Sequence[WeightedDelta]) -> list[WeightedDelta]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -49,6 +49,7 @@ RULE_INSTITUTIONS, RULE_SEED = 9, 11
 RULE_FIELDS: dict[str, dict[str, str]] = {"norm-clipping": {"max_l2": "1.5"}}
 """What a rule's section must say and has no default."""
 DOWNLINK, RESIDUAL_SEED = "int8", 6
+CONTROL_SEED = 30
 STEPPED = (Tensor(name="w", shape=(70_001,)), Tensor(name="b", shape=(3,), group="frozen"))
 """What server optimizers go over, with a downlink: two rows."""
 CODED_SEED, CODED_ELEMENTS = 7, 10_007
@@ -147,6 +148,7 @@ def compute() -> dict[str, str]:
     results |= _with_downlink(jobs[LEARNING_RATES[-1]])
     for optimizer in registry.SERVER_OPTIMIZERS:
         results |= _stepped(optimizer)
+    results |= _corrected()
     for rule in registry.RULES:
         model = hashlib.sha256()
         reduce_round(rule_job(rule), model.update)
@@ -208,7 +210,32 @@ def stepping_job(optimizer: str) -> ReduceJob:
     return ReduceJob(plan, STEPPED, base, deltas)
 
 
-def _changed(plan: Plan, **fields: dict[str, str]) -> Plan:
+def _corrected() -> dict[str, str]:
+    """Two rounds in a row of control variates, of two institutions of three."""
+    job = correcting_job()
+    results = {}
+    for number in (1, 2):
+        state = bytearray()
+        reduce_round(job, lambda _: None, Beside(server_state=state.extend))
+        results[f"control variates, round {number}: server_state sha256"] = hashlib.sha256(state).hexdigest()
+        job = replace(job, server_state=MemoryBlob(bytes(state)))
+    return results
+
+
+def correcting_job() -> ReduceJob:
+    """The first of these rounds."""
+    header, elements = tensors.trainable_header(STEPPED), tensors.trainable_elements(STEPPED)
+    job = stepping_job("sgd")
+    local: dict[str, object] = {"optimizer": {"type": "sgd"}, "correction": {"type": "scaffold"}}
+    plan = _changed(_plan("1"), local=local)
+    deltas = [
+        replace(delta, control=MemoryBlob(header + _little_endian(numbers(CONTROL_SEED + position, elements))))
+        for position, delta in enumerate(job.deltas)
+    ]
+    return replace(job, plan=plan, deltas=deltas, accepted=3)
+
+
+def _changed(plan: Plan, **fields: Mapping[str, object]) -> Plan:
     return Plan.model_validate(plan.model_dump(mode="json") | fields)
 
 

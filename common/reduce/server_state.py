@@ -3,7 +3,8 @@
     header      safetensors; its `__metadata__` says what scalars and slots are
     scalars     float64, shape (k,)                 running products, such as beta1^t
     state       float32, shape (rows, slots, B)     row i: each slot's numbers of the elements from i·B on
-                                                    slots: the server optimizer's, then the downlink's residual
+                                                    slots: the server optimizer's, then the downlink's residual;
+                                                    with SCAFFOLD its control variate alone
 
     layout = layout_of(plan, manifest)              None where rounds leave no server_state
     layout.size                                     bytes, by plan and manifest alone

@@ -53,7 +53,7 @@ class ModelStep:
         plan, manifest = start.plan, start.manifest
         if (beside.applied_delta is None) != (plan.downlink is None):
             raise ValueError("an applied delta goes somewhere exactly if the plan has a downlink")
-        if (beside.server_state is None) == plan.leaves_server_state:
+        if (beside.server_state is None) == bool(plan.step_slots):
             raise ValueError("a server_state goes somewhere exactly if the plan's rounds leave one")
         self._header = tensors.model_header(manifest)
         self._base, self._write = start.base, write

@@ -8,6 +8,7 @@ from common.blobs.reader import chunk_buffer
 from common.blobs.reference import BlobRef
 from common.errors import BlobError
 from common.ledger.state import RunRecord
+from common.ledger.tasks import offered_blobs
 from common.verify.material import Blobs
 from common.verify.report import Check, Finding, Outcome
 
@@ -62,7 +63,8 @@ def _inputs(run: RunRecord, blobs: Blobs) -> list[BlobRef]:
         used = [each.institution for each in inputs if each.status == "used"]
         state = record.opened.inputs.server_state
         starts = [record.opened.inputs.model, *([state] if state is not None else [])]
-        refs = [*starts, *(record.contributions[name].contribution.blobs["delta"] for name in used)]
+        offered = (offered_blobs(record.contributions[name].contribution) for name in used)
+        refs = [*starts, *(ref for blobs_of_one in offered for ref in blobs_of_one.values())]
         read += refs if all(blobs.contains(ref) for ref in refs) else []
     return read
 

@@ -17,8 +17,11 @@ from common.blobs.reference import BlobRef
 from common.blobs.writer import LeafCounter
 from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
+from common.ledger.acceptances import accepted_before
 from common.ledger.staleness import weights
 from common.ledger.state import RoundRecord, RunRecord
+from common.ledger.tasks import OfferedName, offered_blobs
+from common.plan.model import Plan
 from common.reduce import Beside, ReduceJob, WeightedDelta, inspect_delta, reduce_round
 from common.statements.kinds import RoundOutputs
 from common.tensors import trainable_header
@@ -193,12 +196,7 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs
     model, applied, state = (LeafCounter(algorithm) for _ in range(3))
     with round_job(run, record, blobs) as job:
         for delta in job.deltas:
-            inspect_delta(
-                delta.reader,
-                trainable_header(run.statement.manifest),
-                max_l2=float(plan.max_delta_l2),
-                codec=codec(plan.codec),
-            )
+            _inspect(plan, trainable_header(run.statement.manifest), delta)
         beside = Beside(applied.update if plan.downlink else None, state.update if plan.leaves_server_state else None)
         reduce_round(job, model.update, beside)
     return RoundOutputs(
@@ -220,23 +218,30 @@ def round_job(run: RunRecord, record: RoundRecord, blobs: Blobs, *, without: str
         base = stack.enter_context(blobs.open(inputs.model))
         start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None
         deltas = [
-            WeightedDelta(name, weighted[name], stack.enter_context(blobs.open(ref)))
-            for name, ref in _deltas(record)
+            WeightedDelta(name, weighted[name], *(stack.enter_context(blobs.open(ref)) for ref in refs.values()))
+            for name, refs in _offered(record)
             if name != without
         ]
-        manifest = run.statement.manifest
-        yield ReduceJob(plan=run.statement.plan, manifest=manifest, base=base, deltas=deltas, server_state=start)
+        plan, manifest = run.statement.plan, run.statement.manifest
+        yield ReduceJob(plan, manifest, base, deltas, start, accepted_before(run, record))
 
 
 def _inputs(record: RoundRecord) -> list[tuple[str, BlobRef]]:
     """What a recomputation needs, in words."""
-    deltas = [(f"the delta of {name}", ref) for name, ref in _deltas(record)]
+    deltas = [(f"the {kind} of {name}", ref) for name, refs in _offered(record) for kind, ref in refs.items()]
     state = record.opened.inputs.server_state
     starts = [("the base model", record.opened.inputs.model)]
     starts += [("the server_state", state)] if state is not None else []
     return [*starts, *deltas]
 
 
-def _deltas(record: RoundRecord) -> list[tuple[str, BlobRef]]:
+def _offered(record: RoundRecord) -> list[tuple[str, dict[OfferedName, BlobRef]]]:
+    """Of each used contribution the blobs that make the outputs: `delta`, then `control` where there is one."""
     used = [entry.institution for entry in (record.closed.inputs if record.closed else ()) if entry.status == "used"]
-    return [(name, record.contributions[name].contribution.blobs["delta"]) for name in used]
+    return [(name, offered_blobs(record.contributions[name].contribution)) for name in used]
+
+
+def _inspect(plan: Plan, header: bytes, delta: WeightedDelta) -> None:
+    inspect_delta(delta.reader, header, max_l2=float(plan.max_delta_l2), codec=codec(plan.codec))
+    if delta.control is not None and plan.max_control_l2 is not None:
+        inspect_delta(delta.control, header, max_l2=float(plan.max_control_l2), name="control")

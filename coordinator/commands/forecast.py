@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from common.clock import rfc3339
-from common.codecs import codec
 from common.ledger.cohort import cohort_sizes
-from common.ledger.downlink import applied_delta_bytes, round_down_bytes, server_state_bytes
+from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes, server_state_bytes
 from common.plan.model import Plan
 from common.statements.kinds import PlanStatement
 from common.tensors import ELEMENT_BYTES, model_size, trainable_elements
@@ -156,9 +155,11 @@ def forecast(
 def traffic_of(draft: PlanStatement, cohort: int) -> Traffic:
     """Each round every member of the cohort fetches the base model and sends a delta; the end fetches the final model.
 
+    With SCAFFOLD `delta` counts a contribution's control too, and who fetches a model fetches the control variate.
+
     Who has the model of a round fetches of the next one what training changes, or with a downlink an applied delta if smaller.
     """
-    model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
+    model, delta = model_size(draft.manifest), contribution_bytes(draft)
     tokenizer, rounds = draft.initial.tokenizer.size, draft.plan.rounds
     later = round_down_bytes(draft, model)
     down, up = tokenizer + model + rounds * later, rounds * delta
@@ -182,7 +183,7 @@ def disk_of(draft: PlanStatement, cohort: int) -> int:
 
     A bound in bytes keeps the most base models where rounds are small: then each has only as many deltas as a commit needs.
     """
-    model, delta = model_size(draft.manifest), codec(draft.plan.codec).encoded_size(draft.manifest)
+    model, delta = model_size(draft.manifest), contribution_bytes(draft)
     rounds, retention = draft.plan.rounds, draft.plan.retention
     with_deltas = min(rounds, retention.rounds_kept(rounds, min(draft.plan.quorum, cohort) * delta) + 1)
     deltas = with_deltas * cohort * delta
@@ -196,10 +197,12 @@ def disk_of(draft: PlanStatement, cohort: int) -> int:
 
 
 def _worker_memory(draft: PlanStatement) -> int:
-    """Weights, and of what is trained gradients and two moments, in float32."""
+    """Weights, and of what is trained gradients and the local optimizer's moments, in float32; what SCAFFOLD corrects by."""
     personal = sum(tensor.elements for tensor in draft.manifest if tensor.group == "personal")
-    trained = trainable_elements(draft.manifest) + personal
-    return model_size(draft.manifest) + ELEMENT_BYTES * (personal + 3 * trained)
+    shared = trainable_elements(draft.manifest)
+    each = 1 + draft.plan.local.optimizer.moments_a_weight
+    numbers = personal + each * (shared + personal) + (shared if draft.plan.corrects else 0)
+    return model_size(draft.manifest) + ELEMENT_BYTES * numbers
 
 
 # --- what would go wrong -------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ def check_playable(plan: Plan, *, replayed: bool = False) -> None:
     asked = {
         "mode buffered": plan.mode.type == "buffered",
         "personal layers": bool(plan.personal),
+        "local.correction scaffold": plan.corrects,
         "rule operator": plan.rule.type == "operator",
         f"cohort.selection {plan.cohort.selection}": plan.cohort.selection != "uniform" and not replayed,
     }

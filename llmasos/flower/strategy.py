@@ -44,13 +44,22 @@ def plan_of(sections: Plan | Mapping[str, Any] | None) -> Plan:
         InvalidConfiguration: a section is none; names field, expected and got.
     """
     if isinstance(sections, Plan):
-        return sections
+        return _expect_uncorrected(sections)
     try:
-        return Plan.model_validate({"apiVersion": "llmasos/v1", "name": "flower", **(sections or {})})
+        plan = Plan.model_validate({"apiVersion": "llmasos/v1", "name": "flower", **(sections or {})})
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidConfiguration(f"Strategy: {where or 'the plan'} is wrong: {first['msg']}.") from err
+    return _expect_uncorrected(plan)
+
+
+def _expect_uncorrected(plan: Plan) -> Plan:
+    if plan.corrects:
+        raise InvalidConfiguration(
+            "Strategy: local.correction is scaffold, expected none: replies hold no control variates."
+        )
+    return plan
 
 
 class Strategy(FedAvg):

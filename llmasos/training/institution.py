@@ -113,7 +113,7 @@ def train(institution: Institution, base: Arrays, task: RoundTask) -> Trained:
     """Measure the base model, train a round from it, keep the moments where the plan says so.
 
     Raises:
-        UsageError: the plan keeps layers personal, which only a participant does.
+        UsageError: the plan keeps layers personal or corrects steps, which only a participant does.
         WrongTensors: `base` is not the trainable tensors of the plan's manifest.
         NonFiniteDelta: training diverged.
         TooLittleData, UnreadableData, UsageError, StorageFailure: about text and files.
@@ -123,6 +123,10 @@ def train(institution: Institution, base: Arrays, task: RoundTask) -> Trained:
         if corpus.plan.personal:
             raise UsageError(
                 "The plan names personal layers, which only a participant's worker keeps.", "Leave `personal` out."
+            )
+        if corpus.plan.corrects:
+            raise UsageError(
+                "The plan has local.correction scaffold, which only a participant's worker does.", "Leave it out."
             )
         evaluation = _measure(kept, corpus)
         training = LocalTraining(corpus.plan, kept.model, kept.machine)

@@ -20,17 +20,15 @@ import numpy.typing as npt
 import torch
 
 from common.errors import NonFiniteDelta, StorageFailure
-from common.plan.model import AdamW, Plan
+from common.plan.model import SGD, AdamW, Plan
 from llmasos.evaluation.perplexity import next_token_nats, to_fixed
 from llmasos.models.adapters import tensor_name
 from llmasos.training.device import Machine
 from llmasos.training.memory import within_memory
-from llmasos.training.schedule import learning_rate, total_steps
+from llmasos.training.schedule import learning_rate, total_rate, total_steps
 
 Draw = Callable[[int], npt.NDArray[np.int64]]
 """The batch of a step in the round: int64, shape (B, sequence_length + 1)."""
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,15 @@ def _step_seed(seed: int, step: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _adamw(plan: AdamW, parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
+def _optimizer(plan: AdamW | SGD, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if isinstance(plan, SGD):
+        return torch.optim.SGD(
+            parameters,
+            lr=float(plan.learning_rate),
+            momentum=float(plan.momentum),
+            weight_decay=float(plan.weight_decay),
+            fused=True,
+        )
     return torch.optim.AdamW(
         parameters,
         lr=float(plan.learning_rate),
@@ -86,11 +92,18 @@ def _adamw(plan: AdamW, parameters: list[torch.nn.Parameter]) -> torch.optim.Ada
     )
 
 
+def _moments(plan: AdamW | SGD) -> tuple[str, ...]:
+    """What torch's optimizer keeps of each weight; all but `step` have the weight's shape."""
+    if isinstance(plan, SGD):
+        return ("momentum_buffer",) if plan.momentum else ()
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
 class LocalTraining:
     """Trains `model` in place as the plan's `local` section says. The model stays on the machine's device.
 
-    Only what requires a gradient is trained: of a model with an adapter, the adapter. Weight decay is torch's: decoupled, on
-    every trained parameter.
+    Only what requires a gradient is trained: of a model with an adapter, the adapter. Weight decay is torch's, on every
+    trained parameter: AdamW's decoupled, SGD's a part of the gradient.
     """
 
     def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine) -> None:
@@ -104,8 +117,10 @@ class LocalTraining:
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         self._names = [tensor_name(name) for name, _ in named]
         self._parameters = [weight for _, weight in named]
-        self._optimizer = _adamw(self._local.optimizer, self._parameters)
+        self._optimizer = _optimizer(self._local.optimizer, self._parameters)
+        self._moments = _moments(self._local.optimizer)
         self._anchors: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._corrections: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
 
     def anchor(self, names: Collection[str]) -> None:
         """From now on the plan's `fedprox_mu` pulls the weights of these names to what they are now: a round's base model.
@@ -118,6 +133,22 @@ class LocalTraining:
             return
         named = zip(self._names, self._parameters, strict=True)
         self._anchors = [(weight, weight.detach().clone()) for name, weight in named if name in names]
+
+    def correct(self, corrections: Mapping[str, torch.Tensor]) -> None:
+        """From now on these are added to the gradients of the weights of these names, after the gradients were clipped.
+
+        So a clipped gradient stays what an institution contributes to the mean, and what turns it is not cut down.
+        """
+        named = zip(self._names, self._parameters, strict=True)
+        self._corrections = [
+            (weight, corrections[name].to(weight.device)) for name, weight in named if name in corrections
+        ]
+
+    def total_rate(self, work: RoundWork) -> float:
+        """The sum of the learning rates of a round's steps, those included that a snapshot has done."""
+        steps = self._local.steps if work.steps is None else work.steps
+        first = work.trained_rounds * self._local.steps
+        return total_rate(self._local, first_step=first, steps=steps, total=self._total_steps)
 
     def run_round(self, work: RoundWork, draw: Draw, on_step: Callable[[StepDone], None] = _ignore) -> RoundSums:
         """Train the steps of a round that are not done yet; `on_step` is called at each step boundary.
@@ -163,6 +194,7 @@ class LocalTraining:
             raise NonFiniteDelta(
                 f"Step {step + 1} of this round: loss is {loss}, gradient norm {norm}, expected finite numbers."
             )
+        self._turn()
         self._optimizer.step()
         return loss
 
@@ -185,6 +217,15 @@ class LocalTraining:
                 if weight.grad is not None:
                     weight.grad.add_(weight - base, alpha=mu)
 
+    def _turn(self) -> None:
+        """SCAFFOLD's part of the step."""
+        with torch.no_grad():
+            for weight, correction in self._corrections:
+                if weight.grad is None:
+                    weight.grad = correction.clone()
+                else:
+                    weight.grad.add_(correction)
+
     def moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's state by `NAME.MOMENT`; empty before the first step. Not copies."""
         state: Mapping[int, Mapping[str, Any]] = self._optimizer.state_dict()["state"]
@@ -192,7 +233,7 @@ class LocalTraining:
             f"{name}.{moment}": state[index][moment]
             for index, name in enumerate(self._names)
             if index in state
-            for moment in MOMENTS
+            for moment in self._moments
         }
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -207,9 +248,10 @@ class LocalTraining:
         """
         state: dict[int, dict[str, torch.Tensor]] = {}
         for index, (name, weight) in enumerate(zip(self._names, self._parameters, strict=True) if moments else ()):
-            state[index] = {moment: _pick(moments, f"{name}.{moment}") for moment in MOMENTS}
-            for moment in MOMENTS[1:]:
-                _check_shape(f"{name}.{moment}", state[index][moment], weight)
+            state[index] = {moment: _pick(moments, f"{name}.{moment}") for moment in self._moments}
+            for moment in self._moments:
+                if moment != "step":
+                    _check_shape(f"{name}.{moment}", state[index][moment], weight)
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 

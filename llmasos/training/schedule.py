@@ -16,6 +16,11 @@ def total_steps(plan: Plan) -> int:
     return plan.rounds * plan.local.steps
 
 
+def total_rate(local: Local, *, first_step: int, steps: int, total: int) -> float:
+    """The sum of the rates of so many steps from a global step on: SCAFFOLD's K × lr, where the rate changes."""
+    return math.fsum(learning_rate(local, global_step=first_step + step, total=total) for step in range(steps))
+
+
 def learning_rate(local: Local, *, global_step: int, total: int) -> float:
     """The rate of step `global_step`, counted from 0, of `total`.
 

@@ -3,7 +3,7 @@
     snapshots/
         round-00000003-step-00000020/
             snapshot.json               Record: whose state this is, under which settings it came about; digests
-            rank-00000.safetensors      weight.NAME, moment.NAME.step|exp_avg|exp_avg_sq; one part a rank
+            rank-00000.safetensors      weight.NAME, moment.NAME.MOMENT (exp_avg, …); one part a rank
 
 A folder appears under its name only when all of it is on disk. Two kinds matter: the newest of the round that is being
 trained, and the newest finished one of an earlier round, whose moments the local optimizer starts from.

@@ -38,6 +38,7 @@ from participant.datasets import data_sets, file_stamps
 log = get_logger(__name__)
 
 BASE, DELTA, SPARE = "base.safetensors", "delta.safetensors", "delta.spare"
+CONTROL, SERVER_STATE = "control.safetensors", "server-state.safetensors"
 WATCH_SECONDS = 0.2
 STOP_SECONDS = 6.0
 """For the worker to snapshot and end; then it is made to. With the watches before it, memory is free within ten seconds."""
@@ -121,11 +122,14 @@ class Workbench:
     def place_base(self, run: str, model: Path) -> None:
         """Put a round's base model into the job folder, without a copy where the file system lets it."""
         self.remove_base(run)
-        target = self.job(run) / BASE
-        try:
-            os.link(model, target)
-        except OSError:
-            shutil.copyfile(model, target)
+        _place(model, self.job(run) / BASE)
+
+    def place_state(self, run: str, state: Path | None) -> None:
+        """The server_state that a round starts from, in the place of an earlier round's; None: there is none."""
+        target = self.job(run) / SERVER_STATE
+        target.unlink(missing_ok=True)
+        if state is not None:
+            _place(state, target)
 
     def remove_base(self, run: str) -> None:
         """Take the base model of an earlier round out of the job folder: a second name would keep its file on disk."""
@@ -234,6 +238,13 @@ class Workbench:
             extra={"device": self.hello.device, "threads": self.hello.threads, "capability": self.hello.capability},
         )
         return link
+
+
+def _place(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _remove_all_but_personal(job: Path) -> bool:

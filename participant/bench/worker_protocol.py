@@ -78,6 +78,12 @@ class Train(Message):
     """The round whose personal layers this one starts from; 0: the plan's initial values."""
     rolled_back: tuple[tuple[int, int], ...] = ()
     """First and last of rounds that the run took back: the local optimizer's moments of none of them are used."""
+    control: str | None = None
+    """With SCAFFOLD, where to put what this institution's control variate changed by; None: nothing is corrected."""
+    control_round: int = 0
+    """The round whose control variate of this institution the round starts from; 0: zeros."""
+    server_state: str | None = None
+    """The file of the consortium's control variate, relative to the job folder; None: zeros."""
     resume: bool = False
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None

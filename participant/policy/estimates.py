@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.ledger.downlink import applied_delta_bytes, round_down_bytes
+from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes
 from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
 from participant.residuals import LOSSLESS
 
 FLOAT_BYTES = 4
-ADAMW_MOMENTS = 2
 PERSONAL_FILES = 4
+CONTROL_FILES = 6
+"""Before the round, after it and being written; the control as it was made; the server_state, fetched and in the job folder."""
 SNAPSHOTS = 3
 """Two are kept (this round's, and the moments of the round before); the next one is written before one of them goes."""
 RESIDUALS = 2
@@ -67,17 +68,13 @@ def trained_parameters(statement: PlanStatement) -> int:
 
 
 def delta_bytes(statement: PlanStatement) -> int:
-    """A delta as it travels: the trainable tensors in the plan's codec, header included."""
-    if statement.plan.codec.type == LOSSLESS:
-        return delta_size(statement.manifest)
-    # Here: an agent whose plans need no numpy loads none.
-    from common.codecs import codec
-
-    return codec(statement.plan.codec).encoded_size(statement.manifest)
+    """A delta as it travels: the trainable tensors in the plan's codec, header included; with SCAFFOLD its control too."""
+    return contribution_bytes(statement)
 
 
 def down_bytes(statement: PlanStatement) -> int:
-    """What a round after the first fetches of its model: the chunks that training changes, or an applied delta if smaller."""
+    """What a round after the first fetches of its model: the chunks that training changes, or an applied delta if smaller;
+    with SCAFFOLD the server_state on top."""
     return round_down_bytes(statement, statement.initial.model.size)
 
 
@@ -98,31 +95,42 @@ def traffic_bytes(statement: PlanStatement) -> int:
 
 
 def disk_bytes(statement: PlanStatement) -> int:
-    """2 × model + delta + encoded delta + RESIDUALS × residual + applied delta + SNAPSHOTS × 3 × 4 T + personal layers.
+    """2 × model + delta + encoded delta + RESIDUALS × residual + applied delta + SNAPSHOTS × snapshot + personal layers.
 
     Of personal layers there are at most 4 at once: initial, before the round, after it, and one that is being written.
+
+    With SCAFFOLD CONTROL_FILES × 4 × trainable elements more: this institution's control variates, the control as it was made,
+    and the server_state, which is the consortium's.
 
     The data's token files come on top. A member that missed rounds holds several applied deltas for a moment.
 
     The model lies in the blob folder and, where the file system has no hard links, again in the job folder; so does a delta,
-    there as it was trained and here as it travels. A snapshot holds the trained weights and AdamW's two moments.
+    there as it was trained and here as it travels. A snapshot holds the trained weights and the local
+    optimizer's moments, 3 × 4 T with AdamW.
     """
-    snapshot = (1 + ADAMW_MOMENTS) * FLOAT_BYTES * trained_parameters(statement)
+    snapshot = (1 + statement.plan.local.optimizer.moments_a_weight) * FLOAT_BYTES * trained_parameters(statement)
     deltas = delta_size(statement.manifest) + delta_bytes(statement) + RESIDUALS * residual_bytes(statement)
     applied = applied_delta_bytes(statement) or 0
     personal = FLOAT_BYTES * sum(tensor.elements for tensor in statement.manifest if tensor.group == "personal")
-    return 2 * statement.initial.model.size + deltas + applied + SNAPSHOTS * snapshot + PERSONAL_FILES * personal
+    beside = PERSONAL_FILES * personal + _correction_bytes(statement, CONTROL_FILES)
+    return 2 * statement.initial.model.size + deltas + applied + SNAPSHOTS * snapshot + beside
+
+
+def _correction_bytes(statement: PlanStatement, copies: int) -> int:
+    """So many numbers of each trainable element where steps are corrected; else none."""
+    return copies * FLOAT_BYTES * trainable_elements(statement.manifest) if statement.plan.corrects else 0
 
 
 def memory_bytes(statement: PlanStatement) -> int:
     """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training.
 
-    With FedProx 4 × trainable elements more: the base model that weights are pulled to.
+    Of moments, SGD has one with momentum and none without. With FedProx 4 × trainable elements more: the base model that
+    weights are pulled to; with SCAFFOLD as many: what gradients are corrected by.
     """
-    trained = trained_parameters(statement)
-    state = FLOAT_BYTES * (parameters(statement) + (1 + ADAMW_MOMENTS) * trained)
+    trained, moments = trained_parameters(statement), statement.plan.local.optimizer.moments_a_weight
+    state = FLOAT_BYTES * (parameters(statement) + (1 + moments) * trained)
     base = FLOAT_BYTES * trainable_elements(statement.manifest) if statement.plan.local.fedprox_mu else 0
-    return RUNTIME_BYTES + state + base + activation_bytes(statement)
+    return RUNTIME_BYTES + state + base + _correction_bytes(statement, 1) + activation_bytes(statement)
 
 
 def activation_bytes(statement: PlanStatement) -> int:

@@ -5,6 +5,7 @@ JOB/
     tokens/                        the institution's text, encoded (llmasos.training.corpus)
     snapshots/                     training state (llmasos.training.snapshot)
     personal/                      layers that never leave (llmasos.models.personal)
+    control/                       SCAFFOLD's control variates of this institution (llmasos.training.scaffold)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from llmasos.models.build import build_model, manifest_of
 from llmasos.models.personal import INITIAL, PersonalFolder
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
+from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import PERSONAL, Prepare
 
@@ -45,6 +47,10 @@ class Job:
     @property
     def personal(self) -> PersonalFolder:
         return PersonalFolder(self.folder / PERSONAL, self.statement.manifest)
+
+    @property
+    def controls(self) -> ControlFolder:
+        return ControlFolder(self.folder / "control", self.statement.manifest)
 
     def path(self, name: str) -> Path:
         """A file that the agent names, inside the job folder.

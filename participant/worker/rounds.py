@@ -22,6 +22,7 @@ from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
+from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
@@ -35,6 +36,8 @@ PERSONAL_LOST = "personal-lost"
 """Deviation code: the personal layers that the round was to start from are gone; it started from their initial values."""
 MOMENTS_LOST = "moments-lost"
 """Deviation code: the local optimizer's moments of the round before are damaged on disk; this one began with none."""
+CONTROL_LOST = "control-lost"
+"""Deviation code: the control variate that the round was to start from is gone; it started from zeros."""
 _PROGRESS_SECONDS = 0.25
 
 
@@ -133,6 +136,7 @@ class TrainedRound:
         training.micro_batch = micro_batch
         training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
+        control = self._control(training)
         done = self._restore(training, resumed)
         del resumed  # as large as the training itself
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
@@ -152,8 +156,22 @@ class TrainedRound:
         delta.parent.mkdir(parents=True, exist_ok=True)
         spare = job.path(request.spare) if request.spare is not None else None
         write_delta(delta, job.path(request.base), job.model, job.statement.manifest, spare=spare)
+        if control is not None and request.control is not None:
+            control.finish(delta, training.total_rate(work), request.round, job.path(request.control))
+            job.controls.keep_only((request.control_round, request.round))
         self._writer.finish()
         return trained
+
+    def _control(self, training: LocalTraining) -> RoundControl | None:
+        """What steps are corrected by: made of files that stay as they are until the round is over, so no snapshot has it."""
+        job, request = self._context.job, self._request
+        if request.control is None:
+            return None
+        server = job.path(request.server_state) if request.server_state is not None else None
+        control = RoundControl(job.statement, job.controls, request.control_round, server)
+        training.correct(control.corrections)
+        self.deviations |= {CONTROL_LOST} if control.lost else set()
+        return control
 
     def _resumed(self) -> tuple[Snapshot, State] | None:
         """This round's newest snapshot that is whole. Without one the round begins again, with the same bits."""

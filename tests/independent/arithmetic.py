@@ -133,8 +133,13 @@ def trainable_header(manifest: list[Json]) -> tuple[bytes, int]:
     return head, size // 4
 
 
+def corrects(plan: Json) -> bool:
+    """#plan: whether institutions correct their steps by control variates."""
+    return bool(plan["local"].get("correction", {"type": "none"})["type"] == "scaffold")
+
+
 KEPT = {"momentum": "b", "nesterov": "b", "adam": "mv", "adamw": "mv", "yogi": "mv", "adagrad": "v"}
-SLOT_NAMES = {"b": "momentum", "m": "mean", "v": "square", "r": "residual"}
+SLOT_NAMES = {"b": "momentum", "m": "mean", "v": "square", "r": "residual", "c": "control"}
 
 
 class State:
@@ -143,6 +148,8 @@ class State:
     def __init__(self, plan: Json, count: int) -> None:
         optimizer, downlink = plan["server_optimizer"]["type"], (plan.get("downlink") or {"type": "float32"})["type"]
         self.letters = KEPT.get(optimizer, "") + ("" if downlink == "float32" else "r")
+        if corrects(plan):
+            self.letters = "c"
         self.powers = np.ones(2 if optimizer in ("adam", "adamw") else 0)
         numbers = {"int8": 124, "int4": 120}.get(downlink, 1)
         self.b = min(65536 - 65536 % numbers, count)
@@ -222,10 +229,25 @@ def server_step(said: Json, g: NDArray[np.float32], base: NDArray[np.float32], s
     return u
 
 
+def sound(numbers: NDArray[np.float32], longest: str) -> NDArray[np.float32]:
+    """#what-must-hold-of-a-delta, of decoded numbers."""
+    d = numbers.astype(np.float64)
+    must(np.isfinite(d).all(), "rounds", "non-finite-delta")
+    must(np.sqrt(total(d * d)) <= float(longest), "rounds", "delta-too-long")
+    return numbers
+
+
 def outputs(
-    plan: Json, base: bytes, deltas: list[tuple[int, bytes]], state: bytes | None = None
+    plan: Json,
+    base: bytes,
+    deltas: list[tuple[int, bytes]],
+    state: bytes | None = None,
+    controls: tuple[int, list[bytes]] = (0, []),
 ) -> tuple[bytes, bytes | None, bytes | None]:
     """#rules, #server-optimizers and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
+
+    Args:
+        controls: with scaffold, how many accepted, and the control blobs in the same order.
 
     Returns:
         model, applied_delta and server_state; None where the plan makes none.
@@ -238,14 +260,9 @@ def outputs(
     must(
         base.startswith(start) and len(base) == len(start) + whole, "rounds", "the base model is none of this manifest"
     )
-    longest, read = float(plan["plan"]["max_delta_l2"]), []
     codec = plan["plan"].get("codec", {"type": "float32"})
-    for _, delta in deltas:
-        numbers = decoded(delta, codec["type"], begin, count, codec.get("fraction", "0.01"))
-        d = numbers.astype(np.float64)
-        must(np.isfinite(d).all(), "rounds", "non-finite-delta")
-        must(np.sqrt(total(d * d)) <= longest, "rounds", "delta-too-long")
-        read.append(numbers)
+    fraction, longest = codec.get("fraction", "0.01"), plan["plan"]["max_delta_l2"]
+    read = [sound(decoded(delta, codec["type"], begin, count, fraction), longest) for _, delta in deltas]
     old = np.frombuffer(base, "<f4", offset=len(start), count=count)
     downlink, applied, kept = plan["plan"].get("downlink"), None, State(plan["plan"], count)
     if state is not None:
@@ -260,5 +277,10 @@ def outputs(
             added = decoded(applied, downlink["type"], begin, count)
             kept.of |= {"r": t - added} if "r" in kept.of else {}
         new = old + added
+        if corrects(plan["plan"]):
+            longest = plan["plan"]["local"]["correction"]["max_control_l2"]
+            moved = [sound(decoded(control, "float32", begin, count), longest) for control in controls[1]]
+            k = combined({"type": "weighted-mean"}, [1] * len(moved), moved)
+            kept.of["c"] = kept.of["c"] + np.float32(len(moved) / controls[0]) * k
     must(all(np.isfinite(each).all() for each in (g, new, *kept.of.values())), "rounds", "model-overflow")
     return start + new.astype("<f4").tobytes() + base[len(start) + 4 * count :], applied, kept.written()

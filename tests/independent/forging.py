@@ -74,7 +74,13 @@ def reference(data: bytes) -> Body:
 TOKENIZER = b'{"tokens":257}'
 BASE = blob(0, whole=True)
 DELTAS = {(number, k): blob(10 * number + k, 0.01, whole=False) for number in (1, 2, 3) for k in (0, 1)}
+CONTROLS = {(number, k): blob(100 + 10 * number + k, 0.1, whole=False) for number in (1, 2, 3) for k in (0, 1)}
 TOKENS = (17, 64)
+ACCEPTED = 3
+SCAFFOLD: Body = {
+    "optimizer": {"type": "sgd", "learning_rate": "0.1"},
+    "correction": {"type": "scaffold", "max_control_l2": "100"},
+}
 
 
 # --- the script -------------------------------------------------------------------------------------------------------
@@ -135,7 +141,8 @@ OPTIMIZERS: dict[str, Body] = {
 
 
 def plan(run: str, downlink: str | None = None, optimizer: str = "sgd") -> Draft:
-    """Two rounds with two of three trainers each, quorum 2."""
+    """Two rounds with two of three trainers each, quorum 2. With optimizer `scaffold` local steps are corrected."""
+    correction, optimizer = (SCAFFOLD, "sgd") if optimizer == "scaffold" else ({}, optimizer)
     body = {
         "apiVersion": "llmasos/v1",
         "name": "tiny",
@@ -144,7 +151,7 @@ def plan(run: str, downlink: str | None = None, optimizer: str = "sgd") -> Draft
         "rounds": 2,
         "deadline_seconds": 3600,
         "delta_audience": ["audit"],
-        "local": {"steps": 2, "batch_size": 2, "sequence_length": 16},
+        "local": {"steps": 2, "batch_size": 2, "sequence_length": 16} | correction,
         "model": {"type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 16},
         "rule": {"type": "weighted-mean"},
         "server_optimizer": {"type": optimizer, "learning_rate": "0.7"} | OPTIMIZERS[optimizer],
@@ -228,8 +235,10 @@ class Made:
 @cache
 def made(downlink: str | None = None, optimizer: str = "sgd") -> Made:
     said = plan("alpha", downlink, optimizer).body
-    first = outputs(said, BASE, [(TOKENS[k], DELTAS[1, k]) for k in (0, 1)])
-    return Made(first, outputs(said, first[0], [(TOKENS[k], DELTAS[3, k]) for k in (0, 1)], first[2]))
+    offered = {number: [(TOKENS[k], DELTAS[number, k]) for k in (0, 1)] for number in (1, 3)}
+    controls = {number: (ACCEPTED, [CONTROLS[number, k] for k in (0, 1)]) for number in (1, 3)}
+    first = outputs(said, BASE, offered[1], None, controls[1])
+    return Made(first, outputs(said, first[0], offered[3], first[2], controls[3]))
 
 
 def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None, optimizer: str = "sgd") -> list[Draft]:
@@ -287,6 +296,9 @@ def a_script(ca_certificate: bytes, ca_digest: str, downlink: str | None = None,
         roster(6, OPERATOR, EAST, NORTH, {**SOUTH, "status": "left"}, AUDIT),
         control("erased", "@36", 9, institution="south"),
     ]
+    if optimizer == "scaffold":
+        for index, (number, k) in {12: (1, 0), 13: (1, 1), 19: (2, 0), 22: (3, 0), 23: (3, 1)}.items():
+            script[index].body["blobs"]["control"] = reference(CONTROLS[number, k])
     return [replace(draft, body=json.loads(json.dumps(draft.body))) for draft in script]
 
 
@@ -344,6 +356,7 @@ class Forge:
         self.blobs = [
             *made(downlink, optimizer).blobs,
             *(delta for (number, _), delta in DELTAS.items() if number != 2),
+            *(each for (number, _), each in CONTROLS.items() if number != 2 and optimizer == "scaffold"),
         ]
         self.edit_note: Callable[[int, bytes], bytes] = lambda size, note: note
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.independent.arithmetic import State, encoded_size, trainable_header
+from tests.independent.arithmetic import State, corrects, encoded_size, trainable_header
 from tests.independent.drawing import draw, sizes
 from tests.independent.rules import check_plan
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
@@ -33,6 +33,7 @@ class Run:
         self.trained, self.rounds = 0, entry.body["plan"]["rounds"]
         self.taken_back: set[int] = set()
         self.wanted: dict[int, int] = {}
+        self.accepted: dict[int, int] = {}
         self.turn = -1
 
     @property
@@ -242,6 +243,7 @@ class Ledger:
         }
         wanted, invited = sizes(run.plan.body["plan"], len(nonces))
         run.wanted[number] = wanted
+        run.accepted[number] = sum(answer["accept"] for answer in run.answers.values())
         return draw(run, nonces, invited, f"{run.plan.digest}/{number}/{roster}")
 
     def _admit_contribution(self, entry: Entry, body: Json) -> None:
@@ -259,7 +261,8 @@ class Ledger:
         must(name not in run.offers[at] and len(run.offers[at]) < run.wanted[at], "history", "round-not-open")
         local, tokens = run.plan.body["plan"]["local"], body["weight"]["num_tokens"]
         if opening.body["task"] == "train":
-            conform(body["blobs"], {"delta": BLOB}, "blobs")
+            names = ("delta", "control") if corrects(run.plan.body["plan"]) else ("delta",)
+            conform(body["blobs"], dict.fromkeys(names, BLOB), "blobs")
             most = local["steps"] * local["batch_size"] * local["sequence_length"]
             must(1 <= tokens <= most, "history", "implausible-weight")
         else:

@@ -50,6 +50,24 @@ def check_plan(plan: Json) -> None:
     must(least(rule) <= plan["quorum"], "history", "a quorum too small for the rule")
     if rule["type"] not in ("weighted-mean", "norm-clipping", "norm-bounding"):
         must(max(plan["quorum"], size or 0) <= 1024, "history", "a cohort too large for the rule")
+    local = plan["local"]
+    if local.get("correction", {"type": "none"})["type"] == "scaffold":
+        optimizer, schedule = local.get("optimizer", {}), local.get("schedule", {"type": "cosine"})
+        by_itself = (
+            optimizer.get("type") == "sgd" and optimizer.get("momentum", "0") == local.get("fedprox_mu", "0") == "0"
+        )
+        ends_above_0 = schedule["type"] == "constant" or schedule.get("final_fraction", "0.1") != "0"
+        must(by_itself and ends_above_0, "history", "local training that is not scaffold's")
+        as_it_is = (
+            plan.get("codec", {"type": "float32"})["type"] == (plan.get("downlink") or {"type": "float32"})["type"]
+        )
+        types = rule["type"], plan["server_optimizer"]["type"], plan.get("mode", {"type": "synchronous"})["type"]
+        must(
+            types == ("weighted-mean", "sgd", "synchronous") and as_it_is,
+            "history",
+            "a plan that scaffold does not go with",
+        )
+        must(plan.get("codec", {"type": "float32"})["type"] == "float32", "history", "scaffold needs codec float32")
 
 
 def combined(rule: Json, tokens: list[int], deltas: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from typing import Any
 from tests.independent.forging import (
     AUDIT,
     BASE,
+    CONTROLS,
     DELTAS,
     EAST,
     NORTH,
@@ -315,6 +316,20 @@ SCRIPTS: dict[str, Callable[[Script], None]] = {
     "a leave dated forward": edit(36, "issued_at", at(60)),
 }
 
+
+SCAFFOLDS: dict[str, Callable[[Script], None]] = {
+    "a contribution without a control": edit(12, "blobs", {"delta": reference(DELTAS[1, 0])}),
+    "an evaluation with a control": edit(27, "blobs", {"control": reference(CONTROLS[1, 0])}),
+    "no server_state": edit(15, "outputs.server_state", None),
+    "a plan with momentum": edit(6, "plan.local.optimizer.momentum", "0.9"),
+    "a plan with another local optimizer": edit(6, "plan.local.optimizer", {"type": "adamw"}),
+    "a plan with another rule": edit(6, "plan.rule", {"type": "median"}),
+    "a plan with a buffer": edit(6, "plan.mode", {"type": "buffered", "buffer": 2, "max_staleness": 1}),
+    "a plan with FedProx": edit(6, "plan.local.fedprox_mu", "0.1"),
+    "a control that is too long": edit(6, "plan.local.correction.max_control_l2", "0.01"),
+    "a control that is not finite": edit(12, "blobs.control", reference(INFINITE)),
+    "a control that is another": edit(12, "blobs.control", reference(DELTAS[2, 0])),
+}
 
 _STATE, _APPLIED = (len(each or b"") for each in (made("int8").first[2], made("int8").first[1]))
 _OTHER_STATE = {"algorithm": "blake3", "root": "cd" * 32, "size": _STATE}

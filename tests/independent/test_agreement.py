@@ -21,6 +21,7 @@ from common.identity.authority import Authority
 from tests.independent import spoiling
 from tests.independent.arithmetic import outputs
 from tests.independent.forging import (
+    CONTROLS,
     DELTAS,
     OPTIMIZERS,
     TOKENS,
@@ -127,6 +128,26 @@ def test_both_find_what_is_wrong_with_a_run_that_was_steered(name: str, tmp_path
     forge = a_steered_forge(spoiling.STEERING[name])
     result, failed, _ = both(forge.bundle(), forge, tmp_path)
     assert (result, failed) == ("failed", {"history"})
+
+
+def test_a_good_bundle_of_a_run_with_scaffold_is_good_for_both(tmp_path: Path) -> None:
+    forge = a_forge(lambda script: script.__delitem__(slice(32, None)), optimizer="scaffold")
+    assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+@pytest.mark.parametrize("name", spoiling.SCAFFOLDS)
+def test_both_find_what_is_wrong_with_control_variates(name: str, tmp_path: Path) -> None:
+    forge = a_forge(spoiling.SCAFFOLDS[name], optimizer="scaffold")
+    forge.blobs += [spoiling.INFINITE, DELTAS[2, 0]]
+    result, failed, _ = both(forge.bundle(), forge, tmp_path)
+    assert result == "failed"
+    assert ("rounds" if "control that" in name else "history") in failed
+
+
+def test_for_both_a_round_whose_control_lacks_is_a_gap_where_nobody_attests(tmp_path: Path) -> None:
+    forge = a_forge(spoiling.edit(6, "plan.delta_audience", []), optimizer="scaffold")
+    forge.blobs.remove(CONTROLS[1, 0])
+    assert "rounds" in both(forge.bundle(), forge, tmp_path)[2]
 
 
 @pytest.mark.parametrize("name", spoiling.DOWNLINKS)

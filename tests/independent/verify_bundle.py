@@ -217,11 +217,14 @@ class Verdict:
         base, state = self._held(inputs["model"]), self._held(inputs["server_state"])
         held = [(weight(it, number - it["round"]), self._held(it["blobs"]["delta"])) for it in offers]
         deltas = [(num_tokens, delta) for num_tokens, delta in held if delta is not None]
-        if base is None or len(deltas) < len(held) or (state is None) != (inputs["server_state"] is None):
+        named = [it["blobs"]["control"] for it in offers if "control" in it["blobs"]]
+        controls = [control for control in map(self._held, named) if control is not None]
+        whole = len(deltas) == len(held) and len(controls) == len(named)
+        if base is None or not whole or (state is None) != (inputs["server_state"] is None):
             if not said.keys() & set(audience):
                 self._gap("rounds", f"round {number} cannot be recomputed from this file")
             return
-        made = outputs(run.plan.body, base, deltas, state)
+        made = outputs(run.plan.body, base, deltas, state, (run.accepted[number], controls))
         algorithm = committed["model"]["algorithm"]
         for name, data in zip(("model", "applied_delta", "server_state"), made, strict=True):
             computed = data and {"algorithm": algorithm, "root": blob_root(data, algorithm), "size": len(data)}

@@ -195,10 +195,18 @@ class FakeWorkbench:
     def place_base(self, run: str, model: Path) -> None:
         (self.job(run) / "base.safetensors").write_bytes(model.read_bytes())
 
+    def place_state(self, run: str, state: Path | None) -> None:
+        (self.job(run) / "server-state.safetensors").unlink(missing_ok=True)
+        if state is not None:
+            (self.job(run) / "server-state.safetensors").write_bytes(state.read_bytes())
+
     def train(self, message: Train, over: threading.Event, on_progress: Callable[[Progress], None]) -> Result:
         self._work(message, over, on_progress)
         delta = delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=message.round, scale=0.01))
         (self.job(RUN) / message.delta).write_bytes(delta)
+        if message.control is not None:
+            control = delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=100 + message.round, scale=0.1))
+            (self.job(RUN) / message.control).write_bytes(control)
         return Result(
             round=message.round,
             task="train",

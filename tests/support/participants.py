@@ -149,6 +149,11 @@ class FakeParticipant:
         codec = self._state.runs[RUN].statement.plan.codec
         return encoded_delta(MANIFEST, delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01)), codec)
 
+    def control(self) -> bytes:
+        """By how much its control variate changed: as `delta`, and other numbers."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.name}/{self.round.number}/control".encode()).digest()[:4], "big")
+        return delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.1))
+
     def send(self, content: bytes, *, opened: str = "") -> BlobRef:
         """A blob for the newest round, or for the one of that opening, as the blob servicer would take it."""
         leaves, ref = leaves_and_ref(content)
@@ -185,8 +190,10 @@ class FakeParticipant:
 
     def contribute(self, content: bytes | None = None, metrics: Metrics | None = None, **changes: Any) -> int:
         """Send a delta (in a training round) and the contribution with its metrics."""
-        ref = self.send(content or self.delta()) if self.round.opened.task == "train" else None
-        beside = metrics or self.metrics()
+        trains, beside = self.round.opened.task == "train", metrics or self.metrics()
+        ref = self.send(content or self.delta()) if trains else None
+        if trains and self._state.runs[RUN].statement.plan.corrects and "blobs" not in changes:
+            changes["blobs"] = {"delta": ref, "control": self.send(self.control())}
         return self.submit(self.contribution(ref, beside, **changes), beside)
 
     def act(self) -> None:

@@ -65,6 +65,12 @@ def by_the_page(coordinator: Coordinator, record: RoundRecord) -> Made:
             plain(MANIFEST),
             plan.model_dump(mode="json"),
             None if state is None else read_blob(blobs, state),
+            {
+                name: read_blob(blobs, entry.contribution.blobs["control"])
+                for name, entry in record.contributions.items()
+                if "control" in entry.contribution.blobs
+            },
+            sum(entry.answer.accept for entry in coordinator.run.answers.values()),
         )
     )
 

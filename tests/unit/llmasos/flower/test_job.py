@@ -39,6 +39,10 @@ def test_a_fraction_is_drawn_and_nobody_beyond_it() -> None:
     [
         ({"mode": {"type": "buffered", "buffer": 3}}, "mode buffered"),
         ({"personal": ["ln_f"]}, "personal layers"),
+        (
+            {"local": {"sequence_length": 16, "optimizer": {"type": "sgd"}, "correction": {"type": "scaffold"}}},
+            "local.correction scaffold",
+        ),
         ({"rule": {"type": "operator"}}, "rule operator"),
         ({"cohort": {"size": 3, "selection": "weighted"}}, "cohort.selection weighted"),
     ],

@@ -16,6 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import InvalidConfiguration
 from llmasos.flower import Strategy
+from tests.support.plans import a_plan
 
 NODES = (11, 12, 13)
 
@@ -119,3 +120,12 @@ def test_a_folder_of_ones_own_holds_the_rounds(tmp_path: Path) -> None:
     strategy, base = Strategy(folder=tmp_path), arrays(0)
     strategy.aggregate_train(1, replies_to(asked(strategy, base)))
     assert (tmp_path / "model").stat().st_size > 2 * 6 * 4 * 4
+
+
+def test_a_plan_with_control_variates_is_refused() -> None:
+    local = {"sequence_length": 16, "optimizer": {"type": "sgd"}, "correction": {"type": "scaffold"}}
+    for sections in ({"local": local}, a_plan(local=local)):
+        with pytest.raises(
+            InvalidConfiguration, match=r"Strategy: local.correction is scaffold, expected none: replies"
+        ):
+            Strategy(sections)

@@ -62,6 +62,41 @@ def test_a_step_is_what_torch_alone_would_do(trainee: Make) -> None:
         torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("momentum", ["0", "0.9"])
+def test_a_step_of_sgd_is_what_torch_alone_would_do(trainee: Make, momentum: str) -> None:
+    section = {"type": "sgd", "learning_rate": "0.2", "momentum": momentum, "weight_decay": "0.01"}
+    one = trainee(local={"max_gradient_norm": "0.5", "optimizer": section})
+    ours, plain = one.training(), one.model()
+    sgd = torch.optim.SGD(plain.parameters(), momentum=float(momentum), weight_decay=0.01)
+    for step in range(6):
+        sgd.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
+        batch = torch.from_numpy(one.draw(step))
+        logits = plain(input_ids=batch[:, :-1]).logits
+        sgd.zero_grad()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        sgd.step()
+    one.run(ours)
+    for (name, expected), value in zip(plain.named_parameters(), ours.weights().values(), strict=True):
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-6, msg=name)
+    moments = {name.rpartition(".")[2] for name in ours.moments()}
+    assert moments == (set() if momentum == "0" else {"momentum_buffer"})
+
+
+def test_a_correction_turns_each_step_after_its_gradient_was_clipped(trainee: Make) -> None:
+    section = {"type": "sgd", "learning_rate": "0.5"}
+    one = trainee(local={"steps": 1, "max_gradient_norm": "0.001", "optimizer": section})
+    without, turned = one.training(), one.training()
+    name = next(iter(turned.weights()))
+    turned.correct({name: torch.full_like(turned.weights()[name], 7.0)})
+    for each in (without, turned):
+        one.run(each)
+    rate = learning_rate(one.plan.local, global_step=0, total=2)
+    for key, value in turned.weights().items():
+        moved = 7.0 * rate if key == name else 0.0
+        torch.testing.assert_close(value, without.weights()[key] - moved, rtol=0, atol=1e-6)
+
+
 def everything(training: Any) -> set[str]:
     return set(training.weights())
 

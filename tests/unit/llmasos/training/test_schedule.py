@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmasos.training.schedule import learning_rate, total_steps
+from llmasos.training.schedule import learning_rate, total_rate, total_steps
 from tests.support.plans import a_plan
 
 LOCAL = a_plan(
@@ -24,6 +24,11 @@ def rate(step: int) -> float:
 
 def test_warm_up_starts_above_zero_and_reaches_the_full_rate() -> None:
     assert [rate(step) for step in range(5)] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+
+
+def test_the_rates_of_a_round_add_up() -> None:
+    found = total_rate(LOCAL.local, first_step=50, steps=25, total=total_steps(LOCAL))
+    assert found == pytest.approx(sum(rate(step) for step in range(50, 75)))
 
 
 def test_cosine_ends_at_the_final_fraction_and_stays_there() -> None:

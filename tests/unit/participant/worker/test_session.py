@@ -178,6 +178,8 @@ PLANS = {
     "moments kept": {},
     "moments reset": {"local": {"optimizer_state": "reset"}},
     "an adapter": {"adapter": LORA},
+    "plain SGD": {"local": {"optimizer": {"type": "sgd"}}},
+    "SGD with momentum": {"local": {"optimizer": {"type": "sgd", "momentum": "0.9"}}},
     "a pull to the base": {"local": {"fedprox_mu": "3"}},
     "personal layers": {"personal": ["ln_1", "mlp.c_fc"]},
     "personal layers of an adapter": {"adapter": LORA, "personal": ["lora_B"]},
