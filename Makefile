@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-growth bench-ledger bench-codecs bench-peers bench-wan fuzz faults clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-snapshots bench-peers bench-wan bench-scale fuzz faults soak model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-ledger: $(STAMP)  ## appending beside plain SQLite, proofs in a tree of a 
 bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 	$(BIN)/python benchmarks/codecs.py
 
+bench-snapshots: $(STAMP)  ## what snapshots cost local training (a minute)
+	$(BIN)/python benchmarks/snapshots.py
+
 bench-round: $(STAMP)  ## a round beside bare gRPC: 100, 400 and 1000 MB, table and plot in out/ (minutes)
 	@mkdir -p $(OUT)
 	$(BIN)/python benchmarks/round_cost.py --plot $(OUT)/round_cost.svg
@@ -71,6 +74,13 @@ bench-empty: $(STAMP)  ## 20 rounds that move nothing, beside fsync (under a min
 
 bench-folding: $(STAMP)  ## the reducer alone beside memcpy, each codec (under a minute)
 	$(BIN)/python benchmarks/folding.py
+
+bench-robustness: $(STAMP)  ## what six attacks do to each aggregation rule; table and plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python benchmarks/robustness.py --plot $(OUT)/robustness.svg
+
+bench-rules: $(STAMP)  ## each aggregation rule beside the weighted mean, 4 to 64 deltas (minutes)
+	$(BIN)/python benchmarks/rules.py
 
 bench-growth: $(STAMP)  ## rounds over sizes, and over 4 to 64 simulated senders; table and plot in out/ (minutes)
 	@mkdir -p $(OUT)
@@ -86,11 +96,21 @@ KILLS ?= 200
 faults: $(STAMP)  ## kills and broken networks at random instants, SEED=1 KILLS=200: lost or wrong fails (10 minutes)
 	$(BIN)/python -m tests.faults --seed $(SEED) --kills $(KILLS)
 
+soak: $(STAMP)  ## 500 rounds of 8 participants with faults: memory, descriptors, threads, disk flat; plot in out/ (minutes)
+	@mkdir -p $(OUT)
+	$(BIN)/python -m tests.faults.soak --rounds 500 --participants 8 --seed $(SEED) --plot $(OUT)/soak.svg
+
+model: $(STAMP)  ## every state of a small federation's rounds, by spin (Debian's package spin; two minutes, 1 GB)
+	$(BIN)/python -m tests.model
+
 bench-peers: $(STAMP)  ## a round's cost beside Flower and NVFLARE, which it installs in out/peers: 100 MB (10 minutes)
 	$(BIN)/python -m benchmarks.peers --mb 100 --participants 4 --rounds 3 --folder $(OUT)/peers
 
 bench-wan: $(STAMP)  ## transfers over 100 ms and 1 % loss beside iperf3, as root (minutes)
 	$(BIN)/python -m benchmarks.wan --streams 1,4,8
+
+bench-scale: $(STAMP)  ## 10, 100 and 1000 virtual institutions, beside Flower's FedAvg simulation (an hour or more)
+	$(BIN)/python benchmarks/scale.py
 
 clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -109,5 +129,5 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
 	  echo "setting up $(VENV) with $$("$$python" --version); this takes a few minutes, once" >&2; \
 	  "$$python" -m venv --clear $(VENV); fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,flower]'
 	@touch $@

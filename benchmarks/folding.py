@@ -117,6 +117,11 @@ class Case:
             produce(writer.write)
             return writer.commit()
 
+    def choose(self, rule: dict[str, Any]) -> None:
+        """Fold by this rule from now on."""
+        source = self._plan.model_dump(mode="json") | {"quorum": len(self._deltas), "rule": rule}
+        self._plan = Plan.model_validate(source)
+
     def fold(self, *, times: int = 1, hashed: bool = False) -> None:
         """Into nothing; `times` as many deltas."""
         with ExitStack() as stack:
@@ -252,7 +257,7 @@ def table(found: dict[str, Any]) -> str:
 def plot(found: dict[str, Any]) -> str:
     """Rates of the four ways."""
     lines = {
-        name: [(float(at), each[way]["gb_s"]) for at, way in enumerate(WAYS, 1) if each[way]]
+        name: [(float(at), each[way]["gb_s"]) for at, way in enumerate(WAYS, 1) if each[way] and each[way]["gb_s"]]
         for name, each in found["codecs"].items()
     }
     return output.lines_plot(

@@ -17,6 +17,7 @@ from common.errors import (
     TooManyRequests,
     WrongParent,
 )
+from common.ledger.staleness import is_awaited, most_stale
 from common.ledger.state import Contributed, LedgerState, RunRecord
 from common.statements.kinds import Member
 from coordinator.ledger import Ledger
@@ -92,7 +93,7 @@ class BlobAccess:
             raise WrongParent(f"No round was opened by statement {round_opened[:16]}….")
         run, record = found
         sealed = record.closed.reason if record.closed is not None else self._ledger.seal_of(round_opened)
-        if sealed is not None:
+        if sealed is not None and not (most_stale(run) and is_awaited(run, record.number)):
             raise RoundNotOpen(f"Round {record.number} of {run.run} takes no more contributions: {sealed}.")
         if writer.name not in record.opened.cohort:
             raise NotInCohort(f"{writer.name} is not in the cohort of round {record.number} of {run.run}.")

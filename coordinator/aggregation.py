@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from common.blobs.store import FolderBlobStore
+from common.blobs.writer import BlobWriter
+from common.errors import InvalidConfiguration
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes, useful_deltas
+from common.ledger.staleness import weight
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.reduce import Beside, ReduceJob, WeightedDelta, reduce_round
-from common.statements.kinds import RoundOutputs, SealedInput
+from common.statements.kinds import PlanStatement, RoundOutputs, SealedInput
+
+if TYPE_CHECKING:
+    from coordinator.flower.strategy import FlowerCombiner
 
 log = get_logger(__name__)
 
@@ -27,10 +34,13 @@ class Aggregation:
 
     Args:
         awaited: roots that drafts name, which may become statements: kept too.
+        foreign: what combines rounds of plans whose rule is `operator`.
     """
 
-    def __init__(self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set) -> None:
-        self._blobs = blobs
+    def __init__(
+        self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set, foreign: FlowerCombiner | None = None
+    ) -> None:
+        self._blobs, self._foreign = blobs, foreign
         self._awaited = awaited
         self._gone: set[str] = set()
         self._awaited_before: set[str] = set()
@@ -53,7 +63,7 @@ class Aggregation:
                 manifest=run.statement.manifest,
                 base=readers[0],
                 deltas=[
-                    WeightedDelta(entry.institution, entry.num_tokens, reader)
+                    WeightedDelta(entry.institution, weight(current, entry), reader)
                     for entry, reader in zip(used, readers[1:], strict=True)
                 ],
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
@@ -64,8 +74,12 @@ class Aggregation:
                 for size in (applied_delta_bytes(run.statement), server_state_bytes(run.statement))
             )
             started = time.monotonic()
-            beside = Beside(applied.write if applied else None, kept.write if kept else None)
-            reduce_round(job, writer.write, beside)
+            if plan.rule.type == "operator":
+                self._combine(run, current, job, writer)
+            else:
+                reduce_round(
+                    job, writer.write, Beside(applied.write if applied else None, kept.write if kept else None)
+                )
             outputs = RoundOutputs(
                 model=writer.commit(),
                 server_state=kept.commit() if kept else None,
@@ -76,6 +90,40 @@ class Aggregation:
             extra={"run": run.run, "round": current.number, "seconds": round(time.monotonic() - started, 3)},
         )
         return outputs
+
+    def _combine(self, run: RunRecord, current: RoundRecord, job: ReduceJob, writer: BlobWriter) -> None:
+        from coordinator.flower.strategy import RoundWork  # here: flwr is there only where a strategy is configured
+
+        earlier = [record.number for record in run.committed("train") if record.number < current.number]
+        before = earlier[-1] if earlier else None
+        work = RoundWork(job.plan, job.manifest, job.base, job.deltas, run.run, current.number, before)
+        self._combiner().combine(work, writer.write)
+
+    def _combiner(self) -> FlowerCombiner:
+        """
+        Raises:
+            InvalidConfiguration: none is configured.
+        """
+        if self._foreign is None:
+            raise InvalidConfiguration(
+                "The plan's rule is `operator`, but this coordinator's configuration names no strategy.",
+                "Set aggregation.flower in coordinator.yaml, or take another rule.",
+            )
+        return self._foreign
+
+    def rule(self, run: RunRecord) -> str:
+        """For the statement of a round that `aggregate` combined."""
+        rule = run.statement.plan.rule.type
+        return self._combiner().rule if rule == "operator" else rule
+
+    def check_plan(self, plan: PlanStatement) -> None:
+        """
+        Raises:
+            InvalidConfiguration: the plan leaves its rule to an operator who has named none.
+            BlobTooLarge: what is named would need more memory for the plan's smallest round than is allowed.
+        """
+        if plan.plan.rule.type == "operator":
+            self._combiner().check(plan.manifest, plan.plan.quorum)
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""

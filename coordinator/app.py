@@ -6,12 +6,14 @@ import json
 import os
 import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock
 from common.config import load_yaml
-from common.errors import NotInitialised
+from common.errors import MissingExtra, NotInitialised
 from common.health import Health, Heartbeat
 from common.homes import HomeLock, atomic_write
 from common.identity.authority import Authority
@@ -51,6 +53,9 @@ from coordinator.telemetry import CountedBytes
 from coordinator.views import Host, OperatorViews
 from coordinator.views.host import installed_version
 from coordinator.witnesses import Witnesses, WitnessPorts
+
+if TYPE_CHECKING:
+    from coordinator.flower.strategy import FlowerCombiner
 
 log = get_logger(__name__)
 
@@ -96,6 +101,25 @@ class Keys:
         )
 
 
+def foreign_of(config: CoordinatorConfig, layout: HomeLayout) -> FlowerCombiner | None:
+    """What the configuration names to combine rounds in place of a plan's rule.
+
+    Raises:
+        MissingExtra: flwr is not installed.
+        InvalidConfiguration: Flower has no such strategy, or it does not take these arguments.
+    """
+    if config.aggregation.flower is None:
+        return None
+    if find_spec("flwr") is None:
+        raise MissingExtra(
+            "aggregation.flower in coordinator.yaml needs flwr, which cannot be found.",
+            "Install it: pip install 'llmasos[flower]'.",
+        )
+    from coordinator.flower.strategy import FlowerCombiner
+
+    return FlowerCombiner(config.aggregation.flower, layout.flower)
+
+
 class CoordinatorApp:
     """A coordinator over one home folder: `start`, then `stop`. The home's lock is the caller's to hold."""
 
@@ -111,7 +135,7 @@ class CoordinatorApp:
         self._proposals = Proposals(
             ProposalPorts(self.ledger, self.database, InitialBlobs(self.ledger, self.blobs), self._clock)
         )
-        aggregation = Aggregation(self.blobs, self._proposals.awaited_blobs)
+        aggregation = Aggregation(self.blobs, self._proposals.awaited_blobs, foreign_of(config, self.layout))
         membership = self._membership(keys, aggregation)
         self.engine = self._engine(aggregation, membership, steps or NoSteps())
         self.witnesses = Witnesses(

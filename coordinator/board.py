@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from common.clock import Clock, parse_rfc3339
+from common.ledger.staleness import is_awaited, most_stale
 from common.statements.kinds import Member
 from coordinator.activities import ActivityChange, ActivityChanges
 from coordinator.ledger import Ledger
@@ -101,15 +102,19 @@ class Board:
         self.heard(sender)
         run = self._ledger.state.runs.get(activity.run)
         current = run.open_round if run else None
-        if current is None or current.number != activity.round or sender.name not in current.opened.cohort:
+        if run is None or not is_awaited(run, activity.round):
+            return False
+        if current is None:
+            return True  # the next round opens at once, and takes late deltas
+        if sender.name not in current.opened.cohort:
             return False
         with self._lock:
-            noted = self._rounds.note(activity.run, activity.round)
+            noted = self._rounds.note(activity.run, current.number)
             before = noted.seen.get(sender.name)
             seen = noted.seen[sender.name] = self._seen(before, activity)
             if before is None or _said(before.activity) != _said(activity):
                 self._changes.note(self._clock.now(), sender.name, seen.activity)
-        return self._ledger.seal_of(current.place.digest) is None
+        return self._ledger.seal_of(current.place.digest) is None or most_stale(run) > current.number - activity.round
 
     def heard(self, sender: Member) -> None:
         """The sender is there, whatever it asks."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.names import Name
 from common.wire.channel import is_loopback
+from coordinator.flower.settings import AggregationSettings
 
 
 class Section(BaseModel):
@@ -114,6 +115,7 @@ class CoordinatorConfig(Section):
     limits: Limits = Limits()
     identity: Identity = Identity()
     metrics: Metrics = Metrics()
+    aggregation: AggregationSettings = AggregationSettings()
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
     logging: Logging = Logging()
 
@@ -134,5 +136,6 @@ class HomeLayout:
         self.log_head = home / "log.head"
         self.blobs = home / "blobs"
         self.lock = home / "lock"
+        self.flower = home / "flower"
         self.addresses = home / "addresses.json"
         self.operator = home / "operator"

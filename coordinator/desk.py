@@ -19,6 +19,7 @@ from common.errors import (
 )
 from common.ledger.heads import expect_seen, log_key
 from common.ledger.rules import admit_verified, signer_key
+from common.ledger.staleness import is_awaited
 from common.ledger.state import Place, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.statements.envelope import Statement, UnverifiedStatement, parse, verify
@@ -106,6 +107,8 @@ class CommandDesk:
 
     def _check(self, statement: Statement, metrics: Metrics | None) -> Beside | None:
         """All rules, cheap ones first; the engine repeats those that time can change."""
+        if isinstance(statement.predicate, Contribution):
+            self._await_opening(statement.predicate)
         admit_verified(self._ledger.state, statement)
         if not isinstance(statement.predicate, Contribution):
             return None
@@ -117,6 +120,12 @@ class CommandDesk:
         row = metrics_row(run, statement, metrics)
         self._inspect(run, contribution)
         return (lambda tx: tx.keep_metrics(row)) if row is not None else None
+
+    def _await_opening(self, contribution: Contribution) -> None:
+        """A late delta may come between two rounds: the engine has opened the next one when it answers."""
+        run = self._ledger.state.runs.get(contribution.run)
+        if run is not None and run.open_round is None and is_awaited(run, contribution.round):
+            self._engine.call(lambda: None)
 
     def _inspect(self, run: RunRecord, contribution: Contribution) -> None:
         self._expect_blobs(contribution)
@@ -157,9 +166,9 @@ class CommandDesk:
     def _place_of(self, contribution: Contribution) -> tuple[RunRecord, RoundRecord]:
         run = self._ledger.state.runs.get(contribution.run)
         current = run.current if run else None
-        if run is None or current is None or current.number != contribution.round:
+        if run is None or current is None or not is_awaited(run, contribution.round):
             raise RoundNotOpen(f"Round {contribution.round} of {contribution.run} is not open.")
-        return run, current
+        return run, run.rounds[contribution.round - 1]
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 

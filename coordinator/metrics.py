@@ -153,11 +153,12 @@ class StoredMeasurements:
 
 
 def _sums(record: RoundRecord, rows: Mapping[str, MetricsRow]) -> tuple[EvaluationSums, ...]:
-    """A round's measurements, ascending by institution."""
+    """A round's measurements, ascending by institution; what came with a late delta is of an older model, and left out."""
     found = []
     for name in sorted(record.contributions):
-        row = rows.get(record.contributions[name].place.digest)
-        if row is not None:
+        entry = record.contributions[name]
+        row = rows.get(entry.place.digest)
+        if row is not None and entry.contribution.round == record.number:
             loss = parse_metrics(row.content).evaluation
             found.append(EvaluationSums(name, loss.loss_sum_fixed, loss.num_tokens))
     return tuple(found)

@@ -85,8 +85,10 @@ class RunDesk:
             MissingBlob, UsageError: a blob is not here, or the model's size is not the manifest's.
             NotAuthorised: a blob is an institution's delta; as a model, others could read it.
             WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
+            InvalidConfiguration, BlobTooLarge: this coordinator cannot aggregate rounds of that plan.
         """
         draft = _parse_draft(plan_json)
+        self._engine.check_plan(draft)
         self._initial.expect_initial(draft)
         expected = model_size(draft.manifest)
         if draft.initial.model.size != expected:

@@ -1,4 +1,4 @@
-"""What the `train` extra brings, checked before it is imported, and kept from calling home."""
+"""What the extras `train` and `flower` bring, checked before it is imported, and kept from calling home."""
 
 from __future__ import annotations
 
@@ -29,3 +29,21 @@ def require_train(*packages: str, task: str) -> None:
     if missing:
         raise MissingExtra(f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.")
     os.environ.update(_OFFLINE)
+
+
+FLOWER_QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Flower's and Ray's switches against calling home; for the processes that we start, unless somebody set them otherwise."""
+
+
+def require_flower(*packages: str, task: str) -> None:
+    """Make sure that flwr and `packages` can be imported.
+
+    Raises:
+        MissingExtra: names the task and the packages that are absent.
+    """
+    missing = [package for package in ("flwr", *packages) if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(
+            f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.",
+            "Install them: pip install 'llmasos[flower]'.",
+        )

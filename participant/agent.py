@@ -15,6 +15,7 @@ from common.errors import (
     CoordinatorUnreachable,
     LLMasOSError,
     RefusalError,
+    StorageFailure,
     TooManyRequests,
     WorkerKilled,
 )
@@ -37,7 +38,9 @@ IDLE_SECONDS = 1.0
 MAX_ATTEMPTS = 3
 MAX_KILLED = 20
 """So often a worker may be ended from outside at one task: that says nothing of the task."""
-MOST_KILLED_SECONDS = 30.0
+MOST_WAIT_SECONDS = 30.0
+"""Between attempts that say nothing of the task. A disk that is full, here or at the coordinator, is waited for as long as the
+round is open: somebody will make room."""
 WAITING = "waiting for a plan or a round"
 CATCHING_UP = "catching up with the ledger after a restore; nothing is signed before"
 
@@ -165,18 +168,19 @@ class Agent:
     def _failed(self, slot: str, err: LLMasOSError) -> None:
         # Bytes that broke or got lost on the way may arrive the next time; what was refused is refused.
         final = isinstance(err, RefusalError) and not isinstance(err, BlobError)
-        killed = isinstance(err, WorkerKilled)
-        counted = f"{slot} killed" if killed else slot
+        killed, full = isinstance(err, WorkerKilled), isinstance(err, StorageFailure)
+        counted = f"{slot} killed" if killed else f"{slot} storage" if full else slot
         self._attempts[counted] += 1
         times = self._attempts[counted]
         log.error(
             "task failed", extra={"slot": slot, "code": err.code, "error": err.message, "fix": err.fix, "final": final}
         )
         self._note("refused" if final else "task failed", slot=slot, code=err.code)
-        if final or times >= (MAX_KILLED if killed else MAX_ATTEMPTS):
+        if final or (not full and times >= (MAX_KILLED if killed else MAX_ATTEMPTS)):
             self._given_up.add(slot)
         else:
-            self._stopping.wait(min(MOST_KILLED_SECONDS, IDLE_SECONDS * 1.5 ** (times - 1)) if killed else IDLE_SECONDS)
+            growing = min(MOST_WAIT_SECONDS, IDLE_SECONDS * 1.5 ** min(times - 1, 20))
+            self._stopping.wait(growing if killed or full else IDLE_SECONDS)
 
     def _note(self, event: str, **fields: str) -> None:
         self._ports.records.note(Event(rfc3339(self._ports.clock.now()), event, fields))

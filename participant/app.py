@@ -60,6 +60,7 @@ class ParticipantApp:
         self._genesis = genesis
         self.status = StatusFile(layout.status, clock)
         self.journal = Journal(layout.journal)
+        self.journal.check()
         self.orders, self.records = Orders(layout.journal), Records(layout.journal)
         self.mirror = Mirror(self.journal, envelope)
         self.blobs = FolderBlobStore(layout.blobs)

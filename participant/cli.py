@@ -19,6 +19,7 @@ from participant.commands import policy as policy_commands
 from participant.commands import proposals as proposal_commands
 from participant.commands.auditing import audit
 from participant.commands.backing_up import backup, restore
+from participant.commands.contributions import contributions
 from participant.commands.verifying import verify
 
 app = new_app("llmasos-participant", "Join a consortium, run the daemon, see what it does.")
@@ -52,6 +53,7 @@ app.command()(control.resume)
 app.command()(seeing.egress)
 app.command()(seeing.log)
 app.command()(gaining.gain)
+app.command()(contributions)
 app.command()(verify)
 app.command()(audit)
 app.command()(control.leave)

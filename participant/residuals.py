@@ -24,6 +24,7 @@ from typing import BinaryIO
 from common.blobs import disk
 from common.blobs.ingest import open_plain_file
 from common.homes import private_folder, sync_folder
+from common.ledger.staleness import contributed, is_awaited
 from common.ledger.state import RoundRecord, RunRecord
 
 LOSSLESS = "float32"
@@ -48,17 +49,31 @@ def counts(record: RoundRecord, institution: str) -> bool:
     )
 
 
+def trained_round(record: RoundRecord, institution: str) -> int:
+    """The round from whose base that institution trained what this round took: an earlier one where it came late."""
+    return record.contributions[institution].contribution.round
+
+
+def _fate_is_open(run: RunRecord, institution: str, record: RoundRecord) -> bool:
+    """Whether that round, or with a buffer a later one, may still use what was trained from its base."""
+    if record.closed is None or is_awaited(run, record.number):
+        return True
+    found = contributed(run, record.number, institution)
+    return found is not None and found[0].closed is None
+
+
 def starting_round(run: RunRecord, institution: str, number: int) -> int | None:
     """The round whose residual round `number` starts from: the newest earlier one whose delta is in the model; None: zeros."""
     backwards = (record for record in reversed(run.rounds) if record.number < number)
-    return next((record.number for record in backwards if counts(record, institution)), None)
+    return next((trained_round(record, institution) for record in backwards if counts(record, institution)), None)
 
 
 def needed_rounds(run: RunRecord, institution: str) -> frozenset[int]:
     """The rounds whose residuals may still be a start: the newest that counts, and those that are open."""
-    settled = (record.number for record in reversed(run.rounds) if counts(record, institution))
+    settled = (trained_round(record, institution) for record in reversed(run.rounds) if counts(record, institution))
     newest = [*itertools.islice(settled, 1)]
-    still_open = [record.number for record in run.rounds if record.closed is None and record.opened.task == "train"]
+    training = [record for record in run.rounds if record.opened.task == "train"]
+    still_open = [record.number for record in training if _fate_is_open(run, institution, record)]
     return frozenset(still_open + newest)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from common.blobs.reference import BlobRef
 from common.clock import rfc3339
+from common.errors import CorruptChunk
 from common.ledger.cohort import local_seed
+from common.ledger.staleness import is_awaited
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.logs import get_logger
 from common.tensors import delta_size
@@ -142,7 +144,7 @@ class Rounds:
         if self._ports.follower.failure is not None:
             return "over"  # revoked, or another history: whatever comes of it, nobody takes it
         found = state.round_by_opening(record.place.digest)
-        if found is not None and found[1].closed is not None:
+        if found is not None and not is_awaited(found[0], record.number):
             return "over"
         leave = self._ports.orders.get("leave")
         if leave is not None and not leave.payload.get("after_round", True):
@@ -163,11 +165,12 @@ class Rounds:
         self._tell(f"{record.opened.task} round", run, record)
 
         def on_progress(progress: Progress) -> None:
+            self._ports.membership.tick()  # a round may outlast the certificate
             reporter.progress(
                 progress.activity, progress.steps_done, progress.steps_total, progress.tokens_done, progress.loss_fixed
             )
 
-        with self._preparation.booked(run.run, record.number) as booking:
+        with self._preparation.booked(run.run, record.number) as booking, self._discarding_damaged(run, record):
             if record.opened.task == "evaluate":
                 result = bench.evaluate(self._evaluate_message(run, record), reporter.over, on_progress)
             else:
@@ -175,6 +178,18 @@ class Rounds:
             booking.tokens = result.num_tokens
         self._measured(run, record, result)
         return result
+
+    @contextmanager
+    def _discarding_damaged(self, run: RunRecord, record: RoundRecord) -> Iterator[None]:
+        """A base model that the worker found damaged goes, so that the next try fetches it again."""
+        try:
+            yield
+        except CorruptChunk as err:
+            model = record.opened.inputs.model
+            log.warning("blob damaged on disk", extra={"root": model.root, "error": err.message})
+            self._ports.workbench.remove_base(run.run)
+            self._ports.blobs.delete(model)
+            raise
 
     def _train_message(self, run: RunRecord, record: RoundRecord) -> Train:
         if run.statement.plan.codec.type == LOSSLESS:  # else the worker's file stays in the job folder
@@ -190,10 +205,12 @@ class Rounds:
             personal=self._personal(run, record),
             rolled_back=_rolled_back(run),
             resume=True,
+            base_ref=record.opened.inputs.model,
         )
 
     def _evaluate_message(self, run: RunRecord, record: RoundRecord) -> Evaluate:
-        return Evaluate(round=record.number, base=BASE, personal=self._personal(run, record))
+        model = record.opened.inputs.model
+        return Evaluate(round=record.number, base=BASE, personal=self._personal(run, record), base_ref=model)
 
     def _personal(self, run: RunRecord, record: RoundRecord) -> int:
         """The round whose personal layers belong to this one's base model: the newest to which our delta went; 0: none yet."""

@@ -47,7 +47,7 @@ class RoleMissing(IdentityError):
 
 
 class NotAuthorised(IdentityError):
-    """No statement gives the caller this blob."""
+    """No statement gives the caller this blob, or these figures."""
 
     code = "not-authorised"
     status = Status.PERMISSION_DENIED

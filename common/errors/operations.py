@@ -108,6 +108,20 @@ class WorkerKilled(WorkerFailed):
     default_fix = "It is started again; if that goes on, find out who ends it, such as the kernel for want of memory."
 
 
+class OutOfMemory(WorkerFailed):
+    """Memory is too little for training, even one sequence at a time."""
+
+    code = "out-of-memory"
+    default_fix = "Free memory of this machine or its GPU, or train elsewhere: this plan needs more than there is."
+
+
+class DeviceFailed(WorkerFailed):
+    """The GPU or its driver failed at work; nothing more can be computed in that process."""
+
+    code = "device-failed"
+    default_fix = "The worker is started anew; if that goes on, look at nvidia-smi, the kernel's log and worker.log."
+
+
 class RunFailed(OperationError):
     """A run ended without a model."""
 

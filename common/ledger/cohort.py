@@ -38,6 +38,8 @@ def cohort_sizes(plan: Plan, accepted: int) -> CohortSizes:
     Inviting more than are wanted, so that the slowest need not be waited for: Bonawitz et al., arXiv:1902.01046, section 2.2.
     """
     cohort = plan.cohort
+    if plan.mode.type == "buffered":
+        return CohortSizes(min(plan.mode.buffer, accepted), accepted)
     if cohort.is_everyone:
         return CohortSizes(accepted, accepted)
     wanted = cohort.size or max(plan.quorum, _rounded_up(accepted, cohort.fraction or Decimal(1)))

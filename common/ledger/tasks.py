@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from common.errors import ImplausibleWeight, LedgerConflict, MalformedStatement
 from common.ledger.state import RunRecord
 from common.plan.model import Plan
@@ -19,6 +21,11 @@ def check_task(run: RunRecord, opened: RoundOpened) -> None:
         raise LedgerConflict(f"Round {opened.round} of {run.run} trains, after the plan's {planned} rounds were done.")
     if run.newest_closed is not None and run.newest_closed.opened.task == "evaluate":
         raise LedgerConflict(f"Round {opened.round} of {run.run} was opened after the run's evaluation.")
+
+
+def mode_of(plan: Plan, task: str) -> Literal["synchronous", "buffered"]:
+    """The mode of a round of that task: an evaluation is synchronous in any run."""
+    return plan.mode.type if task == "train" else "synchronous"
 
 
 def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> None:

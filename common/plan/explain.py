@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, BytesTokenizer, LoRA, Plan, TopkCodec
+from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, Buffered, BytesTokenizer, LoRA, Plan, TopkCodec
 from common.plan.rules import Withstands
 
 
@@ -166,6 +166,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"the tokens it trained on. A delta with NaN, infinity, or an L2 norm above {show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
         f"With {plan.quorum} or more verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
+        *_late(plan),
         f"On commit: new model = base + {_step(plan)}{_downlink(plan)}.{_withstands(plan)}",
         _visibility(plan),
         _ending(plan),
@@ -202,7 +203,17 @@ def _cohort(plan: Plan) -> str:
 
 
 def _enough(plan: Plan) -> str:
+    if isinstance(plan.mode, Buffered):
+        return f"{plan.mode.buffer}"
     return "as many as were wanted" if plan.cohort.over_selection else "all"
+
+
+def _late(plan: Plan) -> Iterator[str]:
+    if isinstance(plan.mode, Buffered):
+        yield (
+            f"Nobody waits: a delta that is done when its round is closed goes into the open one, up to "
+            f"{plan.mode.max_staleness} rounds late; s rounds late it weighs its tokens ÷ sqrt(1 + s)."
+        )
 
 
 def _delta(plan: Plan) -> str:
@@ -256,11 +267,16 @@ def _visibility(plan: Plan) -> str:
         "pooled": "only sums over 3 or more institutions show held-out losses",
         "institution": "each institution's held-out losses are visible",
     }[plan.metrics_visibility]
+    compared = {
+        "none": "what each delta did to the model is shown to nobody",
+        "own": "each institution is shown what its own deltas did to the model",
+        "operator": "what each one's deltas did to the model is shown to it, to the operator and to those auditors",
+    }[plan.contributions_visibility]
     readers = "the coordinator" + "".join(f", {auditor}" for auditor in plan.delta_audience)
     small = (
         " The quorum is below 3: with two deltas, one institution can compute the other's." if plan.quorum < 3 else ""
     )
-    return f"Deltas are readable by {readers}; {losses}.{small}"
+    return f"Deltas are readable by {readers}; {losses}; {compared}.{small}"
 
 
 def _ending(plan: Plan) -> str:

@@ -493,6 +493,27 @@ class Cohort(PlanSection):
         return self
 
 
+class Synchronous(PlanSection):
+    """A round waits for its cohort, up to its deadline; what comes later is refused."""
+
+    type: Literal["synchronous"] = "synchronous"
+
+
+class Buffered(PlanSection):
+    """FedBuff (arXiv:2106.06639): a round is sealed when `buffer` deltas are in, also ones trained from an older model."""
+
+    type: Literal["buffered"] = "buffered"
+    buffer: Annotated[int, Field(ge=1, le=100_000, description="Deltas that make a new model.")]
+    max_staleness: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="By how many rounds a delta may be late; s rounds late it weighs num_tokens ÷ sqrt(1 + s).",
+        ),
+    ] = 4
+
+
 class StopRules(PlanSection):
     """When a run ends before `rounds`. Measured by the median over institutions of held-out perplexity."""
 
@@ -572,6 +593,7 @@ class Plan(PlanSection):
         int, Field(ge=1, le=1_000_000, description="Training rounds, unless a stop rule ends sooner.")
     ] = 8
     cohort: Cohort = Cohort()
+    mode: Annotated[Synchronous | Buffered, Field(discriminator="type")] = Synchronous()
     quorum: Annotated[
         int, Field(ge=1, le=100_000, description="Deltas a commit needs; of 2, each can compute the other.")
     ] = 3
@@ -587,6 +609,13 @@ class Plan(PlanSection):
         Literal["none", "pooled", "institution"],
         Field(description="Who sees held-out losses: nobody, only sums over 3 or more institutions, or each one's."),
     ] = "pooled"
+    contributions_visibility: Annotated[
+        Literal["none", "own", "operator"],
+        Field(
+            description="Who is shown how much each delta moved the model, and where to: nobody, each institution its own "
+            "row, or besides the operator and auditors of delta_audience every row."
+        ),
+    ] = "none"
     retention: Retention = Retention()
 
     @property
@@ -620,6 +649,12 @@ class Plan(PlanSection):
         if self.cohort.size is not None and self.cohort.size < self.quorum:
             raise ValueError(f"cohort.size {self.cohort.size} is below quorum {self.quorum}")
         self._check_rule()
+        if isinstance(self.mode, Buffered) and not self.cohort.is_everyone:
+            raise ValueError("mode buffered invites everyone who accepted; leave cohort.size and cohort.fraction out")
+        if isinstance(self.mode, Buffered) and self.mode.buffer < self.quorum:
+            raise ValueError(f"mode.buffer {self.mode.buffer} is below quorum {self.quorum}")
+        if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
+            raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)

@@ -192,8 +192,27 @@ class NormBounding(Withstands):
     )
 
 
+class OperatorRule(RuleSection):
+    """What the operator's configuration names combines deltas, such as a strategy of Flower. Nobody else can recompute a round:
+    `verify` reports each as a gap. The server optimizer is the strategy's own.
+    """
+
+    outcome = "what the operator's own strategy makes of the deltas"
+
+    type: Literal["operator"] = "operator"
+
+
 Rule = Annotated[
-    WeightedMean | Median | TrimmedMean | GeometricMedian | Krum | MultiKrum | Bulyan | NormClipping | NormBounding,
+    WeightedMean
+    | OperatorRule
+    | Median
+    | TrimmedMean
+    | GeometricMedian
+    | Krum
+    | MultiKrum
+    | Bulyan
+    | NormClipping
+    | NormBounding,
     Field(discriminator="type"),
 ]
 

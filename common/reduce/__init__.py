@@ -6,6 +6,7 @@
     server_state.py  what rounds hand on besides the model, and how it lies in its blob
     weighted_mean.py, server_*.py       a rule, and server optimizers; `registry` finds them by the plan's `type`
     inspect.py       what is refused always: other tensors, NaN and infinity, too long a delta
+    moved.py         how a delta lies to what its round added to the model: norm and cosine
     scalar.py        sums in float64 by a fixed tree
     selftest.py      this machine's arithmetic against golden.json
 

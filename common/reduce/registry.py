@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from common.errors import InvalidConfiguration
 from common.plan import model as plan
 from common.plan.rules import RuleSection
 from common.reduce.rule import Rule
@@ -52,7 +53,16 @@ SERVER_OPTIMIZERS: dict[str, Callable[[Any], ServerOptimizer]] = {
 
 
 def rule_for(section: RuleSection) -> Rule:
-    """The rule that a plan chose."""
+    """The rule that a plan chose.
+
+    Raises:
+        InvalidConfiguration: the plan leaves it to the operator.
+    """
+    if section.type == "operator":
+        raise InvalidConfiguration(
+            "The plan's rule is `operator`: what combines its deltas is named in its coordinator's configuration alone.",
+            "Take another rule, or run the plan on a coordinator with aggregation.flower.",
+        )
     return RULES[section.type]
 
 

@@ -20,6 +20,9 @@ from common.reduce.scalar import Float64s
 SORTED_NUMBERS = 524_288
 """So many are sorted at once, over all institutions: they stay in the processor's cache."""
 
+LEAST_BLOCK = 2048
+"""So many of each institution at least, 8 MB of the largest cohort: with fewer, calling numpy takes longer than comparing."""
+
 Keys = NDArray[np.int32]
 
 
@@ -55,7 +58,7 @@ class Sorter:
         Args:
             first, end: which of the ascending rows are asked for.
         """
-        self.block_elements = max(1, SORTED_NUMBERS // rows)
+        self.block_elements = max(LEAST_BLOCK, SORTED_NUMBERS // rows)
         self._pairs = needed(list(network(rows)), range(first, end))
         self._first, self._end = first, end
         self._keys: list[Keys] = [np.empty(self.block_elements, dtype=np.int32) for _ in range(rows + 1)]

@@ -32,7 +32,7 @@ class RoundOpened(Predicate):
     run: Name
     round: RoundNumber
     task: Literal["train", "evaluate"]
-    mode: Literal["synchronous"] = "synchronous"
+    mode: Literal["synchronous", "buffered"] = "synchronous"
     inputs: RoundInputs
     cohort: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
     roster: Sha256Hex

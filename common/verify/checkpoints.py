@@ -166,7 +166,7 @@ def _whose(cosigned: Cosigned) -> str:
 def _named(reading: _Reading) -> int:
     """How many contributions name a checkpoint; each must be of this history, hold its opening, and never go back."""
     entries = [
-        (record, entry)
+        (run.rounds[entry.contribution.round - 1], entry)
         for run in reading.state.runs.values()
         for record in run.rounds
         for entry in record.contributions.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.ledger.staleness import contributed, is_awaited
 from common.ledger.state import RoundRecord, RunRecord
 from common.statements.kinds import ClearWeight
 from common.verify.material import Own
@@ -24,10 +25,11 @@ def check_own(own: Own, runs: Sequence[RunRecord]) -> Check:
 
 def _round(run: RunRecord, record: RoundRecord, own: Own) -> list[Finding]:
     signed = own.signed.get(f"contribution/{record.place.digest}")
-    given = record.contributions.get(own.institution)
+    found = contributed(run, record.number, own.institution)
+    taking, given = found if found is not None else (record, None)
     where = f"round {record.number} of {run.run}"
     if given is None:
-        if signed is None or record.closed is None:
+        if signed is None or is_awaited(run, record.number):
             return []
         text = f"What was signed for {where} is not in the ledger: it came too late, was refused, or was dropped."
         return [Finding(Outcome.GAPS, text, record.place.index, expected=signed, got="nothing")]
@@ -37,7 +39,7 @@ def _round(run: RunRecord, record: RoundRecord, own: Own) -> list[Finding]:
     if signed != given.place.digest:
         text = f"Another contribution to {where} is in the ledger than the one in the journal: two were signed."
         return [Finding(Outcome.FAILED, text, given.place.index, signed, given.place.digest, own.institution)]
-    return _weighted(run, record, own)
+    return _weighted(run, taking, own)
 
 
 def _weighted(run: RunRecord, record: RoundRecord, own: Own) -> list[Finding]:

@@ -7,15 +7,17 @@ neither                             ─▶ a gap, and why
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from common.blobs.reference import BlobRef
 from common.blobs.writer import LeafCounter
 from common.codecs import codec
 from common.errors import BlobError, DeltaError, MissingBlob
+from common.ledger.staleness import weights
 from common.ledger.state import RoundRecord, RunRecord
 from common.reduce import Beside, ReduceJob, WeightedDelta, inspect_delta, reduce_round
 from common.statements.kinds import RoundOutputs
@@ -141,16 +143,14 @@ def _contradicted(run: RunRecord, record: RoundRecord, model: BlobRef | None) ->
 
 def recompute_round(run: RunRecord, record: RoundRecord, blobs: Blobs | None) -> Recomputed:
     """What the sealed contributions of a committed round give, once what can be brought of them is here."""
-    named = _inputs(record)
+    if run.statement.plan.rule.type == "operator":
+        rule = record.closed.rule if record.closed is not None else ""
+        return Recomputed(lacking={f"is the operator's own ({rule})": ("the rule that combined it",)})
     why: Mapping[BlobRef, str] = {}
     try:
         if isinstance(blobs, Fetching):
-            why = blobs.bring([ref for _, ref in named])
-        lacking: dict[str, tuple[str, ...]] = {}
-        for name, ref in named:
-            if blobs is None or not blobs.contains(ref):
-                reason = why.get(ref, NOT_HELD)
-                lacking[reason] = (*lacking.get(reason, ()), name)
+            why = blobs.bring([ref for _, ref in _inputs(record)])
+        lacking = lacking_inputs(record, blobs, why)
         if blobs is None or lacking:
             return Recomputed(lacking=lacking)
         return Recomputed(recompute(run, record, blobs))
@@ -161,6 +161,18 @@ def recompute_round(run: RunRecord, record: RoundRecord, blobs: Blobs | None) ->
     finally:
         if isinstance(blobs, Fetching):
             blobs.let_go()
+
+
+def lacking_inputs(
+    record: RoundRecord, blobs: Blobs | None, why: Mapping[BlobRef, str] = MappingProxyType({})
+) -> Mapping[str, tuple[str, ...]]:
+    """Names of those inputs of a recomputation that are not here, by why: NOT_HELD, where `why` does not say."""
+    lacking: dict[str, tuple[str, ...]] = {}
+    for name, ref in _inputs(record):
+        if blobs is None or not blobs.contains(ref):
+            reason = why.get(ref, NOT_HELD)
+            lacking[reason] = (*lacking.get(reason, ()), name)
+    return lacking
 
 
 def in_words(lacking: Mapping[str, tuple[str, ...]]) -> str:
@@ -177,21 +189,16 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs
         BlobError: an input is missing, or its bytes are not what its reference says.
         DeltaError: the inputs give no model, or a delta should not have been taken.
     """
-    plan, manifest = run.statement.plan, run.statement.manifest
-    weights = {entry.institution: entry.num_tokens for entry in (record.closed.inputs if record.closed else ())}
-    inputs = record.opened.inputs
-    model, applied, state = (LeafCounter(inputs.model.algorithm) for _ in range(3))
-    with ExitStack() as stack:
-        base = stack.enter_context(blobs.open(inputs.model))
-        start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None
-        deltas = [
-            WeightedDelta(name, weights[name], stack.enter_context(blobs.open(ref))) for name, ref in _deltas(record)
-        ]
-        for delta in deltas:
+    plan, algorithm = run.statement.plan, record.opened.inputs.model.algorithm
+    model, applied, state = (LeafCounter(algorithm) for _ in range(3))
+    with round_job(run, record, blobs) as job:
+        for delta in job.deltas:
             inspect_delta(
-                delta.reader, trainable_header(manifest), max_l2=float(plan.max_delta_l2), codec=codec(plan.codec)
+                delta.reader,
+                trainable_header(run.statement.manifest),
+                max_l2=float(plan.max_delta_l2),
+                codec=codec(plan.codec),
             )
-        job = ReduceJob(plan=plan, manifest=manifest, base=base, deltas=deltas, server_state=start)
         beside = Beside(applied.update if plan.downlink else None, state.update if plan.leaves_server_state else None)
         reduce_round(job, model.update, beside)
     return RoundOutputs(
@@ -199,6 +206,26 @@ def recompute(run: RunRecord, record: RoundRecord, blobs: Blobs) -> RoundOutputs
         server_state=state.result()[0] if plan.leaves_server_state else None,
         applied_delta=applied.result()[0] if plan.downlink else None,
     )
+
+
+@contextmanager
+def round_job(run: RunRecord, record: RoundRecord, blobs: Blobs, *, without: str = "") -> Iterator[ReduceJob]:
+    """A committed round's inputs, open; one institution's delta may be left out.
+
+    Raises:
+        BlobError: an input is missing, or its reference is not one.
+    """
+    weighted, inputs = weights(record), record.opened.inputs
+    with ExitStack() as stack:
+        base = stack.enter_context(blobs.open(inputs.model))
+        start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None
+        deltas = [
+            WeightedDelta(name, weighted[name], stack.enter_context(blobs.open(ref)))
+            for name, ref in _deltas(record)
+            if name != without
+        ]
+        manifest = run.statement.manifest
+        yield ReduceJob(plan=run.statement.plan, manifest=manifest, base=base, deltas=deltas, server_state=start)
 
 
 def _inputs(record: RoundRecord) -> list[tuple[str, BlobRef]]:

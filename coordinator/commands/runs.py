@@ -1,4 +1,4 @@
-"""llmasos-coordinator run: start, list, show, watch, wait, logs, pause, resume, extend, rollback, abort, export."""
+"""llmasos-coordinator run: start, list, show, watch, wait, logs, steer (pause to abort), export, contributions."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from common.wire.messages import Purpose
 from coordinator.api.client import OperatorSession
 from coordinator.commands import dry_run as dry
 from coordinator.commands.connection import operator_session
+from coordinator.commands.contributions import contributions
 from coordinator.commands.following import RunArgument, newest_view, views
 from coordinator.commands.formats import as_data, parse_duration
 from coordinator.commands.panel import LivePanel
@@ -241,6 +242,9 @@ def export(
     Terminal(output).result(
         f"{out}  {view.model.size:,} bytes  {digest}", data={"path": str(out), "digest": digest}, quiet=str(out)
     )
+
+
+app.command()(contributions)
 
 
 # --- what the commands do ------------------------------------------------------------------------------------------------

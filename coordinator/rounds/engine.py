@@ -20,10 +20,12 @@ from common.errors import BlobError, DeltaError, LLMasOSError, OperationError
 from common.ledger.cohort import draw_cohort, round_seed
 from common.ledger.rulebook.steering import left_by
 from common.ledger.state import RoundRecord, RunRecord
+from common.ledger.tasks import mode_of
 from common.logs import get_logger
 from common.statements.kinds import (
     ClearWeight,
     Control,
+    PlanStatement,
     RoundClosed,
     RoundInputs,
     RoundOpened,
@@ -190,6 +192,7 @@ class Engine:
             run=record.run,
             round=number,
             task="train" if task == "train" else "evaluate",
+            mode=mode_of(record.statement.plan, task),
             inputs=RoundInputs(model=record.model, server_state=record.server_state),
             cohort=cohort,
             roster=ledger.roster_place.digest,
@@ -289,7 +292,7 @@ class Engine:
             round=current.number,
             outcome="committed" if outcome == "committed" else "abandoned",
             reason=reason,
-            rule=record.statement.plan.rule.type,
+            rule=self._rule(state) if outcome == "committed" else record.statement.plan.rule.type,
             inputs=inputs,
             outputs=outputs,
         )
@@ -305,6 +308,10 @@ class Engine:
             },
         )
 
+    def _rule(self, state: RunState) -> str:
+        record, trained = state.record, _open_round(state).opened.task == "train"
+        return self._ports.aggregator.rule(record) if trained else record.statement.plan.rule.type
+
     def _after(self, step: Step, run: str) -> RunState:
         record = self._chronicle.state.runs[run]
         self._ports.steps.reached(step, run, record.current.number if record.current else 0)
@@ -314,6 +321,14 @@ class Engine:
         """The run's state as stored."""
         current = record.open_round
         return RunState(record, self._chronicle.seal_of(current.place.digest) if current else None)
+
+    def check_plan(self, plan: PlanStatement) -> None:
+        """Whether rounds of that plan can be aggregated here; any thread.
+
+        Raises:
+            InvalidConfiguration, BlobTooLarge: they cannot.
+        """
+        self._ports.aggregator.check_plan(plan)
 
     def accepts_contributions(self, record: RunRecord) -> bool:
         """Whether the run's open round takes contributions now."""

@@ -53,7 +53,7 @@ class RunState:
             return Phase.ENDED
         if self.record.open_round is not None:
             return Phase.SEALED if self.sealed else Phase.COLLECTING
-        if self.record.paused:
+        if self.record.paused and not _is_aborted(self.record):
             return Phase.PAUSED
         return Phase.BETWEEN if self.record.rounds else Phase.ANSWERING
 
@@ -98,8 +98,7 @@ class NextStep:
 
 def next_step(record: RunRecord, evaluations: Evaluations) -> NextStep:
     """What a run does after its newest round, by plan and ledger alone."""
-    current = record.current
-    if current is not None and current.closed is not None and current.closed.reason == ABORTED:
+    if _is_aborted(record):
         return NextStep(None, ABORTED)  # a crash came between the two statements of an abort
     newest = record.newest_closed
     if newest is not None and newest.opened.task == "evaluate":
@@ -110,6 +109,12 @@ def next_step(record: RunRecord, evaluations: Evaluations) -> NextStep:
     if done or stop_reason(record, evaluations):
         return NextStep("evaluate")
     return NextStep("train")
+
+
+def _is_aborted(record: RunRecord) -> bool:
+    """Whether the operator's abort closed the newest round: what follows is the end, also of a paused run."""
+    closed = record.current.closed if record.current is not None else None
+    return closed is not None and closed.reason == ABORTED
 
 
 def _why_training_ended(record: RunRecord, evaluations: Evaluations) -> str:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from common.ledger.state import LedgerState, Place, RoundRecord, RunRecord
-from common.statements.kinds import Predicate, RoundOutputs, SealedInput
+from common.statements.kinds import PlanStatement, Predicate, RoundOutputs, SealedInput
 from coordinator.rounds.phases import Evaluations
 
 
@@ -55,6 +55,18 @@ class Aggregator(Protocol):
         Raises:
             BlobError: an input's bytes changed since they were accepted.
         """
+        ...
+
+    def check_plan(self, plan: PlanStatement) -> None:
+        """Before a run of that plan starts.
+
+        Raises:
+            InvalidConfiguration, BlobTooLarge: its rounds cannot be aggregated here.
+        """
+        ...
+
+    def rule(self, run: RunRecord) -> str:
+        """What `aggregate` combines the run's rounds by, for their statements."""
         ...
 
     def expire(self, state: LedgerState) -> None:

@@ -77,6 +77,18 @@ class CertificateRow:
     replaces: str | None = None
 
 
+def _failure(what: str, err: Exception) -> StorageFailure:
+    """A damaged page can also be text that is none, in SQLite's own words for it."""
+    code = getattr(getattr(err, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    damaged = isinstance(err, UnicodeDecodeError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    if not damaged:
+        return StorageFailure(f"The state database {what}: {err.__class__.__name__}.")
+    return StorageFailure(
+        f"The state database {what}: it is damaged ({err.__class__.__name__}).",
+        "Keep the file, put back the home's newest backup, and look at this machine's disk and memory.",
+    )
+
+
 def file_url(path: Path) -> str:
     """The URL of a SQLite file."""
     return f"sqlite:///{path}"
@@ -120,15 +132,15 @@ class Database(ProposalReads):
         try:
             with self._turn, self._writing.begin() as connection:
                 yield Transaction(connection)
-        except SQLAlchemyError as err:
-            raise StorageFailure(f"The state database refused a change: {err.__class__.__name__}.") from err
+        except (SQLAlchemyError, UnicodeDecodeError) as err:
+            raise _failure("refused a change", err) from err
 
     def _rows(self, query: Any) -> list[Any]:
         try:
             with self._turn, self._engine.connect() as connection:
                 return list(connection.execute(query).all())
-        except SQLAlchemyError as err:
-            raise StorageFailure(f"The state database cannot be read: {err.__class__.__name__}.") from err
+        except (SQLAlchemyError, UnicodeDecodeError) as err:
+            raise _failure("cannot be read", err) from err
 
     def envelopes(self, from_index: int, *, limit: int = 1000, max_bytes: int = MAX_BATCH_BYTES) -> list[LedgerRow]:
         """Rows from `from_index` on, in order: the first, then at most `limit` with at most `max_bytes` of envelopes."""

@@ -169,7 +169,7 @@ class RunViews:
         if record.closed is None and visibility != "institution":
             return ()
         sums = self._measurements.of_round(record)
-        whole = len(sums) == len(record.contributions)
+        whole = len(sums) == sum(e.contribution.round == record.number for e in record.contributions.values())
         return visible(sums, visibility) if whole or visibility == "institution" else ()
 
     # --- how long ----------------------------------------------------------------------------------------------------

@@ -7,12 +7,21 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from common.errors import UsageError
 from common.terminal import FormatOption, OutputFormat, Terminal
+
+
+class Engine(StrEnum):
+    """What carries the rounds."""
+
+    PROCESSES = "processes"
+    FLOWER = "flower"
 
 
 def simulate(
@@ -30,17 +39,75 @@ def simulate(
         str | None, typer.Option("--text-column", help="Field of .jsonl and .csv files, where :COLUMN names none.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="Also train each institution alone, and pooled data, to compare.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Also train each institution alone, and pooled data, to compare. Default: not with --engine flower.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="processes: a real deployment's. flower: hundreds of virtual institutions, on Ray.")
+    ] = Engine.PROCESSES,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="One folder of text, shared out by --partition.", show_default=False)
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="iid:COUNT|dirichlet:COUNT:ALPHA|key",
+            help="Virtual institutions that share --data: alike, with skewed shares of the keys, or one a key.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Field of .jsonl and .csv files that is the key. Default: the first folder in a file's path."
+        ),
+    ] = None,
+    partition_seed: Annotated[int, typer.Option(min=0, help="Of iid and dirichlet.")] = 0,
+    seeds_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Engine flower: play the rounds of this finished simulation again, with its seeds: the same model.",
+            show_default=False,
+        ),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.001, help="Engine flower: CPUs that an institution takes.")] = 1.0,
+    gpus: Annotated[
+        float, typer.Option(min=0.0, help="Engine flower: GPUs that one takes; 0.25 trains four on one.")
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Engine flower: a Ray cluster's address. Default: Ray on this machine.")
+    ] = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Train one model with several institutions' folders of text (.txt, .md, .py, .jsonl, .csv)."""
+    from llmasos.flower.job import Resources
     from llmasos.simulation import app  # lazily: needs torch
+    from llmasos.simulation.cores import usable_cores
     from llmasos.simulation.deployment import parse_institution
+    from llmasos.simulation.partition import SharedText, parse_partition
 
     named = map(parse_institution, institutions or ())
     folders = tuple(replace(one, text_column=one.text_column or text_column) for one in named)
-    options = app.SimulationOptions(institutions=folders, out=out, plan=plan, baselines=baselines)
+    if (data is None) != (partition is None):
+        raise UsageError("--data and --partition go together: the text, and how it is shared out.")
+    shared = None
+    if data is not None and partition is not None:
+        shared = SharedText(data, parse_partition(partition), partition_seed, text_column, key)
+    options = app.SimulationOptions(
+        institutions=folders,
+        out=out,
+        plan=plan,
+        baselines=engine is Engine.PROCESSES if baselines is None else baselines,
+        shared=shared,
+        engine=engine.value,
+        resources=Resources(cpus=cpus, gpus=gpus, ray_address=ray_address, cores=usable_cores()),
+        seeds_from=seeds_from,
+    )
     raise typer.Exit(report(lambda: app.simulate(options), out, output))
 
 

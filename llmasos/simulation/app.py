@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from common.names import check_name
 from common.plan.load import load_plan, plan_yaml
 from common.plan.model import Plan
 from common.resources import config_path
+from llmasos.flower.job import Resources
 from llmasos.preparation import Prepared, prepare
 from llmasos.simulation import final_model
 from llmasos.simulation.baselines import BaselineSet, run_baselines
@@ -33,6 +35,7 @@ from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolde
 from llmasos.simulation.layout import Layout, claim
 from llmasos.simulation.live import open_progress
 from llmasos.simulation.monitor import Followed, follow
+from llmasos.simulation.partition import SharedText
 from llmasos.simulation.processes import Processes
 from llmasos.simulation.progress import Progress
 from llmasos.simulation.readme import write_readme
@@ -41,7 +44,7 @@ from llmasos.simulation.report_json import write_report_json
 from llmasos.simulation.results import Results, Scores, Timing, final_scores
 from llmasos.simulation.stdlib_corpus import GROUPS, copy_institution, copy_public_text
 from llmasos.simulation.table import print_results
-from llmasos.simulation.verification import verify_sides
+from llmasos.simulation.verification import Verification, verify_sides
 from llmasos.simulation.versions import versions
 
 DEMO_PLAN, QUICK_PLAN = "plans/demo.yaml", "plans/tiny.yaml"
@@ -66,6 +69,13 @@ class SimulationOptions:
     title: str = "Simulation"
     commands: Commands = field(default_factory=Commands)
     """The two programs; tests put others in their place."""
+    shared: SharedText | None = None
+    """One folder to be shared out among virtual institutions, in place of `institutions`."""
+    engine: Literal["processes", "flower"] = "processes"
+    resources: Resources = field(default_factory=Resources)
+    """Of the Flower engine."""
+    seeds_from: Path | None = None
+    """A finished simulation whose rounds the Flower engine plays again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +99,18 @@ def simulate(options: SimulationOptions) -> int:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; all processes are ended by then.
     """
     check_options(options)
+    from llmasos.simulation.virtual import VirtualSimulation, begin  # here: it builds on this module
+
+    replayed = begin(options)
     with claim(options.out) as layout:
-        if options.plan is None:
+        if options.plan is None and replayed is None:
             copy_public_text(layout.public)
-        write_plan(options.plan or config_path(DEMO_PLAN), layout, public=options.plan is None)
+        if replayed is None:
+            write_plan(options.plan or config_path(DEMO_PLAN), layout, public=options.plan is None)
+        if options.shared is not None:
+            options = replace(options, institutions=options.shared.write(layout.data))
+        if options.engine == "flower":
+            return VirtualSimulation(options, layout, replayed).run()
         return Simulation(options, layout).run()
 
 
@@ -121,11 +139,15 @@ def check_options(options: SimulationOptions) -> None:
     """
     names = [check_name(one.name) for one in options.institutions]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if not names or twice:
+    if names and options.shared is not None:
+        raise UsageError("Expected --institution or --partition, got both.")
+    if (not names and options.shared is None) or twice:
         got = f"{', '.join(twice)} twice" if twice else "none"
         raise UsageError(f"Expected --institution NAME=DIR for each institution, got {got}.")
     out = options.out.resolve()
     inputs = [one.folder for one in options.institutions] + ([options.plan] if options.plan else [])
+    inputs += [options.shared.folder] if options.shared else []
+    inputs += [options.seeds_from] if options.seeds_from else []
     for path in (given.resolve() for given in inputs):
         if path.is_relative_to(out) or out.is_relative_to(path):
             raise UsageError(
@@ -185,8 +207,7 @@ class Simulation:
             if followed.succeeded:
                 results = self.compare(results, prepared, processes, show)
             compared_at = self.elapsed()
-            show.stage("verifying: every statement, and every round again, from every side")
-            results = replace(results, verification=verify_sides(self.layout, self.options.commands))
+            results = replace(results, verification=self.verify(show))
             parts = (prepared_at, federated_at - prepared_at, compared_at - federated_at, self.elapsed() - compared_at)
             results = replace(results, timing=Timing(*parts, self.elapsed()))
             show.stage("done")
@@ -248,6 +269,11 @@ class Simulation:
             comparison = run_baselines(self.baseline_set(results), self.layout, processes, show)
             results = replace(results, comparison=comparison)
         return results
+
+    def verify(self, show: Progress) -> Verification | None:
+        """Every party's own verification; None where there is no ledger."""
+        show.stage("verifying: every statement, and every round again, from every side")
+        return verify_sides(self.layout, self.options.commands)
 
     def federated_scores(self, results: Results, prepared: Prepared) -> Scores:
         """As the run measured the final model; where the plan hides institutions' numbers, measured here once more."""

@@ -137,8 +137,12 @@ class Deployment:
             lines["min_quorum"] = str(plan.quorum)
         if plan.metrics_visibility == "institution":
             lines["metrics_visibility"] = plan.metrics_visibility
+        if plan.contributions_visibility == "operator":
+            lines["contributions_visibility"] = plan.contributions_visibility
         if plan.delta_audience:
             lines["allow_delta_audience"] = json.dumps(plan.delta_audience)
+        if plan.rule.type == "operator":
+            lines["allow_operator_rule"] = "true"
         for field, value in lines.items():
             edit_line(policy, rf"\b{field}: (?:\[[^\]]*\]|\S+)", f"{field}: {value}")
 

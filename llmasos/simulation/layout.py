@@ -8,6 +8,7 @@ OUT/README.md  report.html  report.json      what came of it
     final.safetensors  model/                the last global model: as the run has it, and in Hugging Face layout
     base/                                    where an adapter was trained: what it was trained beside, in the same layout
     baselines/                               the trainings without a federation
+    virtual/  engine.json                    of the Flower engine: encoded text, and what it was told
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ OWNED = (
     "model",
     "base",
     "baselines",
+    "virtual",
+    "engine.json",
 )
 """All that a simulation ever writes: what the next one in the same folder may remove."""
 
@@ -109,6 +112,10 @@ class Layout:
     @property
     def baselines(self) -> Path:
         return self.root / "baselines"
+
+    @property
+    def virtual(self) -> Path:
+        return self.root / "virtual"
 
     @property
     def tokens(self) -> Path:

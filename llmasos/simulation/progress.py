@@ -14,6 +14,7 @@ from llmasos.simulation.watch import Participant, Round, RunView
 
 TOLD_STATES = frozenset({"refused", "training", "contributed", "late", "silent"})
 """States of a participant worth a line of a log; a terminal shows all."""
+NAMES_TOLD = 32
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -102,7 +103,7 @@ def changes(before: RunView | None, now: RunView) -> Iterator[str]:
         yield f"run {now.run}: {now.rounds_planned} rounds planned"
     for entry in now.rounds:
         if entry.round not in outcomes:
-            yield f"round {entry.round} opened to {', '.join(entry.cohort)}: {entry.task}"
+            yield f"round {entry.round} opened to {names(entry.cohort)}: {entry.task}"
     for participant in now.participants:
         if participant.state in TOLD_STATES and participant.state != states.get(participant.institution):
             yield describe_participant(participant)
@@ -113,6 +114,11 @@ def changes(before: RunView | None, now: RunView) -> Iterator[str]:
             yield describe_round(entry)
     if now.ended and not (before and before.ended):
         yield f"run {now.run} ended: {now.end_reason}"
+
+
+def names(cohort: tuple[str, ...]) -> str:
+    """All of them, or how many, where that is more than a line."""
+    return ", ".join(cohort) if len(cohort) <= NAMES_TOLD else f"{len(cohort):,} institutions"
 
 
 def describe_participant(entry: Participant) -> str:

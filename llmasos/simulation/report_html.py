@@ -12,7 +12,7 @@ from pathlib import Path
 from llmasos.simulation.progress import size
 from llmasos.simulation.results import Results, by_rounds_trained
 from llmasos.simulation.svg import Bars, Mark, Series, bar_chart, finite, line_chart
-from llmasos.simulation.table import COLUMNS, explanations, shown, table_rows, verdict
+from llmasos.simulation.table import COLUMNS, ROWS, explanations, shown, table_rows, verdict
 from llmasos.simulation.watch import Round
 
 FEDERATED, ALONE, POOLED_DATA = 0, 1, 2
@@ -93,7 +93,7 @@ def curve_chart(results: Results) -> str:
         Series(
             name, finite([(x, s.institutions[name]) for x, s in curve if name in s.institutions]), FIRST_INSTITUTION + i
         )
-        for i, name in enumerate(results.institutions)
+        for i, name in enumerate(results.institutions if len(results.institutions) <= ROWS else ())
     ]
     series.append(Series("all text, pooled", finite([(x, s.pooled) for x, s in curve]), FEDERATED, wide=True))
     marks = []
@@ -117,7 +117,7 @@ def institution_chart(results: Results) -> str:
     if comparison is None or federated is None:
         return ""
     groups = []
-    for name in results.institutions:
+    for name in results.institutions if len(results.institutions) <= ROWS else ():
         models = [("alone", comparison.alone.get(name), ALONE), ("federated", federated, FEDERATED)]
         models.append(("pooled data", comparison.pooled_data, POOLED_DATA))
         values = [(label, s.institutions[name], colour) for label, s, colour in models if s and name in s.institutions]

@@ -19,11 +19,18 @@ COLUMNS = ("alone, own text", "alone, all text", "federated", "pooled data", "be
 FEDERATED_COLUMN = 3
 HEADER_LINES = ("alone,\nown text", "alone,\nall text", "\nfederated", "pooled\ndata", "\nbetter off")
 MISSING = "-"
+ROWS = 16
+"""Of more institutions not each one has a row; report.json holds all."""
 
 
 def table_rows(results: Results) -> list[tuple[str, ...]]:
-    """One row an institution, measured on its own held-out text, then one on all held-out text."""
+    """One row an institution, measured on its own held-out text, then one on all held-out text.
+
+    Of more than ROWS institutions the ones that the federated model does worst and best for, and how many are between.
+    """
     rows = [_institution_row(results, name) for name in results.institutions]
+    if len(rows) > ROWS:
+        rows = _ends(results)
     best = results.best_alone
     comparison = results.comparison
     pooled = (
@@ -35,6 +42,16 @@ def table_rows(results: Results) -> list[tuple[str, ...]]:
         _better(best[1] if best else None, results.federated.pooled if results.federated else None),
     )
     return [*rows, pooled]
+
+
+def _ends(results: Results) -> list[tuple[str, ...]]:
+    """The worst and the best rows, by the federated model's perplexity."""
+    scores = results.federated.institutions if results.federated else {}
+    ranked = sorted(results.institutions, key=lambda name: (-scores.get(name, 0.0), name))
+    half, between = ROWS // 2, len(ranked) - ROWS // 2 * 2
+    skipped = (f"({between:,} between)", *(len(COLUMNS) * (MISSING,)))
+    chosen = [_institution_row(results, name) for name in (*ranked[:half], *ranked[-half:])]
+    return [*chosen[:half], skipped, *chosen[half:]]
 
 
 def shown(results: Results, cells: Sequence[str]) -> tuple[str, ...]:
@@ -95,6 +112,7 @@ def verified(results: Results) -> Iterator[str]:
     """What every party's own verification says of what is left in the folder."""
     found = results.verification
     if found is None:
+        yield "Not verified: this engine signs nothing and keeps no ledger."
         return
     who = f"{len(found.sides)} sides, each by its own command"
     yield f"{found.outcome.replace('-', ' ').capitalize()} from {who}: every statement, every round computed again."
@@ -128,12 +146,10 @@ def explanations(results: Results) -> Iterator[str]:
 def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
     """What to try, and what for."""
     model, plan = shlex.quote(str(out / "model")), shlex.quote(str(out / "plan.yaml"))
+    again = (f"llmasos verify {shlex.quote(str(out))}", "the same verification again, in full")
     return [
         (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours"),
-        (
-            f"llmasos verify {shlex.quote(str(out))}",
-            "the same verification again, in full",
-        ),
+        *([again] if results.verification is not None else []),
         ("llmasos simulate --institution NAME=FOLDER … --out out/mine", "the same with your own folders of text"),
         (f"llmasos plan explain {plan}", "what was trained, every default visible"),
         (str(out / "report.html"), "the curves, for a browser; report.json for programs"),

@@ -50,6 +50,8 @@ class Round(View):
     bytes_up: int = 0
     evaluations: tuple[Evaluation, ...] = ()
     reason: str = ""
+    training_seconds: float | None = None
+    """Of optimizer steps, over all participants, where the engine knows it."""
 
     @property
     def pooled(self) -> float | None:

@@ -24,6 +24,7 @@ from common.plan.model import AdamW, Plan
 from llmasos.evaluation.perplexity import next_token_nats, to_fixed
 from llmasos.models.adapters import tensor_name
 from llmasos.training.device import Machine
+from llmasos.training.memory import within_memory
 from llmasos.training.schedule import learning_rate, total_steps
 
 Draw = Callable[[int], npt.NDArray[np.int64]]
@@ -96,6 +97,8 @@ class LocalTraining:
         self.model = model.to(machine.device)
         self.machine = machine
         self.deviations = machine.deviations(plan.local.precision)
+        self.micro_batch = plan.local.micro_batch_size or plan.local.batch_size
+        """Sequences at once; a step for which memory was too little makes it smaller, and it stays so."""
         self._local = plan.local
         self._total_steps = total_steps(plan)
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
@@ -121,6 +124,7 @@ class LocalTraining:
 
         Raises:
             NonFiniteDelta: loss or gradient became NaN or infinite.
+            OutOfMemory: memory is too little for a step, in micro-batches of one sequence.
         """
         self.model.train()
         sums, steps = work.done, self._local.steps if work.steps is None else work.steps
@@ -140,13 +144,18 @@ class LocalTraining:
 
     def _step(self, batch_BT: npt.NDArray[np.int64], work: RoundWork, step: int) -> float:
         """One optimizer step; its mean loss in nats."""
-        torch.manual_seed(_step_seed(work.seed, step))
         global_step = work.trained_rounds * self._local.steps + step
         rate = learning_rate(self._local, global_step=global_step, total=self._total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = self._accumulate(torch.from_numpy(batch_BT))
+
+        def gradients(size: int) -> float:
+            torch.manual_seed(_step_seed(work.seed, step))
+            self._optimizer.zero_grad(set_to_none=True)
+            return self._accumulate(torch.from_numpy(batch_BT), size)
+
+        # Weights and moments change only after this; what that takes is the same for any micro-batch.
+        loss, self.micro_batch = within_memory(gradients, self.micro_batch, self.machine.release_memory)
         self._pull()
         max_norm = float(self._local.max_gradient_norm)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm))
@@ -157,9 +166,8 @@ class LocalTraining:
         self._optimizer.step()
         return loss
 
-    def _accumulate(self, tokens_BT: torch.Tensor) -> float:
-        """Gradients of the batch's mean loss, by micro-batches scaled by tokens; the mean loss in nats."""
-        size = self._local.micro_batch_size or self._local.batch_size
+    def _accumulate(self, tokens_BT: torch.Tensor, size: int) -> float:
+        """Gradients of the batch's mean loss, by micro-batches of `size` scaled by tokens; the mean loss in nats."""
         num_tokens = tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for micro_MT in torch.split(tokens_BT.to(self.machine.device), size):

@@ -2,7 +2,7 @@
 
     snapshots/
         round-00000003-step-00000020/
-            snapshot.json               Record: whose state this is, and under which settings it came about
+            snapshot.json               Record: whose state this is, under which settings it came about; digests
             rank-00000.safetensors      weight.NAME, moment.NAME.step|exp_avg|exp_avg_sq; one part a rank
 
 A folder appears under its name only when all of it is on disk. Two kinds matter: the newest of the round that is being
@@ -11,6 +11,7 @@ trained, and the newest finished one of an earlier round, whose moments the loca
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -21,21 +22,23 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from blake3 import blake3
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import StorageFailure
 from llmasos.evaluation.perplexity import LossSums
+from llmasos.training import state_file
 
 log = logging.getLogger(__name__)
 
 _RECORD = "snapshot.json"
 _PART = "rank-00000.safetensors"
+_CHECK = "check"
+"""In snapshot.json: BLAKE3 of all the rest."""
 
 
 class Record(BaseModel):
-    """What snapshot.json says. `base` is the SHA-256 of the model file that the round started from."""
+    """What snapshot.json says. `base` is the blob root of the model file that the round started from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,6 +57,12 @@ class Record(BaseModel):
     threads: int
     capability: str
     versions: dict[str, str]
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences at once, where memory was too little for the plan's micro-batch."""
+    deviations: tuple[str, ...] = ()
+    """Codes of what the round did otherwise so far than the plan says."""
+    part: str | None = None
+    """BLAKE3 of the part's bytes; None of a snapshot from before there were digests."""
 
     @property
     def environment(self) -> tuple[object, ...]:
@@ -84,12 +93,7 @@ class Snapshot:
         Raises:
             StorageFailure: the part is missing or damaged.
         """
-        try:
-            tensors = load_file(self.folder / _PART)
-        except (OSError, SafetensorError) as err:
-            raise StorageFailure(
-                f"Snapshot {self.folder} cannot be read: {err}.", "Remove that folder; the round begins again."
-            ) from err
+        tensors = state_file.read(self.folder / _PART, self.record.part)
         return State(_under("weight.", tensors), _under("moment.", tensors))
 
 
@@ -121,14 +125,14 @@ class SnapshotFolder:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self._root))
-            _write_part(temporary / _PART, state)
-            (temporary / _RECORD).write_text(record.model_dump_json(indent=2) + "\n")
+            record = record.model_copy(update={"part": _write_part(temporary / _PART, state)})
+            (temporary / _RECORD).write_text(_to_json(record))
             for path in (temporary / _RECORD, temporary):
                 _sync(path)
             shutil.rmtree(self._root / name, ignore_errors=True)
             temporary.rename(self._root / name)
             _sync(self._root)
-        except (OSError, SafetensorError) as err:
+        except OSError as err:
             raise StorageFailure(f"Snapshot {self._root / name} cannot be written: {err}.") from err
         self._remove_superseded(record.round, self._root / name)
         return Snapshot(self._root / name, record)
@@ -145,16 +149,21 @@ class SnapshotFolder:
             if one.record.run == run and one.record.round < round_number and one.record.finished
         )
 
+    def has_unreadable_before(self, round_number: int) -> bool:
+        """Whether the record of an earlier round's snapshot is damaged, so that nobody knows what it was."""
+        folders = (folder for folder in self._folders() if _number_in(folder) < round_number)
+        return any(_read(folder) is None for folder in folders)
+
     def _all(self) -> list[Snapshot]:
-        found = []
-        for folder in sorted(self._root.glob("round-*-step-*")):
-            try:
-                record = Record.model_validate_json((folder / _RECORD).read_bytes())
-            except (OSError, ValidationError):
-                log.warning("unreadable snapshot passed over", extra={"folder": str(folder)})
-                continue
-            found.append(Snapshot(folder, record))
-        return found
+        found = ((folder, _read(folder)) for folder in self._folders())
+        return [Snapshot(folder, record) for folder, record in found if record is not None]
+
+    def _folders(self) -> list[Path]:
+        return sorted(self._root.glob("round-????????-step-*"))
+
+    def remove(self, damaged: Snapshot) -> None:
+        """Forget one that cannot be read."""
+        shutil.rmtree(damaged.folder, ignore_errors=True)
 
     def _remove_superseded(self, round_number: int, written: Path) -> None:
         """Keep the one just written and the newest finished one of an earlier round."""
@@ -165,16 +174,46 @@ class SnapshotFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _read(folder: Path) -> Record | None:
+    try:
+        return _from_json((folder / _RECORD).read_bytes())
+    except (OSError, ValueError):
+        log.warning("unreadable snapshot passed over", extra={"folder": str(folder)})
+        return None
+
+
+def _number_in(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
 def _newest(snapshots: Iterable[Snapshot]) -> Snapshot | None:
     return max(snapshots, key=lambda one: (one.record.round, one.record.step), default=None)
 
 
-def _write_part(path: Path, state: State) -> None:
-    tensors = {f"weight.{name}": value.contiguous() for name, value in state.weights.items()}
-    tensors |= {f"moment.{name}": value.contiguous() for name, value in state.moments.items()}
-    save_file(tensors, path)
-    path.chmod(0o600)
-    _sync(path)
+def _write_part(path: Path, state: State) -> str:
+    tensors = {f"weight.{name}": value for name, value in state.weights.items()}
+    tensors |= {f"moment.{name}": value for name, value in state.moments.items()}
+    return state_file.write(path, tensors)
+
+
+def _to_json(record: Record) -> str:
+    fields = record.model_dump(mode="json", exclude_none=True)
+    return json.dumps({**fields, _CHECK: _check_of(fields)}, indent=2) + "\n"
+
+
+def _from_json(text: bytes) -> Record:
+    """
+    Raises:
+        ValueError: it is no record, or a damaged one.
+    """
+    fields = json.loads(text)
+    if isinstance(fields, dict) and fields.pop(_CHECK, None) not in (None, _check_of(fields)):
+        raise ValueError("the record is damaged")
+    return Record.model_validate_json(json.dumps(fields))
+
+
+def _check_of(fields: object) -> str:
+    return blake3(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -23,6 +23,7 @@ from common.homes import private_folder
 from common.ledger.cohort import local_seed, round_seed
 from common.ledger.state import RunRecord
 from common.plan.model import Float32Codec, Plan, ServerSGD
+from common.plan.rules import WeightedMean
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.wire.session import Session
 from common.wire.transfer import TransferOptions
@@ -140,7 +141,8 @@ class TrainingAlone:
         """Base plus delta, by the reducer's own arithmetic: a federation of one, server learning rate 1, nothing encoded."""
         statement = self._run.statement
         delta = blobs.ingest(self._ports.workbench.job(self._run.run) / DELTA, self._ports.algorithm, move=True)
-        alone = {"server_optimizer": ServerSGD(learning_rate=Decimal(1)), "codec": Float32Codec(), "downlink": None}
+        sections = {"server_optimizer": ServerSGD(learning_rate=Decimal(1)), "codec": Float32Codec(), "downlink": None}
+        alone = {**sections, "rule": WeightedMean()}  # of one delta: that delta
         plan: Plan = statement.plan.model_copy(update=alone)
         with blobs.open(model) as base, blobs.open(delta) as reader, blobs.writer(self._ports.algorithm) as writer:
             deltas = [WeightedDelta(self._ports.institution, num_tokens, reader)]

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from common import strict_json
+from common.errors import DeviceFailed
 from common.homes import atomic_write, private_folder
 from common.ledger.state import RunRecord
 from common.logs import get_logger
+from participant.bench.memory_kills import MemoryKills, Work
 from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import (
     PERSONAL,
@@ -65,6 +67,8 @@ class Workbench:
         self._messages: queue.SimpleQueue[FromWorker | Exited] = queue.SimpleQueue()
         self._link: WorkerLink | None = None
         self._prepared: str | None = None
+        self._memory = MemoryKills()
+        self._micro_batch = 1
         self._data: tuple[DataSource, ...] = ()
         self._stamps: tuple[object, ...] | None = None
         self._named: tuple[DataSource, ...] = ()
@@ -95,6 +99,7 @@ class Workbench:
         self._prepared = None
         answer = self._ask(Prepare(job=str(job), data=sources), Prepared, over, lambda progress: None)
         self._prepared, self._data = run.run, sources
+        self._micro_batch = run.statement.plan.local.micro_batch_size or run.statement.plan.local.batch_size
         log.info(
             "data prepared",
             extra={
@@ -132,11 +137,11 @@ class Workbench:
         Raises:
             LLMasOSError, RoundOver: as `prepare`.
         """
-        return self._ask(message, Result, over, on_progress)
+        return self._work(message, over, on_progress)
 
     def evaluate(self, message: Evaluate, over: threading.Event, on_progress: OnProgress) -> Result:
         """Evaluate the base model only."""
-        return self._ask(message, Result, over, on_progress)
+        return self._work(message, over, on_progress)
 
     def forget_runs(self, *, known: Collection[str], keep: Collection[str]) -> None:
         """Remove the job folders of runs that ended: they hold copies of private text, as tokens. Personal layers stay."""
@@ -161,6 +166,13 @@ class Workbench:
         while not self._messages.empty():
             self._messages.get()
 
+    def _work(self, message: Train | Evaluate, over: threading.Event, on_progress: OnProgress) -> Result:
+        """With smaller micro-batches where the kernel ended workers for want of memory."""
+        run = self._prepared or ""
+        message = message.model_copy(update={"micro_batch": self._memory.limit(run)})
+        with self._memory.watching(Work(run, message.round, self._micro_batch), on_progress) as watched:
+            return self._ask(message, Result, over, watched)
+
     def _ask(self, message: ToWorker, expected: type[A], over: threading.Event, on_progress: OnProgress) -> A:
         self._started().send(message)
         while True:
@@ -174,7 +186,10 @@ class Workbench:
             case Progress():
                 on_progress(answer)
             case WorkerError():
-                raise error_from(answer)
+                error = error_from(answer)
+                if isinstance(error, DeviceFailed):
+                    self.close()  # its process computes nothing any more
+                raise error
             case Exited(code=code):
                 self.close()
                 raise worker_ended(code, "in the middle of its work")

@@ -21,6 +21,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from common.blobs.reference import BlobRef
 from common.statements.kinds import Code
 
 WORKER_PROTOCOL: Final = 1
@@ -81,6 +82,10 @@ class Train(Message):
     """Go on from the newest snapshot of this round, if there is one."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """So many instead of the plan's steps a round, at most those: the last stretch of training alone (`gain`)."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """At most so many sequences at once: where the kernel ended workers that took the plan's micro-batch."""
+    base_ref: BlobRef | None = None
+    """What the model file must hold: else it was damaged on disk."""
 
 
 class Evaluate(Message):
@@ -89,6 +94,10 @@ class Evaluate(Message):
     base: str
     personal: int = 0
     """The round whose personal layers are measured with the base model; 0: the plan's initial values."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """As in `train`."""
+    base_ref: BlobRef | None = None
+    """As in `train`."""
 
 
 class Snapshot(Message):

@@ -11,11 +11,11 @@ import typer
 
 from common.blobs.store import FolderBlobStore
 from common.clock import SystemClock
-from common.errors import HomeLocked, UnknownObject, UsageError
+from common.errors import HomeLocked, UsageError
 from common.homes import HomeLock
 from common.identity.invitation import open_genesis
 from common.identity.passphrase import read_passphrase
-from common.ledger.state import LedgerState, RunRecord
+from common.ledger.finding import find_run
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
 from participant.commands.connection import member_session
 from participant.config import HomeLayout, ParticipantConfig, load_config
@@ -73,7 +73,7 @@ class _Audit:
 
         name, mirror = self._config.institution, self._own_copy()
         expect_auditor(mirror.state, name)
-        run, found = _find(mirror.state, prefix), []
+        run, found = find_run(mirror.state, prefix), []
         with (
             closing(FolderBlobStore(self._layout.blobs)) as held,
             folder_for_fetching(self._layout.home) as fetched,
@@ -121,15 +121,3 @@ class _Audit:
         data = {"run": run, "result": verdict, "rounds": [asdict(each) for each in found]}
         self._terminal.result(text, data=data, quiet=verdict)
         return {"equal": 0, "different": 1, "gaps": GAPS_EXIT_CODE}[verdict]
-
-
-def _find(state: LedgerState, prefix: str) -> RunRecord:
-    """
-    Raises:
-        UnknownObject: no run of the own copy, or several, begin so.
-    """
-    names = [prefix] if prefix in state.runs else [name for name in state.runs if name.startswith(prefix)]
-    if len(names) != 1:
-        known = ", ".join(state.runs) or "none"
-        raise UnknownObject(f"{len(names)} runs of this ledger begin with {prefix!r}; runs here: {known}.")
-    return state.runs[names[0]]

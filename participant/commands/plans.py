@@ -183,6 +183,11 @@ def plan_rows(statement: PlanStatement, usage: Usage) -> list[tuple[str, str]]:
     plan, costs = statement.plan, estimate(statement)
     audience = ", ".join(plan.delta_audience)
     losses = {"none": "nobody", "pooled": "only as sums over 3 or more institutions", "institution": "one by one"}
+    compared = {
+        "none": "their effect on the model is shown to nobody",
+        "own": "their effect on the model is shown to you alone",
+        "operator": "their effect on the model is shown to the operator, and to auditors",
+    }[plan.contributions_visibility]
     hours = usage.expected_hours(plan.rounds, gpu=usage.on_gpu)
     where = "a GPU" if usage.on_gpu else "the CPU"
     training = "" if plan.adapter.type == "none" else f" ({costs.trained_parameters:,} trained: {adapter_text(plan)})"
@@ -195,7 +200,8 @@ def plan_rows(statement: PlanStatement, usage: Usage) -> list[tuple[str, str]]:
                    f"{_duration(plan.deadline_seconds)}"),
         ("quorum", f"{plan.quorum} contributors to each new model"),
         ("losses", f"shown: {losses[plan.metrics_visibility]}"),
-        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {_kept(plan.retention)}"),
+        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {_kept(plan.retention)}; "
+                   f"{compared}"),
         ("traffic", f"about {_gb(costs.traffic_bytes)} in all; a round {_gb(costs.down_bytes_per_round)} in, "
                     f"{_gb(costs.up_bytes_per_round)} out{once}"),
         ("disk", f"about {_gb(costs.disk_bytes)}, and the token files of the data"),

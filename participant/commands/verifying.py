@@ -52,7 +52,7 @@ def verify(
         places = [FolderBlobStore(place) for place in (layout.blobs, blobs) if place is not None]
         for place in places:
             stack.callback(place.close)
-        read = stack.enter_context(_fetching(layout, config, terminal, places)) if fetch else Several(places)
+        read = stack.enter_context(fetching(layout, config, terminal, places)) if fetch else Several(places)
         known = fingerprint or open_genesis(layout.genesis.read_bytes())[0].digest
         material = material_of(journal, config.institution, read, known, pins or None)
         also = (partial(check_journal, journal, config.institution),)
@@ -75,7 +75,7 @@ def material_of(
 
 
 @contextmanager
-def _fetching(
+def fetching(
     layout: HomeLayout, config: ParticipantConfig, terminal: Terminal, places: Sequence[FolderBlobStore]
 ) -> Iterator[Blobs]:
     """What is held here, and what the coordinator lets this institution read; without one, what is held."""

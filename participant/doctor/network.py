@@ -15,6 +15,8 @@ from participant.doctor.finding import Finding, Subject
 from participant.speed import limits_at
 
 MAX_SKEW_SECONDS = 60.0
+DAY_SECONDS = 86_400.0
+"""Certificates begin a day before they are made: clocks that differ by more find them not yet valid."""
 
 
 def speed(subject: Subject) -> Iterator[Finding]:
@@ -78,10 +80,16 @@ def _skew(answer: Diagnosis, here: datetime) -> Finding:
         return Finding("clock", "warn", "not known: the coordinator told no time")
     if abs(seconds) <= MAX_SKEW_SECONDS:
         return Finding("clock", "ok", f"within {max(1.0, abs(seconds)):.0f} s of the coordinator's")
+    beyond = abs(seconds) > DAY_SECONDS
+    why = (
+        "certificates are found expired or not yet valid by it, so that connections are refused"
+        if beyond
+        else "the policy's hours and the times that this institution signs are by it; deadlines are the coordinator's"
+    )
     return Finding(
         "clock",
-        "warn",
+        "fail" if beyond else "warn",
         f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} the coordinator's, expected at most "
-        f"{MAX_SKEW_SECONDS:.0f}: deadlines, hours and certificates are judged by it",
+        f"{MAX_SKEW_SECONDS:.0f}: {why}",
         "Set this machine's clock by NTP; if it is right, tell the operator.",
     )

@@ -17,6 +17,7 @@ from typing import Any
 from common.errors import StorageFailure
 
 SCHEMA_VERSION = 2
+DAMAGED_FIX = "Keep the file, put back the home's newest backup, and look at this machine's disk and memory."
 
 
 class JournalFile:
@@ -62,6 +63,16 @@ class JournalFile:
         with self._lock, self._failures():
             return self._connection.execute(command, arguments).rowcount
 
+    def check(self) -> None:
+        """Read every page, and hold each index against its table. For start-up.
+
+        Raises:
+            StorageFailure: a page was damaged.
+        """
+        (found,) = self.read("PRAGMA integrity_check(1)")[0]
+        if found != "ok":
+            raise StorageFailure(f"The journal {self._path} is damaged: {found}.", DAMAGED_FIX)
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside becomes durable together, or not at all."""
@@ -78,5 +89,8 @@ class JournalFile:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as err:
-            raise StorageFailure(f"The journal {self._path} failed: {err}.") from err
+        except (sqlite3.Error, UnicodeDecodeError) as err:  # the latter: a damaged page in SQLite's own words for it
+            code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+            damaged = isinstance(err, UnicodeDecodeError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            fix = DAMAGED_FIX if damaged else None
+            raise StorageFailure(f"The journal {self._path} failed: {err}.", fix) from err

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import SlotTaken
-from participant.memory.database import JournalFile
+from common.errors import RefusalError, SlotTaken, StorageFailure
+from common.statements.envelope import parse
+from participant.memory.database import DAMAGED_FIX, JournalFile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (position INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, envelope BLOB NOT NULL);
@@ -83,6 +84,24 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = JournalFile(path, _SCHEMA)
         self._books = JournalFile(path, _SCHEMA, synced=False)
+
+    def check(self) -> None:
+        """For start-up: that what was signed is what was signed, and that no page was damaged since.
+
+        Raises:
+            StorageFailure: otherwise; a slot whose row is damaged could be signed twice.
+        """
+        self._file.check()
+        for each in self.all_signed():
+            try:
+                found = parse(each.envelope).digest
+            except (RefusalError, TypeError):
+                found = None
+            if found != each.digest:
+                raise StorageFailure(
+                    f"The journal is damaged: what it holds as signed for slot {each.slot} is not what was signed.",
+                    DAMAGED_FIX,
+                )
 
     def close(self) -> None:
         self._books.close()

@@ -32,6 +32,7 @@ DATA_CODES = {
     "usage": "unreadable-data",  # a folder that does not exist any more
     "missing-extra": "missing-extra",
     "worker-failed": "worker-failed",
+    "out-of-memory": "out-of-memory",
 }
 """Why data does not do, as an answer says it, by the error's code."""
 

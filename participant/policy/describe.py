@@ -30,6 +30,11 @@ def _rows(policy: Policy) -> list[tuple[str, str]]:
         "pooled": "shown only in sums over 3 or more institutions",
         "institution": "may be shown as this institution's",
     }[policy.metrics_visibility]
+    compared = {
+        "none": "their effect on the model is compared by nobody",
+        "own": "their effect on the model is shown to this institution alone",
+        "operator": "their effect on the model may be shown to the operator, and to auditors",
+    }[policy.contributions_visibility]
     retention = policy.max_retention_rounds
     kept = "" if retention is None else f"; deltas kept for at most {retention:,} rounds"
     inquiries = "answered in codes, before a run is started" if policy.answer_inquiries else "not answered"
@@ -39,7 +44,8 @@ def _rows(policy: Policy) -> list[tuple[str, str]]:
         ("models", f"{' or '.join(policy.models) or 'none'}, at most {policy.max_parameters:,} parameters"),
         ("rounds", f"at most {policy.max_rounds:,}, of {policy.min_quorum} or more contributors{kept}"),
         ("losses", losses),
-        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}"),
+        ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {compared}"),
+        ("rules", "any, the operator's own too" if policy.allow_operator_rule else "only those that all can recompute"),
         ("budgets", f"of each run: {_budgets(policy)}"),
         ("hours", "; ".join(policy.windows) or "at any time"),
         (

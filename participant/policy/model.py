@@ -52,10 +52,19 @@ class Policy(BaseModel):
     metrics_visibility: Annotated[
         Literal["none", "pooled", "institution"], Field(description="Of this institution's losses, at most.")
     ] = "pooled"
+    contributions_visibility: Annotated[
+        Literal["none", "own", "operator"],
+        Field(
+            description="Of what this institution's deltas did to the model, at most; own: this institution sees it."
+        ),
+    ] = "own"
     allow_delta_audience: Annotated[
         tuple[Name, ...],
         Field(max_length=MAX_LIST, description="Auditors who may read this institution's deltas."),
     ] = ()
+    allow_operator_rule: Annotated[
+        bool, Field(description="Plans whose rule is the operator's own: nobody else can recompute a round.")
+    ] = False
     max_parameters: Annotated[int, Field(ge=1)] = 1_000_000_000
     max_rounds: Annotated[int, Field(ge=1)] = 1_000
     max_retention_rounds: Annotated[

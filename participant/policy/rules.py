@@ -18,6 +18,7 @@ from participant.policy.model import Answer, Policy
 from participant.policy.usage import Usage
 
 VISIBILITY = {"none": 0, "pooled": 1, "institution": 2}
+CONTRIBUTIONS = {"none": 0, "own": 1, "operator": 2}
 NO_BOUND = "no bound"
 UNKNOWN = "not measured yet"
 
@@ -93,6 +94,17 @@ def _visibility(policy: Policy, statement: PlanStatement, usage: Usage) -> Compa
     return Compared(f"at most {wanted}", got, VISIBILITY[got] <= VISIBILITY[wanted])
 
 
+def _contributions(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
+    wanted, got = policy.contributions_visibility, statement.plan.contributions_visibility
+    return Compared(f"at most {wanted}", got, CONTRIBUTIONS[got] <= CONTRIBUTIONS[wanted])
+
+
+def _operator(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
+    rule = statement.plan.rule.type
+    wanted = "any rule" if policy.allow_operator_rule else "a rule that everybody can recompute"
+    return Compared(wanted, rule, rule != "operator" or policy.allow_operator_rule)
+
+
 def _audience(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
     strangers = set(statement.plan.delta_audience) - set(policy.allow_delta_audience)
     allowed = ", ".join(policy.allow_delta_audience)
@@ -160,10 +172,22 @@ RULES: tuple[Rule, ...] = (
         _visibility,
     ),
     Rule(
+        "contributions-too-visible",
+        "contributions_visibility",
+        "How far a delta moves a model, and where to, tells whose text is unlike the others', or worth little to them.",
+        _contributions,
+    ),
+    Rule(
         "delta-audience",
         "allow_delta_audience",
         "Whoever reads a delta may learn about the text it was trained on.",
         _audience,
+    ),
+    Rule(
+        "operator-rule",
+        "allow_operator_rule",
+        "Where the operator alone knows how deltas are combined, nobody else can recompute a round.",
+        _operator,
     ),
     Rule(
         "model-too-large",

@@ -7,28 +7,34 @@ do the same.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import StorageFailure
+from common.blobs.plain_file import open_as_blob
+from common.errors import CorruptChunk, StorageFailure
 from llmasos.evaluation.perplexity import LossSums, evaluate
 from llmasos.models.tensors import read_tensors, write_delta
+from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
+from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
 from llmasos.training.snapshot import Record, Snapshot, State
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.job import Job
 
+log = logging.getLogger(__name__)
+
 ENVIRONMENT_CHANGED = "environment-changed"
 """Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""
 PERSONAL_LOST = "personal-lost"
 """Deviation code: the personal layers that the round was to start from are gone; it started from their initial values."""
+MOMENTS_LOST = "moments-lost"
+"""Deviation code: the local optimizer's moments of the round before are damaged on disk; this one began with none."""
 _PROGRESS_SECONDS = 0.25
 
 
@@ -50,16 +56,17 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
         StopRequested: the agent wants the worker to end; measuring begins again another time.
     """
     started = context.monotonic()
+    _checked_base(request, context.job)
     try:
-        sums, deviations = _measure_base(request, context)
+        measured = _measure_base(request, context)
     finally:
         context.job.model.to("cpu")
     return Result(
         round=request.round,
         task="evaluate",
-        evaluation=_to_message(sums),
+        evaluation=_to_message(measured.sums),
         seconds=context.monotonic() - started,
-        deviations=deviations,
+        deviations=measured.deviations,
     )
 
 
@@ -69,7 +76,8 @@ def train_round(request: Train, context: RoundContext) -> Result:
     Raises:
         StopRequested: the agent wants the worker to end; a snapshot was taken first.
         NonFiniteDelta: training diverged.
-        StorageFailure, WrongTensors: about the files of the job folder.
+        OutOfMemory: memory is too little for one sequence at a time.
+        CorruptChunk, StorageFailure, WrongTensors: about the files of the job folder.
     """
     started = context.monotonic()
     trained = TrainedRound(request, context)
@@ -96,6 +104,7 @@ class TrainedRound:
     def __init__(self, request: Train, context: RoundContext) -> None:
         self._request = request
         self._context = context
+        self._wanted = _wanted_micro_batch(context.job)
         self._keep_moments = context.job.statement.plan.local.optimizer_state == "keep"
         self._snapshots = context.job.snapshots
         self._snapshot_at = context.monotonic() + context.snapshot_seconds
@@ -105,50 +114,86 @@ class TrainedRound:
 
     def run(self) -> RoundSums:
         """Evaluate, train, write the delta, keep the state; each step of it may be the first after a restart."""
+        with BackgroundWriter(self._snapshots, self._snapshot_written) as self._writer:
+            return self._run()
+
+    def _run(self) -> RoundSums:
         job, request = self._context.job, self._request
-        snapshot = self._snapshots.newest_of(self.record) if request.resume else None
-        if snapshot is None:
-            sums, lost = _measure_base(request, self._context)
-            self.record = self.record.model_copy(update={"evaluation": sums})
+        resumed = self._resumed() if request.resume else None
+        if resumed is None:
+            measured = _measure_base(request, self._context)
+            evaluation, found, micro_batch = measured.sums, set(measured.deviations), measured.micro_batch
         else:
-            lost = _read_model(request, job)
-            self.record = self.record.model_copy(update={"evaluation": snapshot.record.evaluation})
-        self.deviations |= set(lost)
+            record = resumed[0].record
+            found, evaluation = {*_read_model(request, job), *record.deviations}, record.evaluation
+            micro_batch = min(record.micro_batch or self._wanted, _first_micro_batch(request, job))
+        self.record = self.record.model_copy(update={"evaluation": evaluation})
+        self.deviations |= found
         training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        training.micro_batch = micro_batch
         training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
-        done = self._restore(training, snapshot)
+        done = self._restore(training, resumed)
+        del resumed  # as large as the training itself
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
         trained = training.run_round(
             work,
             lambda step: job.corpus.batch(seed=request.seed, step=step),
             lambda boundary: self._at_boundary(training, boundary),
         )
+        if training.micro_batch < self._wanted:
+            self.deviations.add(SMALLER_MICRO_BATCH)
+        if self._keep_moments and trained != done:
+            self._writer.finish()
+            self._begin(training, trained, copied=False)  # weights and moments stay as they are from here on
         job.personal.write(job.model, request.round)
         job.personal.keep_only((request.personal, request.round))
         delta = job.path(request.delta)
         delta.parent.mkdir(parents=True, exist_ok=True)
         spare = job.path(request.spare) if request.spare is not None else None
         write_delta(delta, job.path(request.base), job.model, job.statement.manifest, spare=spare)
-        if self._keep_moments and trained != done:
-            self._write(training, trained)
+        self._writer.finish()
         return trained
 
-    def _restore(self, training: LocalTraining, snapshot: Snapshot | None) -> RoundSums:
+    def _resumed(self) -> tuple[Snapshot, State] | None:
+        """This round's newest snapshot that is whole. Without one the round begins again, with the same bits."""
+        while (snapshot := self._snapshots.newest_of(self.record)) is not None:
+            try:
+                return snapshot, snapshot.load()
+            except StorageFailure as err:
+                log.warning("snapshot removed, the round goes on from an earlier state: %s", err.message)
+                self._snapshots.remove(snapshot)
+        return None
+
+    def _restore(self, training: LocalTraining, resumed: tuple[Snapshot, State] | None) -> RoundSums:
         """Weights and moments from where this round stopped, or moments from the round before."""
-        if snapshot is not None:
+        if resumed is not None:
+            snapshot, state = resumed
             if snapshot.record.environment != self.record.environment:
                 self.deviations.add(ENVIRONMENT_CHANGED)
-            state = snapshot.load()
             training.load_weights(state.weights)
             training.load_moments(state.moments)
             record = snapshot.record
             return RoundSums(record.step, record.tokens, record.loss_sum_fixed)
         if self._keep_moments:
-            before = self._snapshots.newest_finished_before(self.record.run, self.record.round)
-            if before is not None and not self._was_taken_back(before.record.round):
-                training.load_moments(before.load().moments)
+            self._take_moments(training)
         return RoundSums()
+
+    def _take_moments(self, training: LocalTraining) -> None:
+        """Those of the newest round that was trained to its end; damaged ones are no moments of any round, and those of a round
+        that was taken back are nobody's any more."""
+        before = self._snapshots.newest_finished_before(self.record.run, self.record.round)
+        if self._snapshots.has_unreadable_before(self.record.round):
+            self.deviations.add(MOMENTS_LOST)
+            return
+        if before is None or self._was_taken_back(before.record.round):
+            return
+        try:
+            training.load_moments(before.load().moments)
+        except StorageFailure as err:
+            log.warning("moments of the round before are lost: %s", err.message)
+            self.deviations.add(MOMENTS_LOST)
+            self._snapshots.remove(before)
 
     def _was_taken_back(self, number: int) -> bool:
         return any(first <= number <= last for first, last in self._request.rolled_back)
@@ -161,19 +206,32 @@ class TrainedRound:
         if boundary.step == boundary.steps:
             return  # the delta comes at once, and the state with it
         wanted, stopping = agent.snapshot_wanted.is_set(), agent.stop_wanted.is_set()
-        if wanted or stopping or now >= self._snapshot_at:
-            agent.snapshot_wanted.clear()
-            self._write(training, boundary.sums)
-            self._snapshot_at = self._context.monotonic() + self._context.snapshot_seconds
-            agent.send(SnapshotTaken(round=self._request.round, step=boundary.step))
         if stopping:
+            self._writer.finish()
+        due = wanted or stopping or now >= self._snapshot_at
+        if due and self._begin(training, boundary.sums, copied=not stopping):
+            agent.snapshot_wanted.clear()
+            self._snapshot_at = self._context.monotonic() + self._context.snapshot_seconds
+        if stopping:
+            self._writer.finish()
             raise StopRequested
 
-    def _write(self, training: LocalTraining, sums: RoundSums) -> None:
+    def _snapshot_written(self, snapshot: Snapshot) -> None:
+        if not snapshot.record.finished:
+            self._context.agent.send(SnapshotTaken(round=snapshot.record.round, step=snapshot.record.step))
+
+    def _begin(self, training: LocalTraining, sums: RoundSums, *, copied: bool) -> bool:
+        """Have a snapshot written beside what goes on; whether the one before was ready."""
         record = self.record.model_copy(
-            update={"step": sums.steps, "tokens": sums.num_tokens, "loss_sum_fixed": sums.loss_sum_fixed}
+            update={
+                "step": sums.steps,
+                "tokens": sums.num_tokens,
+                "loss_sum_fixed": sums.loss_sum_fixed,
+                "deviations": tuple(sorted(self.deviations)),
+                "micro_batch": training.micro_batch if training.micro_batch < self._wanted else None,
+            }
         )
-        self._snapshots.write(record, State(training.weights(), training.moments()))
+        return self._writer.begin(record, State(training.weights(), training.moments()), copied=copied)
 
     def _fresh_record(self) -> Record:
         job, machine, request = self._context.job, self._context.machine, self._request
@@ -181,7 +239,7 @@ class TrainedRound:
             run=job.statement.run,
             round=request.round,
             seed=request.seed,
-            base=_sha256_of(job.path(request.base)),
+            base=_checked_base(request, job),
             step=0,
             steps=job.statement.plan.local.steps if request.steps is None else request.steps,
             tokens=0,
@@ -200,14 +258,40 @@ def _read_model(request: Train | Evaluate, job: Job) -> tuple[str, ...]:
     return () if job.personal.read(job.model, request.personal) else (PERSONAL_LOST,)
 
 
-def _measure_base(request: Train | Evaluate, context: RoundContext) -> tuple[LossSums, tuple[str, ...]]:
-    """Read the model that the round starts from; its held-out loss, and deviations."""
-    job, local = context.job, context.job.statement.plan.local
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A base model's held-out loss, and the micro-batch with which it was measured."""
+
+    sums: LossSums
+    deviations: tuple[str, ...]
+    micro_batch: int
+
+
+def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured:
+    """Read the model that the round starts from, and measure it."""
+    job, machine = context.job, context.machine
     context.agent.send(Progress(round=request.round, activity="evaluating"))
     job.model.to(context.machine.device)
     deviations = _read_model(request, job)
-    windows = _until_stopped(job.corpus.held_out_windows(), context.agent)
-    return evaluate(job.model, windows, batch_size=local.micro_batch_size or local.batch_size), deviations
+
+    def measure(size: int) -> LossSums:
+        return evaluate(job.model, _until_stopped(job.corpus.held_out_windows(), context.agent), batch_size=size)
+
+    sums, size = within_memory(measure, _first_micro_batch(request, job), machine.release_memory)
+    smaller = (SMALLER_MICRO_BATCH,) if size < _wanted_micro_batch(job) else ()
+    return _Measured(sums, (*deviations, *smaller), size)
+
+
+def _wanted_micro_batch(job: Job) -> int:
+    """As the plan says."""
+    local = job.statement.plan.local
+    return local.micro_batch_size or local.batch_size
+
+
+def _first_micro_batch(request: Train | Evaluate, job: Job) -> int:
+    """The plan's, and no larger than the agent wants it."""
+    wanted = _wanted_micro_batch(job)
+    return min(wanted, request.micro_batch or wanted)
 
 
 def _until_stopped(windows: Iterator[npt.NDArray[np.int64]], agent: AgentSide) -> Iterator[npt.NDArray[np.int64]]:
@@ -233,9 +317,16 @@ def _to_message(sums: LossSums) -> EvaluationSums:
     return EvaluationSums(loss_sum_fixed=sums.loss_sum_fixed, num_tokens=sums.num_tokens)
 
 
-def _sha256_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
+def _checked_base(request: Train | Evaluate, job: Job) -> str:
+    """The root of the base model's file.
+
+    Raises:
+        CorruptChunk: it is not the model that the agent named.
+        StorageFailure: it cannot be read.
+    """
+    path, expected = job.path(request.base), request.base_ref
+    with open_as_blob(path, "blake3" if expected is None else expected.algorithm) as reader:
+        found = reader.ref
+    if expected not in (None, found):
+        raise CorruptChunk(f"The base model {path} is {found}, expected {expected}: it was damaged on disk.")
+    return found.root

@@ -7,8 +7,9 @@ import os
 import time
 from dataclasses import dataclass
 
-from common.errors import LLMasOSError, WorkerFailed
+from common.errors import DeviceFailed, LLMasOSError, WorkerFailed
 from llmasos.training.device import Machine, set_up
+from llmasos.training.memory import as_known
 from participant.bench.worker_protocol import (
     Evaluate,
     Hello,
@@ -29,6 +30,9 @@ from participant.worker.rounds import RoundContext, evaluate_round, train_round
 
 log = logging.getLogger(__name__)
 
+BROKEN_EXIT = 74
+"""Exit code of a worker whose device failed."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -39,6 +43,8 @@ class Session:
     snapshot_seconds: float
     isolated: bool
     job: Job | None = None
+    broken: bool = False
+    """The device failed: its context in this process computes no more."""
 
     @classmethod
     def start(cls, agent: AgentSide, *, threads: int, snapshot_seconds: float, agent_uid: int) -> Session:
@@ -48,14 +54,14 @@ class Session:
     def run(self) -> int:
         """Serve until the agent says stop; the process's exit code."""
         self.agent.send(self._hello())
-        while not isinstance(message := self.agent.receive(), Stop):
+        while not self.broken and not isinstance(message := self.agent.receive(), Stop):
             try:
                 self._serve(message)
             except StopRequested:
                 break
         if self.job is not None:
             self.job.close()
-        return 0
+        return BROKEN_EXIT if self.broken else 0
 
     def _hello(self) -> Hello:
         return Hello(
@@ -76,16 +82,20 @@ class Session:
             self.agent.send(WorkerError(code=err.code, message=err.message, fix=err.fix))
         except Exception as err:  # the process's edge: what a library says may quote private text
             log.exception("failed")
-            name = type(err).__name__
-            self.agent.send(
-                WorkerError(
-                    code=WorkerFailed.code,
-                    message=f"The worker failed at {message.type} with {name}; its log holds the details.",
-                    fix=WorkerFailed.default_fix,
-                )
+            error = as_known(err, f"at {message.type}") or WorkerFailed(
+                f"The worker failed at {message.type} with {type(err).__name__}; its log holds the details."
             )
-        finally:
+            self.broken = isinstance(error, DeviceFailed)
+            self.agent.send(WorkerError(code=error.code, message=error.message, fix=error.fix))
+        if not self.broken:
+            self._release_memory()
+
+    def _release_memory(self) -> None:
+        """A device that fails at this fails at the next message, too, and is told then."""
+        try:
             self.machine.release_memory()
+        except RuntimeError:
+            log.exception("memory not released")
 
     def _answer(self, message: ToWorker) -> None:
         if isinstance(message, Prepare):

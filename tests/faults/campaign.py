@@ -79,7 +79,7 @@ def campaign(folder: Path, *, seed: int, kills: int, tell: Callable[[str], None]
             tell(
                 f"{run}: {', '.join(fault.kind for fault in suffered)}: {'recovered' if recovered else 'NOT RECOVERED'}"
             )
-        _judge_journals(outcome, federation)
+        judge_journals(outcome, federation)
     return outcome
 
 
@@ -114,7 +114,7 @@ def _judge(outcome: Outcome, record: RunRecord, undisturbed: str) -> None:
         outcome.wrong.append(f"{record.run} ended with model {record.model.root[:16]}, undisturbed {undisturbed[:16]}")
 
 
-def _judge_journals(outcome: Outcome, federation: DisturbedFederation) -> None:
+def judge_journals(outcome: Outcome, federation: DisturbedFederation) -> None:
     """What each institution signed against what the ledger holds of it."""
     kinds = {StatementKind.ANSWER, StatementKind.CONTRIBUTION}
     held: dict[str, list[str]] = {name: [] for name in federation.names}

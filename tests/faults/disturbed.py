@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ import psutil
 from llmasos.simulation.deployment import edit_line
 from tests.faults.network import Way
 from tests.faults.schedule import Fault, Kind
-from tests.support.federations import Federation
+from tests.support.federations import NAMES, Federation
 
 TRAINING_SECONDS = 0.15
 """How long a null worker takes for a round: else it would hardly ever be killed in the middle of one."""
@@ -24,8 +25,8 @@ TRAINING_SECONDS = 0.15
 class DisturbedFederation(Federation):
     """The institutions reach the coordinator by a way that can fail."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, names: Sequence[str] = NAMES) -> None:
+        super().__init__(folder, names)
         self.way = Way()
 
     def __enter__(self) -> Self:

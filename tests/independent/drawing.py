@@ -33,6 +33,8 @@ def up(number: Fraction) -> int:
 def sizes(plan: Json, accepted: int) -> tuple[int, int]:
     """How many a round wants and invites."""
     cohort = plan["cohort"]
+    if plan["mode"]["type"] == "buffered":
+        return min(plan["mode"]["buffer"], accepted), accepted
     if cohort["size"] is None and cohort["fraction"] is None:
         return accepted, accepted
     wanted = cohort["size"] or max(plan["quorum"], up(accepted * Fraction(cohort["fraction"])))

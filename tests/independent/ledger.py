@@ -60,6 +60,13 @@ class Run:
         self.trained = sum(each.body["outcome"] == "committed" for each in trained)
 
 
+def most_late(run: Run, at: int) -> int:
+    """By how many rounds what round `at` takes may be late."""
+    mode = run.plan.body["plan"]["mode"]
+    buffered = mode["type"] == "buffered" and run.openings[at].body["task"] == "train"
+    return int(mode["max_staleness"]) if buffered else 0
+
+
 class Ledger:
     """Entries in order, each admitted by the rules over what stands below it."""
 
@@ -214,6 +221,7 @@ class Ledger:
         must(body["task"] == "evaluate" or run.trained < run.rounds, "history", "no training round follows")
         computed = {
             "cohort": self._cohort(run, number, entry.index),
+            "mode": run.plan.body["plan"]["mode"]["type"] if body["task"] == "train" else "synchronous",
             "seed": int(sha(f"{run.plan.digest}/seed/{number}".encode())[:8], 16),
             "roster": roster,
             "inputs": {"model": run.model, "server_state": run.state},
@@ -221,6 +229,8 @@ class Ledger:
         for field, value in computed.items():
             must(body[field] == value, "history", f"{entry.index}: {field} is not what #open computes")
         run.openings[number] = entry
+        if body["task"] == "evaluate" and run.plan.body["plan"]["mode"]["type"] == "buffered":
+            run.wanted[number] = len(body["cohort"])
 
     def _cohort(self, run: Run, number: int, below: int) -> list[str]:
         """#cohort; beside it, how many contributions the round wants."""
@@ -236,12 +246,17 @@ class Ledger:
 
     def _admit_contribution(self, entry: Entry, body: Json) -> None:
         run = self._run(body)
-        must(body["round"] == run.open_round, "history", "round-not-open")
+        """#parents and #buffered: it goes into the open round, which may be a later one than it was trained for."""
+        name, at = body["institution"], run.open_round
+        must(at is not None and 0 <= at - body["round"] <= most_late(run, at), "history", "round-not-open")
+        must(body["round"] in run.openings, "history", "wrong-parent")
+        must(body["round"] not in run.taken_back, "history", "round-not-open")
         opening = run.openings[body["round"]]
         self._follows(entry, opening)
-        must(body["institution"] in opening.body["cohort"], "history", "not-in-cohort")
-        must(body["institution"] not in run.offers[body["round"]], "history", "slot-taken")
-        must(len(run.offers[body["round"]]) < run.wanted[body["round"]], "history", "round-not-open")
+        must(all(name in run.openings[it].body["cohort"] for it in (body["round"], at)), "history", "not-in-cohort")
+        given = [offers[name].body["round"] for offers in run.offers.values() if name in offers]
+        must(body["round"] not in given, "history", "slot-taken")
+        must(name not in run.offers[at] and len(run.offers[at]) < run.wanted[at], "history", "round-not-open")
         local, tokens = run.plan.body["plan"]["local"], body["weight"]["num_tokens"]
         if opening.body["task"] == "train":
             conform(body["blobs"], {"delta": BLOB}, "blobs")
@@ -249,7 +264,7 @@ class Ledger:
             must(1 <= tokens <= most, "history", "implausible-weight")
         else:
             must(body["blobs"] == {} and tokens == 0, "history", "an evaluation has no delta and no weight")
-        run.offers[body["round"]][body["institution"]] = entry
+        run.offers[at][name] = entry
 
     def _admit_round_closed(self, entry: Entry, body: Json) -> None:
         run = self._run(body)

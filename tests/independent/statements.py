@@ -148,6 +148,13 @@ def is_time(value: Json) -> bool:
     return isinstance(value, str) and moment(value) is not None
 
 
+def a_mode(value: Json) -> bool:
+    if value == {"type": "synchronous"}:
+        return True
+    conform(value, {"type": one_of("buffered"), "buffer": NUMBER, "max_staleness": between(0, 1000)}, "mode")
+    return True
+
+
 NAME = matches(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 CODE = matches(r"[a-z][a-z0-9-]{0,62}")
 DIGEST = matches(r"[0-9a-f]{64}")
@@ -172,6 +179,7 @@ PLAN = Open(
         "selection": Maybe(one_of("uniform", "weighted", "round-robin", "available"), "uniform"),
         "over_selection": Maybe(DECIMAL, "0"),
     },
+    mode=Maybe(a_mode, {"type": "synchronous"}),
     local=Open(steps=NUMBER, batch_size=NUMBER, sequence_length=NUMBER),
     rule=Open(type=one_of(*RULES)),
     server_optimizer=Open(
@@ -235,7 +243,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "run": NAME,
         "round": NUMBER,
         "task": one_of("train", "evaluate"),
-        "mode": Maybe(one_of("synchronous"), "synchronous"),
+        "mode": Maybe(one_of("synchronous", "buffered"), "synchronous"),
         "inputs": {"model": BLOB, "server_state": Maybe(BLOB)},
         "cohort": Many(NAME, least=1, most=100_000),
         "roster": DIGEST,

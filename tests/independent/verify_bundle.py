@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from math import isqrt
 from pathlib import Path
 
 from tests.independent.arithmetic import outputs
@@ -108,9 +109,9 @@ class Verdict:
     def _witnesses(self) -> None:
         """#verify-witnesses: what contributions name, and who saw each closed round open."""
         offers = [
-            (offer, run.openings[number])
+            (offer, run.openings[offer.body["round"]])
             for run in self._ledger.runs.values()
-            for number, offers in run.offers.items()
+            for offers in run.offers.values()
             for offer in offers.values()
             if offer.body["checkpoint"] is not None
         ]
@@ -214,7 +215,7 @@ class Verdict:
         offers = [entry.body for _, entry in sorted(run.offers[number].items())]
         inputs = run.openings[number].body["inputs"]
         base, state = self._held(inputs["model"]), self._held(inputs["server_state"])
-        held = [(it["weight"]["num_tokens"], self._held(it["blobs"]["delta"])) for it in offers]
+        held = [(weight(it, number - it["round"]), self._held(it["blobs"]["delta"])) for it in offers]
         deltas = [(num_tokens, delta) for num_tokens, delta in held if delta is not None]
         if base is None or len(deltas) < len(held) or (state is None) != (inputs["server_state"] is None):
             if not said.keys() & set(audience):
@@ -231,6 +232,12 @@ class Verdict:
             return None
         content = self._bundle.blobs.get((reference["algorithm"], reference["root"]))
         return content if content is not None and len(content) == reference["size"] else None
+
+
+def weight(offer: Json, late: int) -> int:
+    """#buffered: the largest w with w² × (1 + late) ≤ num_tokens², at least 1."""
+    num_tokens: int = offer["weight"]["num_tokens"]
+    return max(1, isqrt(num_tokens**2 // (1 + late)))
 
 
 def _named_blobs(run: Run) -> list[Json]:

@@ -10,8 +10,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 try:
     import growth
-    from measuring import accounting, cgroups, machine, profile
+    import scale
+    from measuring import accounting, cgroups, machine, output, profile
 finally:
     sys.path.remove(str(BENCHMARKS))
 
-__all__ = ["BENCHMARKS", "accounting", "cgroups", "growth", "machine", "profile"]
+__all__ = ["BENCHMARKS", "accounting", "cgroups", "growth", "machine", "output", "profile", "scale"]

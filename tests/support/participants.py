@@ -149,11 +149,11 @@ class FakeParticipant:
         codec = self._state.runs[RUN].statement.plan.codec
         return encoded_delta(MANIFEST, delta_bytes(MANIFEST, random_arrays(MANIFEST, seed=seed, scale=0.01)), codec)
 
-    def send(self, content: bytes) -> BlobRef:
-        """A blob to the coordinator for the open round, as the blob servicer would take it."""
+    def send(self, content: bytes, *, opened: str = "") -> BlobRef:
+        """A blob for the newest round, or for the one of that opening, as the blob servicer would take it."""
         leaves, ref = leaves_and_ref(content)
         coordinator = self._coordinator
-        coordinator.access.check_write(self.member, ref, UploadPurpose(round_opened=self.round.place.digest))
+        coordinator.access.check_write(self.member, ref, UploadPurpose(round_opened=opened or self.round.place.digest))
         upload = coordinator.blobs.begin_own(ref, leaves, owner=self.name)
         for first, count in upload.missing():
             for chunk in range(first, first + count):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common.clock import Clock
 from common.errors import LLMasOSError
 from common.homes import atomic_write
 from common.identity.invitation import open_genesis
@@ -72,9 +73,15 @@ class Standing:
     """The real parts over a folder; the network is calls."""
 
     def __init__(
-        self, folder: Path, coordinator: Coordinator, name: str = "north", passphrase: bytes | None = None
+        self,
+        folder: Path,
+        coordinator: Coordinator,
+        name: str = "north",
+        passphrase: bytes | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.coordinator, self.name, self.passphrase = coordinator, name, passphrase
+        self._clock = clock or coordinator.clock
         self.layout = layout = HomeLayout(folder)
         self.failures: list[LLMasOSError] = []
         self.requests: list[RenewalRequest] = []
@@ -90,7 +97,7 @@ class Standing:
         self._open()
 
     def _open(self) -> None:
-        layout, clock = self.layout, self.coordinator.clock
+        layout, clock = self.layout, self._clock
         self.journal, self.orders, self.records = (
             Journal(layout.journal),
             Orders(layout.journal),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import cast
 
@@ -9,10 +10,16 @@ from common.errors import LedgerConflict, NotInCohort, RoundNotOpen, SlotTaken, 
 from common.ledger.cohort import draw, round_seed
 from common.ledger.downlink import applied_delta_bytes, server_state_bytes
 from common.ledger.rulebook.following import active_run, follows, with_run
+from common.ledger.staleness import contributed, taking_round
 from common.ledger.state import Contributed, LedgerState, Place, RoundRecord, RunRecord, with_entry
-from common.ledger.tasks import check_shape, check_task
+from common.ledger.tasks import check_shape, check_task, mode_of
 from common.statements.envelope import Statement
 from common.statements.kinds import ClearWeight, Contribution, PlanStatement, Refusal, RoundClosed, RoundOpened
+
+OPERATORS_RULE = re.compile(
+    r"[a-z][a-z0-9-]{0,30}:[a-z0-9_-]{1,50}==[0-9A-Za-z.+!-]{1,50}:[A-Za-z0-9]{1,100}\([ -~]{0,2000}\)"
+)
+"""What combined a round whose plan leaves that to the operator: family, package and version, name and arguments."""
 
 
 def round_opened(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -31,28 +38,33 @@ def round_opened(state: LedgerState, statement: Statement, place: Place) -> Ledg
         ("server_state", opened.inputs.server_state, run.server_state),
         ("roster", opened.roster, state.roster_place.digest if state.roster_place else ""),
         ("cohort", opened.cohort, drawn.cohort),
+        ("mode", opened.mode, mode_of(run.statement.plan, opened.task)),
         ("seed", opened.seed, round_seed(run.place.digest, opened.round)),
         ("stages", tuple(stage.name for stage in opened.stages), ("collect",)),
     )
     for name, got, wanted in facts:
         if got != wanted:
             raise LedgerConflict(f"Round {opened.round} of {opened.run}: {name} is {got}, by the protocol {wanted}.")
-    return with_run(state, run.with_round(RoundRecord(place, opened, wanted=drawn.enough, turn=drawn.turn)))
+    measures_buffered = opened.task == "evaluate" and run.statement.plan.mode.type == "buffered"
+    wanted = None if measures_buffered else drawn.enough  # everybody measures the final model
+    return with_run(state, run.with_round(RoundRecord(place, opened, wanted=wanted, turn=drawn.turn)))
 
 
 def contribution(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
     contribution = cast(Contribution, statement.predicate)
     run = active_run(state, contribution.run)
     record = _open_round(run, contribution)
-    if contribution.institution not in record.opened.cohort:
-        raise NotInCohort(f"{contribution.institution} is not in the cohort of round {record.number} of {run.run}.")
-    follows(statement, record.place)
-    if contribution.institution in record.contributions:
-        raise SlotTaken(f"{contribution.institution} has contributed to round {record.number} of {run.run} already.")
+    trained_from = run.rounds[contribution.round - 1]
+    name, where = contribution.institution, f"round {record.number} of {run.run}"
+    if name not in trained_from.opened.cohort or name not in record.opened.cohort:
+        raise NotInCohort(f"{name} is not in the cohort of {where}.")
+    follows(statement, trained_from.place)
+    if contributed(run, contribution.round, name) is not None:
+        raise SlotTaken(f"{name} has contributed to round {contribution.round} of {run.run} already.")
+    if name in record.contributions:
+        raise RoundNotOpen(f"{name} has a late contribution in {where} already; the next round takes another.")
     if record.is_full:
-        raise RoundNotOpen(
-            f"Round {record.number} of {run.run} has the {record.enough} contributions that its plan asks for."
-        )
+        raise RoundNotOpen(f"R{where[1:]} has the {record.enough} contributions that its plan asks for.")
     check_shape(run.statement.plan, record.opened, contribution)
     entry = Contributed(place, contribution)
     filled = with_entry(record.contributions, contribution.institution, entry)
@@ -64,9 +76,10 @@ def _open_round(run: RunRecord, contribution: Contribution) -> RoundRecord:
     if record is None or contribution.round > record.number:
         newest = record.number if record else 0
         raise WrongParent(f"Round {contribution.round} of {run.run} does not exist; the newest is {newest}.")
-    if contribution.round < record.number or record.closed is not None:
+    taking = taking_round(run, contribution.round)
+    if taking is None:
         raise RoundNotOpen(f"Round {contribution.round} of {run.run} is closed.")
-    return record
+    return taking
 
 
 def refusal(state: LedgerState, statement: Statement, place: Place) -> LedgerState:
@@ -131,7 +144,13 @@ def _check_outcome(run: RunRecord, record: RoundRecord, closed: RoundClosed) -> 
     if not changes and closed.outputs.model != record.opened.inputs.model:
         raise LedgerConflict(f"Round {closed.round} ({closed.outcome}, {record.opened.task}) may not change the model.")
     _check_beside(run.statement, record, closed, changes=changes)
-    if closed.rule != plan.rule.type:
+    if changes and plan.rule.type == "operator":
+        if not OPERATORS_RULE.fullmatch(closed.rule):
+            raise LedgerConflict(
+                f"Round {closed.round} was closed by rule {closed.rule[:200]!r}; by the plan it is the operator's, so expected "
+                "one that names what combined it, as flower:flwr==1.41.0:FedMedian()."
+            )
+    elif closed.rule != plan.rule.type:
         raise LedgerConflict(f"Round {closed.round} was closed by rule {closed.rule}, the plan says {plan.rule.type}.")
 
 

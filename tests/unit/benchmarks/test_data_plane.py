@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.reduce.registry import RULES
 from tests.support.benchmark_modules import BENCHMARKS, growth
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -45,6 +46,34 @@ def test_folding_tells_each_step_apart_for_each_codec(tmp_path: Path) -> None:
         assert set(each["processor_seconds_per_gb"]) == {"alone", "base", "rehash", "output"}
     assert found["codecs"]["int8"]["share"] == pytest.approx(0.258, abs=0.001)
     assert "<svg " in (tmp_path / "folding.svg").read_text()
+
+
+def test_rules_are_held_against_the_mean(tmp_path: Path) -> None:
+    found = run("rules.py", tmp_path, "--deltas", "4,7", "--plot", str(tmp_path / "rules.svg"))
+    assert set(found["rules"]) == {"4", "7"}
+    assert set(found["rules"]["7"]) == set(RULES)
+    for each in found["rules"].values():
+        assert each["weighted-mean"]["speed"] == 1
+        assert each["weighted-mean"]["passes"] == 3
+        assert each["bulyan"]["passes"] > each["krum"]["passes"] > 3
+        assert all(row["seconds"] > 0 for row in each.values())
+    assert "<svg " in (tmp_path / "rules.svg").read_text()
+
+
+def test_attacks_ruin_the_mean_and_not_the_rules_that_withstand_them(tmp_path: Path) -> None:
+    found = run("robustness.py", tmp_path, "--rounds", "8", "--seeds", "7", "--plot", str(tmp_path / "robust.svg"))
+    rules = found["rules"]
+    assert set(rules) == set(RULES)
+    undisturbed = rules["weighted-mean"]["nobody"]["accuracy"]
+    for attack in ("sign flip", "scaling", "noise"):
+        assert rules["weighted-mean"][attack]["accuracy"] < 0.8 * undisturbed
+        assert not rules["weighted-mean"][attack]["within"]
+        for rule in ("median", "trimmed-mean", "geometric-median", "krum", "multi-krum", "bulyan"):
+            assert rules[rule][attack]["within"]
+            assert rules[rule][attack]["accuracy"] > 0.85 * undisturbed, (rule, attack)
+    assert rules["weighted-mean"]["colluding third"]["accuracy"] < 0.2
+    assert not rules["bulyan"]["colluding third"]["within"]
+    assert "<svg " in (tmp_path / "robust.svg").read_text()
 
 
 def test_simulated_senders_take_part_as_institutions_do(tmp_path: Path) -> None:

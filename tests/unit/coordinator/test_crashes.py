@@ -118,6 +118,22 @@ def test_a_crash_in_the_middle_of_an_abort_does_not_undo_it(tmp_path: Path) -> N
         coordinator.close()
 
 
+def test_an_abort_of_a_paused_run_is_ended_after_a_crash_too(tmp_path: Path) -> None:
+    """A pause keeps rounds from being opened, not an abort from being finished: nobody would resume a run to end it."""
+    coordinator = Coordinator(tmp_path / "home", steps=CrashAt(Step.ROUND_CLOSED, 1))
+    try:
+        coordinator.open_round(rounds=5)
+        coordinator.desk.control_run(RUN, "pause", "")
+        with pytest.raises(Crash):
+            coordinator.desk.control_run(RUN, "abort", "")
+        coordinator.restart()
+        coordinator.advance()
+        assert coordinator.run.ended is not None
+        assert coordinator.run.ended.reason == "aborted"
+    finally:
+        coordinator.close()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nobody_waits_for_an_engine_that_died(tmp_path: Path) -> None:
     """A bug ends the engine's thread: who waits for it, and who comes later, is told."""

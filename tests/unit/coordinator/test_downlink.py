@@ -415,6 +415,9 @@ class Lying:
         content[-40] ^= 1
         return outputs.model_copy(update={self._name: put_blob(self._coordinator.blobs, bytes(content))})
 
+    def rule(self, run: RunRecord) -> str:
+        return self._coordinator.aggregation.rule(run)
+
     def expire(self, state: object) -> None:
         pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,7 @@ def test_a_training_round_is_fetched_measured_trained_signed_and_sent(north: Ins
             delta="delta.safetensors",
             spare="delta.spare",
             resume=True,
+            base_ref=record.opened.inputs.model,
         )
     ]
     base = (north.workbench.job(RUN) / "base.safetensors").read_bytes()
@@ -164,7 +166,8 @@ def test_an_evaluation_round_sends_no_blob(north: Institution) -> None:
     evaluation = north.round
     assert evaluation.opened.task == "evaluate"
     north.agent.work(north.run, evaluation)
-    assert north.workbench.asked[-1] == Evaluate(round=2, base="base.safetensors")
+    model = evaluation.opened.inputs.model
+    assert north.workbench.asked[-1] == Evaluate(round=2, base="base.safetensors", base_ref=model)
     entry = north.run.rounds[1].contributions["north"].contribution
     assert entry.blobs == {}
     assert [kind for kind, _ in north.egress()] == ["answer", "delta", "contribution", "contribution"]
@@ -273,12 +276,24 @@ def test_what_was_refused_is_given_up_by_name_and_not_tried_again(patient: Insti
 
 def test_what_fails_again_and_again_is_given_up_after_three_times(patient: Institution) -> None:
     record = patient.open_round()
-    patient.session.failures = [StorageFailure("The disk is full.")] * 9
+    patient.session.failures = [WorkerFailed("It ended.")] * 9
     running = Running(patient)
     until_idle(patient)
     running.stop()
     assert len(patient.session.failures) == 6
     assert contribution_slot(record) in patient.agent._given_up
+
+
+def test_a_full_disk_is_waited_for_as_long_as_the_round_is_open(
+    patient: Institution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("participant.agent.MOST_WAIT_SECONDS", 0.01)
+    record = patient.open_round()
+    patient.session.failures = [StorageFailure("The disk is full.")] * 9
+    running = Running(patient)
+    until(lambda: not patient.session.failures, "nine attempts", 30)
+    running.stop()
+    assert contribution_slot(record) not in patient.agent._given_up
 
 
 def until_idle(north: Institution) -> None:
@@ -313,6 +328,31 @@ def test_a_new_base_model_takes_the_place_of_the_last_rounds(
     monkeypatch.setattr(north.session, "download", watched)
     north.agent.work(north.run, north.round)
     assert fetched == [(new, old, False)]
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_a_base_model_that_the_worker_finds_damaged_is_fetched_again(patient: Institution, task: str) -> None:
+    record = patient.open_round(rounds=1)
+    if task == "evaluate":
+        patient.agent.work(patient.run, record)
+        patient.others_act()
+        record = patient.round
+    assert record.opened.task == task
+    model = record.opened.inputs.model
+    work = patient.workbench._work
+
+    def once(*arguments: Any) -> None:
+        patient.workbench._work = work  # type: ignore[method-assign]
+        patient.blobs.path(model).write_bytes(b"flipped")
+        raise CorruptChunk("The base model was damaged on disk.")
+
+    patient.workbench._work = once  # type: ignore[method-assign]
+    with pytest.raises(CorruptChunk):
+        patient.agent.work(patient.run, record)
+    assert not patient.blobs.contains(model)
+    patient.agent.work(patient.run, record)
+    assert patient.blobs.path(model).read_bytes() == patient.coordinator.blobs.path(model).read_bytes()
+    assert "north" in patient.run.rounds[-1].contributions
 
 
 def test_with_a_downlink_a_base_model_is_made_of_the_newest_that_is_kept(

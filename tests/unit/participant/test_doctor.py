@@ -143,11 +143,24 @@ def test_a_missing_certificate_is_a_finding_of_each_check_that_needs_it(practice
 
 @pytest.mark.parametrize(
     ("days", "state", "found"),
-    [(1, "ok", r"valid for \d+ days"), (350, "warn", r"ends in 15 days, .*renewal"), (370, "fail", r"expired 5")],
+    [
+        (0.04, "ok", "valid"),
+        (-0.04, "ok", "valid"),
+        (1, "ok", r"valid for \d+ days"),
+        (350, "warn", r"ends in 15 days, .*renewal"),
+        (370, "fail", r"expired 5"),
+    ],
 )
-def test_the_life_of_the_certificate_is_told(practice: Practice, days: int, state: str, found: str) -> None:
+def test_the_life_of_the_certificate_is_told(practice: Practice, days: float, state: str, found: str) -> None:
     practice.clock.advance(seconds=days * 86400)
     practice.check("certificate", state, found, "" if state == "ok" else r"renews it by itself")
+
+
+def test_a_clock_more_than_a_day_behind_is_told_by_the_certificate(practice: Practice) -> None:
+    practice.clock.advance(seconds=-1.1 * 86400)
+    practice.check(
+        "certificate", "fail", r"is not yet valid: valid from .*, this clock says", "Check this machine's clock"
+    )
 
 
 def test_a_broken_policy_is_told_by_line(practice: Practice) -> None:
@@ -200,7 +213,14 @@ def test_a_refused_certificate_fails_with_the_coordinators_words(practice: Pract
 
 @pytest.mark.parametrize(
     ("seconds", "state", "found"),
-    [(59, "ok", "within 59 s"), (61, "warn", "61 s ahead of the coord"), (-7200, "warn", "7,200 s behind the coord")],
+    [
+        (59, "ok", "within 59 s"),
+        (61, "warn", "61 s ahead of the coord"),
+        (-3600, "warn", "3,600 s behind the coord.*deadlines are the coordinator's"),
+        (86_399, "warn", "86,399 s ahead"),
+        (90_000, "fail", "90,000 s ahead of .*connections are refused"),
+        (-90_000, "fail", "90,000 s behind .*connections are refused"),
+    ],
 )
 def test_a_clock_that_differs_is_warned_of(practice: Practice, seconds: int, state: str, found: str) -> None:
     told = practice.clock.now() - timedelta(seconds=seconds)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import StorageFailure
-from common.ledger.state import Place, RoundRecord, RunRecord
+from common.ledger.state import Contributed, Place, RoundRecord, RunRecord
 from common.statements.kinds import Kind
 from participant.residuals import Residuals, counts, needed_rounds, starting_round
-from tests.support.statements import a_plan_statement, a_round_closed, a_round_opened
+from tests.support.statements import a_contribution, a_plan_statement, a_round_closed, a_round_opened
 
 PLACE = Place(0, "0" * 64, Kind.PLAN)
 US, OTHERS = "clinic", ("bank", "laboratory")
@@ -29,7 +29,8 @@ def a_round(number: int, fate: str) -> RoundRecord:
         inputs.append({"institution": US, "contribution": "2" * 64, "num_tokens": 1, "status": statuses[fate]})
     outcome = "abandoned" if fate == "abandoned" else "committed"
     inputs.sort(key=lambda entry: str(entry["institution"]))
-    return RoundRecord(PLACE, opened, closed=a_round_closed({}, round=number, outcome=outcome, inputs=inputs))
+    given = {US: Contributed(PLACE, a_contribution(US, round=number))} if fate in statuses else {}
+    return RoundRecord(PLACE, opened, given, closed=a_round_closed({}, round=number, outcome=outcome, inputs=inputs))
 
 
 def a_run(fates: Sequence[str]) -> RunRecord:

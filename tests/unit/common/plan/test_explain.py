@@ -152,3 +152,13 @@ def test_what_stays_in_the_house_and_what_pulls_is_told() -> None:
     assert "pulled back to the base model by 0.01 ×" in told(
         local={"fedprox_mu": "0.01", "steps": 2, "batch_size": 2, "sequence_length": 16}
     )
+
+
+def test_what_becomes_of_late_deltas_is_told() -> None:
+    assert "Nobody waits" not in told()
+    text = told(mode={"type": "buffered", "buffer": 5, "max_staleness": 3})
+    assert "sealed when 5 have contributed" in text
+    assert (
+        "Nobody waits: a delta that is done when its round is closed goes into the open one, up to 3 rounds late"
+        in text
+    )

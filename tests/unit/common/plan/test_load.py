@@ -91,6 +91,14 @@ WRONG = {
     "a cohort below the quorum": (SMALLEST + "cohort: {size: 2}\n", r"cohort\.size 2 is below quorum 3\."),
     "a personal layer twice": (SMALLEST + "personal: [ln_1, ln_1]\n", r"personal names a layer twice\."),
     "no layer's name": (SMALLEST + "personal: [ln..1]\n", r"personal"),
+    "a buffer and a part of everyone": (
+        SMALLEST + "cohort: {size: 4}\nmode: {type: buffered, buffer: 3}\n",
+        r"mode buffered invites everyone who accepted; leave cohort\.size and cohort\.fraction out\.",
+    ),
+    "a buffer below the quorum": (
+        SMALLEST + "mode: {type: buffered, buffer: 2}\n",
+        r"mode\.buffer 2 is below quorum 3\.",
+    ),
     "two sizes of a cohort": (
         SMALLEST + "cohort: {size: 4, fraction: 0.5}\n",
         r":3: cohort: cohort has both size and fraction, expected one of them\.",

@@ -117,7 +117,12 @@ def test_a_policy_accepts_the_runs_of_the_simulated_plan(deployment: Deployment,
     deployment.start_coordinator()
     join_all(deployment, tmp_path)
     plans = {
-        "north": a_plan(quorum=1, metrics_visibility="institution", delta_audience=["inspector", "board"]),
+        "north": a_plan(
+            quorum=1,
+            metrics_visibility="institution",
+            delta_audience=["inspector", "board"],
+            contributions_visibility="operator",
+        ),
         "south": a_plan(),
     }
     policies = {}
@@ -126,6 +131,7 @@ def test_a_policy_accepts_the_runs_of_the_simulated_plan(deployment: Deployment,
         policies[name] = load_yaml(deployment.layout.participant(name) / "policy.yaml", Policy)
     north, south = policies["north"], policies["south"]
     assert (north.answer, north.min_quorum, north.metrics_visibility) == ("accept", 1, "institution")
+    assert (north.contributions_visibility, south.contributions_visibility) == ("operator", "own")
     assert north.allow_delta_audience == ("inspector", "board")
     assert set(north.budgets.model_dump().values()) == {None}
     assert (south.answer, south.min_quorum, south.metrics_visibility) == ("accept", 3, "pooled")

@@ -11,8 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from common.errors import StorageFailure  # noqa: E402
 from llmasos.evaluation.perplexity import LossSums  # noqa: E402
+from llmasos.training import state_file  # noqa: E402
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone  # noqa: E402
 from llmasos.training.snapshot import Record, SnapshotFolder, State  # noqa: E402
 from tests.unit.llmasos.training.test_loop import bits  # noqa: E402
@@ -66,7 +69,7 @@ def test_a_snapshot_brings_back_record_weights_and_moments(tmp_path: Path) -> No
     assert sorted(path.name for path in written.folder.iterdir()) == ["rank-00000.safetensors", "snapshot.json"]
     found = folder.newest_of(a_record(step=0))
     assert found is not None
-    assert found.record == a_record()
+    assert found.record == written.record == a_record(part=found.record.part)
     assert bits(dict(found.load().weights)) == bits({"w": torch.arange(4.0)})
     assert set(found.load().moments) == {"w.step", "w.exp_avg"}
 
@@ -118,9 +121,57 @@ def test_an_unreadable_record_is_passed_over(tmp_path: Path) -> None:
 def test_a_damaged_part_names_its_folder_and_what_to_do(tmp_path: Path) -> None:
     written = SnapshotFolder(tmp_path / "snapshots").write(a_record(), a_state())
     (written.folder / "rank-00000.safetensors").write_bytes(b"\xff" * 20)
-    with pytest.raises(StorageFailure, match=r"round-00000003-step-00000002 cannot be read") as caught:
+    with pytest.raises(StorageFailure, match=r"round-00000003-step-00000002/rank.* is damaged") as caught:
         written.load()
     assert "the round begins again" in caught.value.fix
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+
+
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_seen(tmp_path: Path) -> None:
+    folder = SnapshotFolder(tmp_path / "snapshots")
+    written = folder.write(a_record(), a_state())
+    part, record = written.folder / "rank-00000.safetensors", written.folder / "snapshot.json"
+    content = part.read_bytes()
+    for at in range(len(content)):
+        part.write_bytes(flipped(content, at))
+        with pytest.raises(StorageFailure, match=r"is damaged"):
+            written.load()
+    part.write_bytes(content)
+    content = record.read_bytes()
+    for at in range(len(content)):
+        record.write_bytes(flipped(content, at))
+        found = folder.newest_of(a_record())
+        assert found is None or found.record == written.record, content[:at].decode()[-20:]
+    record.write_bytes(content)
+    assert folder.newest_of(a_record()) == written
+
+
+def test_a_snapshot_of_a_release_without_digests_is_read(tmp_path: Path) -> None:
+    folder = SnapshotFolder(tmp_path / "snapshots")
+    written = folder.write(a_record(), a_state())
+    (written.folder / "snapshot.json").write_text(a_record().model_dump_json(exclude_none=True, exclude={"deviations"}))
+    save_file({"weight.w": torch.arange(4.0)}, written.folder / "rank-00000.safetensors")
+    found = folder.newest_of(a_record())
+    assert found is not None
+    assert bits(dict(found.load().weights)) == bits({"w": torch.arange(4.0)})
+
+
+def test_a_file_of_state_is_a_safetensors_file_of_any_layout_and_type(tmp_path: Path) -> None:
+    tensors = {
+        "turned": torch.arange(6.0).reshape(2, 3).T,
+        "scalar": torch.tensor(2.0),
+        "empty": torch.zeros(0, 3),
+        "short": torch.arange(5.0).bfloat16(),
+        "count": torch.arange(3),
+    }
+    path = tmp_path / "state.safetensors"
+    read = state_file.read(path, state_file.write(path, tensors))
+    assert {name: (value.dtype, value.tolist()) for name, value in read.items()} == {
+        name: (value.dtype, value.tolist()) for name, value in tensors.items()
+    }
 
 
 def test_loading_gives_training_its_own_copies(trainee: Make, tmp_path: Path) -> None:

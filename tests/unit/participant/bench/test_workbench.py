@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import TooLittleData, WorkerFailed
+from common.errors import DeviceFailed, TooLittleData, WorkerFailed, WorkerKilled
+from participant.bench.memory_kills import MemoryKills
 from participant.bench.workbench import BASE, DELTA, RoundOver, Workbench
+from participant.bench.worker_link import WorkerLink
 from participant.bench.worker_protocol import Evaluate, Progress, Train
 from participant.config import CoordinatorAddresses, HomeLayout, ParticipantConfig, WorkerSettings
 from participant.datasets import DataSet, add_data_set
@@ -121,6 +123,49 @@ def test_what_the_worker_refuses_reaches_the_agent_and_the_worker_stays(bench: B
     (bench.data / "fail").unlink()
     bench.prepare()
     assert bench.pid == pid
+
+
+def test_a_worker_whose_device_failed_is_ended_and_the_next_try_starts_another(bench: Bench) -> None:
+    bench.prepare()
+    pid = bench.pid
+    (bench.data / "fail").write_text("device-failed")
+    with pytest.raises(DeviceFailed, match=r"It fails as asked"):
+        bench.train()
+    assert gone(pid)
+    (bench.data / "fail").unlink()
+    bench.prepare()
+    assert bench.pid != pid
+    assert bench.train().any()
+
+
+def test_after_two_kills_for_want_of_memory_the_next_worker_gets_half_the_micro_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, sent = iter([*range(4)] * 2), []
+    bench.workbench._memory = MemoryKills(lambda: next(kernel))
+    send = WorkerLink.send
+    monkeypatch.setattr(WorkerLink, "send", lambda link, message: (sent.append(message), send(link, message))[1])
+    holding = bench.workbench.job(RUN) / "holding"
+    for _ in range(2):
+        bench.prepare()
+        holding.unlink(missing_ok=True)
+        (bench.data / "hold").touch()
+
+        def kill() -> None:
+            until(holding.exists, "the worker waits")
+            os.kill(bench.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(WorkerKilled):
+            bench.train()
+        killer.join()
+        (bench.data / "hold").unlink()
+    bench.prepare()
+    assert bench.train().any()
+    wanted = bench.north.run.statement.plan.local
+    size = wanted.micro_batch_size or wanted.batch_size
+    assert [each.micro_batch for each in sent if isinstance(each, Train)] == [None, None, size // 2]
 
 
 def test_a_round_that_is_over_ends_the_worker_in_the_middle_of_its_work(bench: Bench) -> None:

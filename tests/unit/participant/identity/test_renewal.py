@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.clock import Clock
 from common.errors import CertificateExpired, CoordinatorUnreachable, TooManyRequests
 from common.identity.certificates import validity
 from common.identity.keys import SigningKey, is_encrypted
@@ -41,6 +42,19 @@ def north(tmp_path: Path, coordinator: Coordinator, monkeypatch: pytest.MonkeyPa
     made.catch_up()
     yield made
     made.close()
+
+
+class Skewed:
+    """A participant's clock beside the coordinator's."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock, self._ahead = clock, timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return self._clock.now() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
 
 
 class Killed(BaseException):
@@ -119,6 +133,30 @@ def test_one_that_cannot_be_renewed_says_why(north: Standing) -> None:
     ) as caught:
         north.renewal.at_start()
     assert caught.value.fix == "Look at the cable."
+
+
+@pytest.mark.parametrize("hours", [-23, -1, 1, 23])
+def test_a_clock_that_is_off_by_less_than_a_day_renews_in_time_and_what_it_gets_is_valid_by_both_clocks(
+    tmp_path: Path, coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    monkeypatch.setattr(renewal_module, "SEEN_SECONDS", 0.0)
+    ours = Skewed(coordinator.clock, hours * 3600)
+    north = Standing(tmp_path / "skewed", coordinator, clock=ours)
+    north.catch_up()
+    north.renewal.at_start()
+    north.renewal.tick()
+    assert north.requests == []
+    coordinator.clock.advance(seconds=(LIFE_DAYS * 2 / 3 + 1) * DAY)
+    north.renewal.tick()
+    assert len(north.requests) == 1
+    first, last = validity(north.tls.read()[1])
+    assert all(first < clock.now() < last for clock in (ours, coordinator.clock))
+    north.restart()
+    north.renewal.at_start()
+    north.renewal.tick()
+    assert len(north.requests) == 1
+    assert north.is_sound()
+    north.close()
 
 
 def test_a_clock_before_its_time_is_told_and_not_renewed(north: Standing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 pytest.importorskip("torch")
 import safetensors.numpy
 
+from common.blobs.plain_file import open_as_blob
+from common.blobs.reference import BlobRef
 from llmasos.training.device import Machine, set_up
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import (
@@ -255,9 +258,90 @@ def test_snapshots_are_taken_by_time_and_only_the_needed_ones_stay(desk: Callabl
     one.prepare()
     one.train(1)
     one.train(2)
-    assert [each.step for each in one.agent.heard if isinstance(each, SnapshotTaken)] == [1, 2, 3, 4, 5]
+    taken = [each.step for each in one.agent.heard if isinstance(each, SnapshotTaken)]
+    assert taken[0] == 1
+    assert taken == sorted(set(taken) & {1, 2, 3, 4, 5}), "one at a time: others were left out"
     names = sorted(path.name for path in (one.job / "snapshots").iterdir())
     assert names == ["round-00000001-step-00000006", "round-00000002-step-00000006"]
+
+
+def test_snapshots_at_each_step_change_no_bit(desk: Callable[..., Desk]) -> None:
+    never, always = desk(), desk(snapshot_seconds=0.0)
+    for one in (never, always):
+        one.prepare()
+    for number in (1, 2, 3):
+        without, with_snapshots = never.train(number), always.train(number)
+        assert with_snapshots[1] == without[1]
+        assert without_time(with_snapshots[0]) == without_time(without[0])
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["rank-00000.safetensors", "snapshot.json"])
+def test_a_round_whose_snapshot_is_damaged_begins_again_with_the_same_bits(
+    desk: Callable[..., Desk], name: str
+) -> None:
+    whole, broken = desk(), desk()
+    for one in (whole, broken):
+        one.prepare()
+    expected = whole.train()
+    broken.agent.stop_at_step = 1
+    with pytest.raises(StopRequested):
+        broken.train()
+    (snapshot,) = (broken.job / "snapshots").iterdir()
+    flip(snapshot / name, -40)
+    broken.restart()
+    broken.prepare()
+    result, delta = broken.train(resume=True)
+    assert (without_time(result), delta) == (without_time(expected[0]), expected[1])
+    assert any(isinstance(each, Progress) and each.steps_done == 1 for each in broken.agent.heard)
+
+
+def test_a_base_model_that_changed_on_disk_is_not_trained_and_not_measured(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    one.prepare()
+    path = one.job / "base.safetensors"
+    ref = blob_of(path)
+    messages = (
+        Train(round=1, trained_rounds=0, seed=5, base=path.name, delta="d", base_ref=ref),
+        Evaluate(round=1, base=path.name, base_ref=ref),
+    )
+    for message in messages:
+        assert isinstance(one.ask(message), Result)
+    flip(path, -1)
+    for message in messages:
+        answer = one.ask(message)
+        assert (answer.code, answer.message) == (
+            "corrupt-chunk",
+            f"The base model {path} is {blob_of(path)}, expected {ref}: it was damaged on disk.",
+        )
+
+
+def blob_of(path: Path) -> BlobRef:
+    with open_as_blob(path, "blake3") as reader:
+        return reader.ref
+
+
+@pytest.mark.parametrize("name", ["rank-00000.safetensors", "snapshot.json"])
+def test_damaged_moments_are_not_used_and_the_contribution_says_so_after_a_restart_too(
+    desk: Callable[..., Desk], name: str
+) -> None:
+    one, fresh = desk(), desk()
+    for each in (one, fresh):
+        each.prepare()
+    one.train(1)
+    flip(next((one.job / "snapshots").glob(f"*/{name}")), -40)
+    one.agent.stop_at_step = 1
+    with pytest.raises(StopRequested):
+        one.train(2)
+    one.restart()
+    one.prepare()
+    result, delta = one.train(2, resume=True)
+    assert (result.deviations, delta) == (("moments-lost",), fresh.train(2)[1])
 
 
 def test_going_on_in_another_environment_is_recorded(
@@ -267,7 +351,9 @@ def test_going_on_in_another_environment_is_recorded(
     one.prepare()
     one.train()
     record = next((one.job / "snapshots").glob("*/snapshot.json"))
-    record.write_text(record.read_text().replace('"threads": 1', '"threads": 8'))
+    fields = json.loads(record.read_text())
+    del fields["check"]
+    record.write_text(json.dumps(fields | {"threads": 8}))
     assert one.train(resume=True)[0].deviations == ("environment-changed",)
     assert one.train()[0].deviations == ()
 
@@ -313,7 +399,7 @@ def test_a_full_disk_is_told_and_the_worker_stays_usable(
         def full(*arguments: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr("llmasos.training.snapshot.save_file", full)
+        patch.setattr("llmasos.training.state_file.write", full)
         answer = one.ask(Train(round=1, trained_rounds=0, seed=5, base="base.safetensors", delta="d"))
         assert answer.code == "storage-failure"
         assert "No space left on device" in answer.message

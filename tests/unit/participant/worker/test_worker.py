@@ -106,7 +106,7 @@ def test_an_error_names_the_file_and_the_worker_stays_usable(worker: Worker) -> 
     worker.prepare()
     answer, _ = worker.ask(train(base="absent.safetensors"))
     assert answer.code == "storage-failure"
-    assert "absent.safetensors could not be read" in answer.message
+    assert "absent.safetensors: No such file or directory" in answer.message
     answer, _ = worker.ask(train(delta="../outside"))
     assert (answer.code, answer.message) == ("malformed-message", "'../outside' is not a path inside the job folder.")
     assert isinstance(worker.ask(train())[0], Result)
