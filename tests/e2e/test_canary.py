@@ -262,7 +262,7 @@ def work_is_paused_crashed_and_restarted(story: Story, run: str) -> None:
     story.at(CLINIC, "resume")
     story.wait_for_activity(CLINIC, "train round")
     story.worker_of(CLINIC).kill()
-    story.wait_for_log(CLINIC, "task failed", "worker-failed")
+    story.wait_for_log(CLINIC, "task failed", "worker-killed")
     story.wait_for_activity(CLINIC, "train round")
     federation.kill_participant(CLINIC)
     federation.start_participant(CLINIC)
