@@ -113,7 +113,7 @@ BLOBS = (
     Lie("two chunks at once", put((0, 0, b"\0"), (0, 0, b"\0")), *TRUNCATED, SENT),
     Lie("bytes after the end", put((1, 0, b"more")), *MALFORMED, SENT),
     Lie("a chunk number of 2^32 - 1", put((2**32 - 1, 0, b"\0")), *MALFORMED, SENT),
-    Lie("a piece of more than 1 MiB", put((0, 0, b"\0" * (2**20 + 1))), *MALFORMED, SENT),
+    Lie("a piece of more than 2 MiB", put((0, 0, b"\0" * (2**21 + 1))), *MALFORMED, SENT),
     Lie("a piece without bytes", put_messages("header", "no bytes"), *MALFORMED, SENT),
     Lie("a message without anything", put_messages("header", "empty"), *MALFORMED, SENT),
     Lie("a second header", put_messages("header", "header"), *MALFORMED, SENT),
