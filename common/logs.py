@@ -70,8 +70,9 @@ def configure(
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`, made safe to print."""
-    extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    """What was given as `extra`, made safe to print. A name with `_` before it is a library's, as Ray's on each record."""
+    found = record.__dict__.items()
+    extra = {name: value for name, value in found if name not in _STANDARD and not name.startswith("_")}
     return {name: "[withheld]" if _is_secret(name, value) else _plain(value) for name, value in extra.items()}
 
 

@@ -56,6 +56,10 @@ def test_an_event_is_one_line_of_text() -> None:
     )
 
 
+def test_what_a_library_puts_on_each_record_is_no_field() -> None:
+    assert "_ray_timestamp_ns" not in logged("round sealed", _ray_timestamp_ns=1, round=3)
+
+
 def test_a_peers_line_break_forges_no_line() -> None:
     line = logged("refused", format="text", detail="x\n2026-01-01T00:00:00.000Z INFO fake", code="\x1b[2J")
     assert line.count("\n") == 1
