@@ -27,7 +27,7 @@ demo: $(STAMP)  ## four institutions train one GPT; result in out/demo (under 4 
 demo-quick: $(STAMP)  ## the same with a smaller plan, out/demo-quick (about a minute)
 	$(BIN)/llmasos demo --quick --out $(OUT)/demo-quick
 
-test: $(STAMP)  ## all tests (a few minutes)
+test: $(STAMP)  ## all tests (20 minutes on two cores)
 	$(PYTEST) tests
 
 check: lint types imports proto-check test  ## everything that CI checks (test, and a minute more)
