@@ -57,7 +57,7 @@ def test_an_event_is_one_line_of_text() -> None:
 
 
 def test_what_a_library_puts_on_each_record_is_no_field() -> None:
-    assert "_ray_timestamp_ns" not in logged("round sealed", _ray_timestamp_ns=1, round=3)
+    assert "_librarys_mark" not in logged("round sealed", _librarys_mark=1, round=3)
 
 
 def test_a_peers_line_break_forges_no_line() -> None:
