@@ -35,7 +35,8 @@ class Release:
     def unpacked(self, name: str) -> Path:
         """The one folder in an archive."""
         with tarfile.open(self.source / f"{name}.tar.xz") as tar:
-            tar.extractall(self.folder / name, filter="data")
+            kept = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python before 3.11.4 has none
+            tar.extractall(self.folder / name, **kept)  # type: ignore[arg-type]
         (found,) = (self.folder / name).iterdir()
         return found
 
