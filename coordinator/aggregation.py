@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from common.blobs.reader import BlobReader
 from common.blobs.store import FolderBlobStore
 from common.blobs.writer import BlobWriter
 from common.errors import InvalidConfiguration
@@ -30,18 +31,39 @@ WALK_SECONDS = 60.0
 """The folder is walked so often for blobs that no statement names, and whenever retention gives up more."""
 
 
+class _Watched:
+    """A delta's file that tells of each read: adding up a large round takes hours, and who does it lives."""
+
+    def __init__(self, reader: BlobReader, beat: Callable[[], None]) -> None:
+        self._reader, self._beat = reader, beat
+        self.ref = reader.ref
+
+    def read_chunk(self, index: int, into: memoryview) -> memoryview:
+        self._beat()
+        return self._reader.read_chunk(index, into)
+
+    def read_unverified(self, position: int, into: memoryview) -> None:
+        self._beat()
+        self._reader.read_unverified(position, into)
+
+
 class Aggregation:
     """The engine's Aggregator over a folder of blobs.
 
     Args:
         awaited: roots that drafts name, which may become statements: kept too.
         foreign: what combines rounds of plans whose rule is `operator`.
+        beat: called again and again while a round is added up; any thread.
     """
 
     def __init__(
-        self, blobs: FolderBlobStore, awaited: Callable[[], set[str]] = set, foreign: FlowerCombiner | None = None
+        self,
+        blobs: FolderBlobStore,
+        awaited: Callable[[], set[str]] = set,
+        foreign: FlowerCombiner | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._blobs, self._foreign = blobs, foreign
+        self._blobs, self._foreign, self._beat = blobs, foreign, beat
         self._awaited = awaited
         self._gone: set[str] = set()
         self._awaited_before: set[str] = set()
@@ -130,7 +152,7 @@ class Aggregation:
         )
         if delta is None:
             raise ValueError(f"the contribution of {entry.institution} names no delta")
-        return WeightedDelta(entry.institution, weight(current, entry), delta, control)
+        return WeightedDelta(entry.institution, weight(current, entry), _Watched(delta, self._beat), control)
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""

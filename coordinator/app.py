@@ -135,7 +135,9 @@ class CoordinatorApp:
         self._proposals = Proposals(
             ProposalPorts(self.ledger, self.database, InitialBlobs(self.ledger, self.blobs), self._clock)
         )
-        aggregation = Aggregation(self.blobs, self._proposals.awaited_blobs, foreign_of(config, self.layout))
+        aggregation = Aggregation(
+            self.blobs, self._proposals.awaited_blobs, foreign_of(config, self.layout), self._heartbeat.beat
+        )
         membership = self._membership(keys, aggregation)
         self.engine = self._engine(aggregation, membership, steps or NoSteps())
         self.witnesses = Witnesses(

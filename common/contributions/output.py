@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.contributions.figures import RoundFigures, Row
 from common.contributions.plot import Panel, bars
 from common.errors import UnknownObject, UsageError
 from common.homes import atomic_write
 from common.ledger.state import RoundRecord, RunRecord
 from common.terminal import WIDTH, OutputFormat, Terminal, table
+
+if TYPE_CHECKING:  # numpy comes with it, and daemons load their commands
+    from common.contributions.figures import RoundFigures, Row
 
 RoundOption = Annotated[
     int | None,

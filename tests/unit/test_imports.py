@@ -34,6 +34,11 @@ def test_daemons_load_no_torch(module: str) -> None:
     assert loaded_by(module).isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize("module", ["participant.app", "participant.cli"])
+def test_an_agent_loads_no_numpy_before_a_codec_needs_it(module: str) -> None:
+    assert "numpy" not in loaded_by(module)
+
+
 @pytest.mark.parametrize("module", ["common.reduce", "common.plan.load", "common.terminal"])
 def test_what_all_share_loads_no_torch_and_no_daemon(module: str) -> None:
     assert loaded_by(module).isdisjoint({*HEAVY, "coordinator", "participant"})

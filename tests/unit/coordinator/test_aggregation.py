@@ -89,6 +89,17 @@ def test_every_committed_model_equals_an_independent_recomputation_in_every_bit(
     assert closings[3]["outputs"] == closings[2]["outputs"], "the evaluation changes nothing"
 
 
+def test_adding_up_shows_that_it_goes_on(coordinator: Coordinator) -> None:
+    coordinator.start_run(rounds=1)
+    coordinator.play()
+    record = coordinator.run.rounds[0]
+    assert record.closed is not None
+    beats: list[int] = []
+    watched = Aggregation(coordinator.blobs, beat=lambda: beats.append(1))
+    assert watched.aggregate(coordinator.run, record, record.closed.inputs) == record.closed.outputs
+    assert len(beats) >= len(record.contributions)
+
+
 def test_a_straggler_leaves_no_trace_in_the_model(coordinator: Coordinator) -> None:
     coordinator.open_round(quorum=2, rounds=1)
     for name in ("south", "east"):
