@@ -13,14 +13,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from common.plan.model import Plan
 from llmasos.extras import require_train
 from llmasos.preparation import load_prepared
 from llmasos.tokenizers import load, vocab_size_of
+
+if TYPE_CHECKING:
+    from llmasos.tasks.base import Batch
 
 _KIBIBYTE = 1 if sys.platform == "darwin" else 1024
 """What getrusage counts in."""
@@ -93,7 +96,7 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     )
 
 
-def _random_batch(plan: Plan, vocab_size: int, step: int) -> npt.NDArray[np.int64]:
-    """int64, shape (batch_size, sequence_length + 1)."""
+def _random_batch(plan: Plan, vocab_size: int, step: int) -> Batch:
     shape = (plan.local.batch_size, plan.local.sequence_length + 1)
-    return np.random.default_rng((plan.seed, step)).integers(0, vocab_size, size=shape, dtype=np.int64)
+    tokens_BT = np.random.default_rng((plan.seed, step)).integers(0, vocab_size, size=shape, dtype=np.int64)
+    return {"tokens": tokens_BT}

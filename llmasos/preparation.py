@@ -30,7 +30,8 @@ from common.errors import (
     TooLittleData,
 )
 from common.plan.load import load_plan
-from common.plan.model import BpeTokenizer, BytesTokenizer, GivenTokenizer, Plan
+from common.plan.model import Plan
+from common.plan.tokenizers import BpeTokenizer, BytesTokenizer, GivenTokenizer
 from common.statements.kinds import InitialBlobs, PlanStatement
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents

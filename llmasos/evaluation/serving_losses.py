@@ -28,6 +28,7 @@ from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
 from llmasos.extras import require_train
 from llmasos.models.build import build_model
 from llmasos.models.tensors import read_tensors
+from llmasos.tasks.causal_lm import NextToken, window_row
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.device import set_up
 
@@ -61,7 +62,7 @@ def serve(config: Config, models: Iterable[Path]) -> Iterable[str]:
         for path in models:
             read_tensors(model, path, config.statement.manifest)
             windows = held_out_windows(tokens, plan.local.sequence_length, plan.evaluation.max_tokens)
-            sums = evaluate(model.to(machine.device), windows, batch_size=batch_size)
+            sums = evaluate(model.to(machine.device), NextToken(), map(window_row, windows), batch_size=batch_size)
             mean_nats = sums.loss_sum_fixed / LOSS_SCALE / sums.num_tokens
             yield json.dumps({"mean_nats": mean_nats, **sums._asdict()})
 

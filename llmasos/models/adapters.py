@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
-from common.plan.model import GPT2, Adapter, LoRA, Model
+from common.plan.adapters import Adapter, LoRA
+from common.plan.architectures import GPT2, Model
 from llmasos.extras import require_train
 from llmasos.models.initial import fill_normal
 

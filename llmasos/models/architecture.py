@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.errors import InvalidConfiguration
-from common.plan.model import GPT2, Llama, Model
+from common.plan.architectures import GPT2, Llama, Model
 from llmasos.extras import require_train
 
 if TYPE_CHECKING:

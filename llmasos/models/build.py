@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.plan.model import Adapter, Model, NoAdapter
+from common.plan.adapters import Adapter, NoAdapter
+from common.plan.architectures import Model
 from llmasos.models.adapters import add_adapter
 from llmasos.models.architecture import config_of, model_class
 from llmasos.models.export import export_hf

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from common.plan.model import GPT2, Model
+from common.plan.architectures import GPT2, Model
 from llmasos.models.architecture import INITIALIZER_RANGE
 
 if TYPE_CHECKING:

@@ -101,11 +101,12 @@ def measure(
     """
     from llmasos.evaluation.perplexity import evaluate
     from llmasos.models.personal import PersonalFolder
+    from llmasos.tasks.registry import objective_of
 
     model, sums = load_final(prepared, tensors), {}
     with _corpora(prepared, institutions, tokens) as corpora:
         for name, one in corpora.items():
             folder, number = own(name)
             PersonalFolder(folder, prepared.draft.manifest).read(model, number)
-            sums[name] = evaluate(model, one.held_out_windows())
+            sums[name] = evaluate(model, objective_of(one.plan.task), one.held_out_rows())
     return scores_from_sums(sums)

@@ -21,8 +21,6 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import StorageFailure, TooLittleData
@@ -30,6 +28,8 @@ from common.plan.model import Plan
 from llmasos.atomic import replacing
 from llmasos.datasets.text import Document, read_documents, split_documents
 from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
+from llmasos.tasks.base import Batch
+from llmasos.tasks.causal_lm import TOKENS, window_row
 from llmasos.tokenizers import load
 
 log = logging.getLogger(__name__)
@@ -67,16 +67,18 @@ class Corpus:
     held_out: TokenFile
     plan: Plan
 
-    def batch(self, *, seed: int, step: int) -> npt.NDArray[np.int64]:
-        """What the plan's step `step` of a round with that seed trains on: int64, (batch_size, sequence_length + 1)."""
+    def batch(self, *, seed: int, step: int) -> Batch:
+        """What the plan's step `step` of a round with that seed trains on."""
         local = self.plan.local
-        return batches(
+        tokens_BT = batches(
             self.train, seed=seed, step=step, batch_size=local.batch_size, sequence_length=local.sequence_length
         )
+        return {TOKENS: tokens_BT}
 
-    def held_out_windows(self) -> Iterator[npt.NDArray[np.int64]]:
-        """What every model is measured on here."""
-        return held_out_windows(self.held_out, self.plan.local.sequence_length, self.plan.evaluation.max_tokens)
+    def held_out_rows(self) -> Iterator[Batch]:
+        """What every model is measured on here, each a batch of one row."""
+        windows = held_out_windows(self.held_out, self.plan.local.sequence_length, self.plan.evaluation.max_tokens)
+        return map(window_row, windows)
 
     def close(self) -> None:
         self.train.close()

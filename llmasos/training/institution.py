@@ -30,6 +30,7 @@ from llmasos.evaluation.perplexity import LossSums, evaluate
 from llmasos.models.build import build_model
 from llmasos.models.tensors import by_name, read_tensors
 from llmasos.preparation import Prepared, load_prepared
+from llmasos.tasks.registry import objective_of
 from llmasos.tokenizers import load, vocab_size_of
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.device import Machine, set_up
@@ -191,7 +192,8 @@ def _taken(kept: Bench) -> dict[str, NDArray[np.float32]]:
 
 def _measure(kept: Bench, corpus: Corpus) -> LossSums:
     local = corpus.plan.local
-    return evaluate(kept.model, corpus.held_out_windows(), batch_size=local.micro_batch_size or local.batch_size)
+    batch_size = local.micro_batch_size or local.batch_size
+    return evaluate(kept.model, objective_of(corpus.plan.task), corpus.held_out_rows(), batch_size=batch_size)
 
 
 class _Moments:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from common.plan.model import CosineSchedule, Local, Plan
+from common.plan.local import CosineSchedule, Local
+from common.plan.model import Plan
 
 
 def total_steps(plan: Plan) -> int:

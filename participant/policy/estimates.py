@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes
-from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
+from common.plan.architectures import GPT2
+from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
 from participant.residuals import LOSSLESS

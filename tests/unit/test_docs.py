@@ -19,7 +19,8 @@ from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.codecs import CODECS
 from common.codecs.topk import TopkCodec
-from common.plan.model import Plan, ServerSGD
+from common.plan.model import Plan
+from common.plan.server_optimizers import ServerSGD
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.reduce.scalar import tree_sum

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from common.errors import MissingExtra, UsageError  # noqa: E402
-from common.plan.model import GPT2, Llama  # noqa: E402
+from common.plan.architectures import GPT2, Llama  # noqa: E402
 from llmasos import extras, generation  # noqa: E402
 from llmasos.generation import Sampling, generate_text  # noqa: E402
 from llmasos.models.build import build_model, export_hf  # noqa: E402

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from common import strict_yaml
 from common.errors import InvalidConfiguration
+from common.plan.adapters import LoRA, NoAdapter
+from common.plan.architectures import GPT2, Llama
 from common.plan.load import load_plan, plan_schema, plan_yaml
-from common.plan.model import GPT2, MAX_NUM_TOKENS, Llama, LoRA, NoAdapter, Plan
+from common.plan.local import MAX_NUM_TOKENS
+from common.plan.model import Plan
 
 SMALLEST = "apiVersion: llmasos/v1\nname: tiny\n"
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from common.errors import InvalidConfiguration
 from common.plan.load import load_plan
-from common.plan.model import SGD, AdamW
+from common.plan.local import SGD, AdamW
 from tests.support.plans import a_plan
 
 LOCAL: dict[str, Any] = {
