@@ -52,7 +52,7 @@ class InitialBlobs:
             if delta is not None:
                 raise NotAuthorised(
                     f"The plan's initial {name}, {ref}, is what {delta.entry.contribution.institution} contributed "
-                    f"to {delta.run.run}.",
+                    f"to {delta.run}.",
                     "A delta is its contributor's; begin from a model.",
                 )
 
