@@ -33,6 +33,7 @@ from common.plan.load import load_plan
 from common.plan.model import Plan
 from common.plan.tokenizers import BpeTokenizer, BytesTokenizer, GivenTokenizer
 from common.statements.kinds import InitialBlobs, PlanStatement
+from common.statements.versions import SPOKEN
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
@@ -190,6 +191,7 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
         initial=InitialBlobs(
             model=file_reference(folder / MODEL, algorithm), tokenizer=file_reference(folder / TOKENIZER, algorithm)
         ),
+        protocol_versions=SPOKEN,
     )
     with replacing(folder / DRAFT, mode=BY_UMASK) as file:
         file.write(strict_json.dumps(draft.model_dump(mode="json")))
