@@ -41,15 +41,15 @@ class Likelihood:
     @property
     def token_perplexity(self) -> float:
         """To be compared between models of one tokenizer only."""
-        return _exp(_ratio(self.nats, self.tokens))
+        return exp_or_inf(_ratio(self.nats, self.tokens))
 
     @property
     def word_perplexity(self) -> float:
-        return _exp(_ratio(self.nats, self.words))
+        return exp_or_inf(_ratio(self.nats, self.words))
 
     @property
     def byte_perplexity(self) -> float:
-        return _exp(_ratio(self.nats, self.text_bytes))
+        return exp_or_inf(_ratio(self.nats, self.text_bytes))
 
     @property
     def bits_per_byte(self) -> float:
@@ -220,7 +220,8 @@ def _ratio(over: float, under: int) -> float:
     return over / under if under else math.nan
 
 
-def _exp(value: float) -> float:
+def exp_or_inf(value: float) -> float:
+    """e to the power of `value`; infinite where no float is so large."""
     try:
         return math.exp(value)
     except OverflowError:

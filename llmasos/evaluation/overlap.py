@@ -59,7 +59,7 @@ def bleu(
         MissingExtra: sacrebleu is not installed.
     """
     require_extra("evaluate", "sacrebleu", task="compute BLEU")
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return _corpus_score(BLEU(tokenize=tokenize), hypotheses, references, samples)
 
@@ -73,7 +73,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, samp
         UsageError, MissingExtra: as `bleu`.
     """
     require_extra("evaluate", "sacrebleu", task="compute chrF")
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return _corpus_score(CHRF(), hypotheses, references, samples)
 
