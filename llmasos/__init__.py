@@ -2,8 +2,12 @@
 
     import llmasos
 
-    prepared = llmasos.prepare(Path("plan.yaml"), Path("prepared"))
-    print(llmasos.generate_text(Path("out/demo/model"), "import "))
+    tokenizer = llmasos.tokenizers.train("./corpus", vocab_size=8192)
+    data = llmasos.datasets.load_dataset("./corpus", tokenizer=tokenizer)
+    model = llmasos.models.GPT()
+    model.fit(data.train, llmasos.optimizers.Adam(lr=3e-4), llmasos.losses.CrossEntropyLoss())
+    print(model.evaluate(data.validation), model.generate_text("import "))
+    model.save("llm_model.pt")
 
 Importing it is cheap: torch, transformers and tokenizers are loaded by the functions that need them.
 """
@@ -14,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmasos import datasets, losses, models, optimizers, tokenizers
     from llmasos.datasets.text import Document, read_documents, split_documents
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
     from llmasos.generation import Sampling, generate_text
@@ -43,6 +48,8 @@ _HOMES = {
     "write_tokens": "llmasos.datasets.tokens",
 }
 
+_MODULES = ("datasets", "losses", "models", "optimizers", "tokenizers")
+
 __all__ = [
     "Document",
     "Prepared",
@@ -50,15 +57,20 @@ __all__ = [
     "TokenFile",
     "batches",
     "build_model",
+    "datasets",
     "export_hf",
     "generate_text",
     "held_out_windows",
     "load_prepared",
+    "losses",
     "manifest_of",
+    "models",
+    "optimizers",
     "prepare",
     "read_documents",
     "read_tensors",
     "split_documents",
+    "tokenizers",
     "write_delta",
     "write_tensors",
     "write_tokens",
@@ -66,6 +78,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"llmasos.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
