@@ -9,6 +9,9 @@
     print(model.evaluate(data.validation), model.generate_text("import "))
     model.save("llm_model.pt")
 
+    result = llmasos.simulate("plan.yaml", institutions={"a": "./a", "b": "./b", "c": "./c"})
+    result.plot()
+
 Importing it is cheap: torch, transformers and tokenizers are loaded by the functions that need them.
 """
 
@@ -26,11 +29,14 @@ if TYPE_CHECKING:
     from llmasos.models.export import export_hf
     from llmasos.models.tensors import read_tensors, write_delta, write_tensors
     from llmasos.preparation import Prepared, load_prepared, prepare
+    from llmasos.simulation.calling import simulate
+    from llmasos.simulation.result import SimulationResult
 
 _HOMES = {
     "Document": "llmasos.datasets.text",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
+    "SimulationResult": "llmasos.simulation.result",
     "TokenFile": "llmasos.datasets.tokens",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
@@ -42,6 +48,7 @@ _HOMES = {
     "prepare": "llmasos.preparation",
     "read_documents": "llmasos.datasets.text",
     "read_tensors": "llmasos.models.tensors",
+    "simulate": "llmasos.simulation.calling",
     "split_documents": "llmasos.datasets.text",
     "write_delta": "llmasos.models.tensors",
     "write_tensors": "llmasos.models.tensors",
@@ -54,6 +61,7 @@ __all__ = [
     "Document",
     "Prepared",
     "Sampling",
+    "SimulationResult",
     "TokenFile",
     "batches",
     "build_model",
@@ -69,6 +77,7 @@ __all__ = [
     "prepare",
     "read_documents",
     "read_tensors",
+    "simulate",
     "split_documents",
     "tokenizers",
     "write_delta",
