@@ -55,7 +55,9 @@ class Ledger:
         self._database = database
         self._key = key
         self._clock = clock
-        self._grown = threading.Condition()
+        lock = threading.RLock()
+        self._grown = threading.Condition(lock)
+        self._hurry = threading.Condition(lock)
         self._appended_at: dict[int, datetime] = {}
         self._holders: tuple[Roster | None, dict[str, Member]] = (None, {})
         self._seals = database.seals()
@@ -92,7 +94,7 @@ class Ledger:
         with self._grown:
             came = self._grown.wait_for(lambda: self.state.size > from_index or or_when(), timeout=wait_seconds)
             if came and wait_seconds > 0:
-                self._grown.wait_for(lambda: self._hurried >= from_index or or_when(), timeout=LINGER_SECONDS)
+                self._hurry.wait_for(lambda: self._hurried >= from_index or or_when(), timeout=LINGER_SECONDS)
             size, tail = self.state.size, tuple(self._tail)
         rows = self._rows(from_index, tail, max_bytes) if size > from_index else []
         return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
@@ -224,6 +226,7 @@ class Ledger:
             self._remember(row)
             if place.kind not in UNHURRIED:
                 self._hurried = place.index
+                self._hurry.notify_all()
             self._grown.notify_all()
         return place
 
@@ -237,6 +240,7 @@ class Ledger:
         """Let waiting readers look again. Any thread, holding no lock that they could wait for."""
         with self._grown:
             self._grown.notify_all()
+            self._hurry.notify_all()
 
     def _replay(self, genesis_envelope: bytes) -> tuple[LedgerState, LedgerTree]:
         """The fold of what is stored, and its tree, computed anew and compared with the stored one."""

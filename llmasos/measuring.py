@@ -62,15 +62,15 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     require_train("torch", "transformers", "tokenizers", task="measure a plan")
     import torch
 
-    from llmasos.models.build import build_model
+    from llmasos.models.build import model_of
     from llmasos.training.device import set_up
     from llmasos.training.loop import LocalTraining, RoundWork, StepDone
 
     prepared = load_prepared(folder)
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
     machine = set_up(threads)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    tokenizer = load(prepared.tokenizer)
+    model = model_of(plan, tokenizer)
     training = LocalTraining(plan, model, machine)
     training.anchor({entry.name for entry in prepared.draft.manifest if entry.group == "trainable"})
     boundaries: list[float] = []
@@ -81,7 +81,7 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
         boundaries.append(time.perf_counter())
 
     work = RoundWork(trained_rounds=0, seed=plan.seed, steps=steps + 1)
-    training.run_round(work, lambda step: _random_batch(plan, vocab_size, step), at_boundary)
+    training.run_round(work, lambda step: _random_batch(plan, vocab_size_of(tokenizer), step), at_boundary)
     seconds = (boundaries[-1] - boundaries[0]) / steps
     return Measured(
         device=machine.name,

@@ -40,7 +40,7 @@ from participant.ports import AgentPorts
 from participant.residuals import Residuals
 from participant.sending import Outbox, OutboxPorts
 from participant.speed import pacing_of
-from participant.status import StatusFile
+from participant.status import GATHER_SECONDS, StatusFile
 from participant.telemetry import Observed, ParticipantCollector
 from participant.witnessing import Witnessing, WitnessingPorts
 
@@ -58,7 +58,7 @@ class ParticipantApp:
         envelope = layout.genesis.read_bytes()
         trust_root, genesis = open_genesis(envelope)
         self._genesis = genesis
-        self.status = StatusFile(layout.status, clock)
+        self.status = StatusFile(layout.status, clock, GATHER_SECONDS)
         self.journal = Journal(layout.journal)
         self.journal.check()
         self.orders, self.records = Orders(layout.journal), Records(layout.journal)

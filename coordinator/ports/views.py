@@ -85,6 +85,7 @@ class RunView:
     quorum: int = 0
     opened_at: str = ""
     eta_seconds: float = 0.0
+    protocol_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -56,6 +56,7 @@ from coordinator.rounds.ports import (
 log = get_logger(__name__)
 
 T = TypeVar("T")
+_Command = tuple[Callable[[], Any], Future[Any]]
 
 TICK_SECONDS = 0.5
 """How often leases and deadlines are looked at while a round is open."""
@@ -84,7 +85,7 @@ class Engine:
     def __init__(self, ports: EnginePorts) -> None:
         self._ports = ports
         self._chronicle = ports.chronicle
-        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._ended = threading.Event()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -100,11 +101,21 @@ class Engine:
                     command = self._commands.get(timeout=TICK_SECONDS if active else IDLE_TICK_SECONDS)
                 except queue.Empty:
                     continue
-                if command is None:
+                if not self._obey(command):
                     return
-                _settle(*command)
         finally:
             self._ended.set()
+
+    def _obey(self, command: _Command | None) -> bool:
+        """Run it and those that wait behind it, before the rounds are looked at again; False: to stop is one of them."""
+        waiting = self._commands.qsize()
+        while command is not None:
+            _settle(*command)
+            if not waiting:
+                return True
+            waiting -= 1
+            command = self._commands.get()
+        return False
 
     def stop(self) -> None:
         """Ends `run` after the commands that are queued already."""
@@ -118,9 +129,12 @@ class Engine:
         """
         answer: Future[T] = Future()
         self._commands.put((action, answer))
-        while not wait([answer], timeout=TICK_SECONDS).done:
-            if self._ended.is_set() and not answer.done():
-                raise OperationError("The coordinator is stopping.", "Ask again when it runs.")
+        while not answer.done():
+            try:
+                return answer.result(timeout=TICK_SECONDS)
+            except TimeoutError:
+                if self._ended.is_set() and not answer.done():
+                    raise OperationError("The coordinator is stopping.", "Ask again when it runs.") from None
         return answer.result()
 
     def post(self, action: Callable[[], None]) -> None:

@@ -29,12 +29,11 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
     Raises:
         WrongTensors, StorageFailure: they are not the plan's, or cannot be read.
     """
-    from llmasos.models.build import build_model, read_tensors
-    from llmasos.tokenizers import load, vocab_size_of
+    from llmasos.models.build import model_of, read_tensors
+    from llmasos.tokenizers import load
 
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(prepared.tokenizer))
     read_tensors(model, tensors, prepared.draft.manifest)
     return model
 

@@ -9,7 +9,7 @@ A tokenizer trained on private text would carry names and record numbers in its 
 """
 
 from llmasos.tokenizers.bytelevel import bytes_tokenizer, train_bpe
-from llmasos.tokenizers.files import END_OF_DOCUMENT, end_of_document_id, load, save, vocab_size_of
+from llmasos.tokenizers.files import END_OF_DOCUMENT, end_of_document_id, load, pad_id, save, vocab_size_of
 from llmasos.tokenizers.training import as_tokenizer, train
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "bytes_tokenizer",
     "end_of_document_id",
     "load",
+    "pad_id",
     "save",
     "train",
     "train_bpe",

@@ -94,6 +94,7 @@ VIEW = RunView(
     quorum=3,
     opened_at="2026-11-21T21:12:00.000Z",
     eta_seconds=75.5,
+    protocol_version=2,
 )
 STATUS = CoordinatorStatus(
     consortium="example",

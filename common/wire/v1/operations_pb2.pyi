@@ -224,7 +224,7 @@ class ControlRunResponse(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class RunView(_message.Message):
-    __slots__ = ("run", "plan_name", "phase", "round", "rounds_planned", "participants", "rounds", "refusals", "end_reason", "model", "deadline", "quorum", "opened_at", "eta_seconds")
+    __slots__ = ("run", "plan_name", "phase", "round", "rounds_planned", "participants", "rounds", "refusals", "end_reason", "model", "deadline", "quorum", "opened_at", "eta_seconds", "protocol_version")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_NAME_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class RunView(_message.Message):
     QUORUM_FIELD_NUMBER: _ClassVar[int]
     OPENED_AT_FIELD_NUMBER: _ClassVar[int]
     ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_name: str
     phase: str
@@ -253,7 +254,8 @@ class RunView(_message.Message):
     quorum: int
     opened_at: str
     eta_seconds: float
-    def __init__(self, run: _Optional[str] = ..., plan_name: _Optional[str] = ..., phase: _Optional[str] = ..., round: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[ParticipantView, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundView, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[RefusalView, _Mapping]]] = ..., end_reason: _Optional[str] = ..., model: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., deadline: _Optional[str] = ..., quorum: _Optional[int] = ..., opened_at: _Optional[str] = ..., eta_seconds: _Optional[float] = ...) -> None: ...
+    protocol_version: int
+    def __init__(self, run: _Optional[str] = ..., plan_name: _Optional[str] = ..., phase: _Optional[str] = ..., round: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[ParticipantView, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundView, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[RefusalView, _Mapping]]] = ..., end_reason: _Optional[str] = ..., model: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., deadline: _Optional[str] = ..., quorum: _Optional[int] = ..., opened_at: _Optional[str] = ..., eta_seconds: _Optional[float] = ..., protocol_version: _Optional[int] = ...) -> None: ...
 
 class ParticipantView(_message.Message):
     __slots__ = ("institution", "state", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "reasons", "tokens_per_second", "available_at", "transfer")
