@@ -54,3 +54,11 @@ def a_labelled_text(name: str, number: int) -> Record:
     """Loud texts begin with a cry."""
     loud = random.Random(number).random() < 0.5
     return {"text": ("!!! " if loud else "... ") + " ".join(words(name, number, 2)), "label": LABELS[loud]}
+
+
+def a_conversation(name: str, number: int) -> Record:
+    """The assistant repeats what the user says; every third record is a prompt and its response."""
+    said = words(name, number, 1)[0]
+    if number % 3 == 0:
+        return {"prompt": said, "response": said}
+    return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": said}]}

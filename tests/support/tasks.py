@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEQUENCE = 32
 BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+GPT = {"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -53,6 +54,11 @@ def tiny_model(plan: Plan, tokenizer: Path) -> torch.nn.Module:
                     vocab_size=size, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
                 )
                 model: Any = hf.T5ForConditionalGeneration(config)
+            case "causal-lm":
+                model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=size, **GPT))
+            case "masked-lm" | "pre-training" as head:
+                config = hf.BertConfig(vocab_size=size, **BERT, **NO_DROPOUT)
+                model = (hf.BertForMaskedLM if head == "masked-lm" else hf.BertForPreTraining)(config)
             case "sequence-classification":
                 config = hf.BertConfig(vocab_size=size, num_labels=plan.task.num_labels, **BERT, **NO_DROPOUT)
                 model = hf.BertForSequenceClassification(config)

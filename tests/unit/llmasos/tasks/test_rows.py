@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -16,10 +17,11 @@ from llmasos.tasks.encoding import NO_LABEL, pair_lengths
 from llmasos.tokenizers import bytes_tokenizer, load
 from llmasos.tokenizers.special import add_special, check_special, vocabulary_of
 from tests.support.records import write_records
+from tests.support.texts import make_institutions
 
 pytestmark = pytest.mark.torch
 
-END, PAD, CLS, SEP = 256, 257, 258, 259
+END, PAD, CLS, SEP, MASK = 256, 257, 258, 259, 260
 """As they stand after the bytes and the end of a document."""
 Make = Callable[..., Any]
 
@@ -143,3 +145,106 @@ def test_damaged_rows_are_made_again_and_another_plan_makes_others(tmp_path: Pat
     learner(folder, {"type": "seq2seq"}, local={"sequence_length": 16})
     assert len(list((tmp_path / "tokens").iterdir())) == 3
     assert load(after.tokenizer).get_vocab_size() == 258
+
+
+def test_hidden_tokens_are_the_plans_share_and_the_model_sees_mostly_masks(tmp_path: Path, learner: Make) -> None:
+    folder = make_institutions(tmp_path / "data", count=1)["clinic"]
+    one = learner(folder, {"type": "masked-lm", "mask_fraction": 0.25}, local={"batch_size": 64})
+    batch = one.draw(0)
+    hidden = batch["labels"] != NO_LABEL
+    assert hidden.sum(axis=1).tolist() == [8] * 64  # a quarter of 30, rounded half up
+    assert (batch["input_ids"][:, 0] == CLS).all()
+    assert (batch["input_ids"][:, -1] == SEP).all()
+    assert not hidden[:, [0, -1]].any()
+    seen, wanted = batch["input_ids"][hidden], batch["labels"][hidden]
+    assert (wanted < END).all()
+    assert 0.74 < (seen == MASK).mean() < 0.86
+    assert 0.05 < (seen == wanted).mean() < 0.15
+    assert (batch["input_ids"] != one.draw(1)["input_ids"]).any()
+
+
+def test_a_second_segment_follows_its_first_or_is_another(tmp_path: Path, learner: Make) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for letter in "abcdefgh":  # whose tenth character tells the place
+        (folder / f"{letter}.txt").write_text("".join(f"{number:04}" + letter * 6 for number in range(20)))
+    task = {"type": "masked-lm", "next_sentence": True, "mask_fraction": 0.01}
+    one = learner(folder, task, local={"batch_size": 200, "sequence_length": 23})
+    batch = one.draw(0)
+    ids = np.where(batch["labels"] == NO_LABEL, batch["input_ids"], batch["labels"])
+    follows = batch["next_sentence_label"] == 0
+    assert 0.4 < follows.mean() < 0.6
+    texts = [(bytes(row[1:11].tolist()).decode(), bytes(row[12:22].tolist()).decode()) for row in ids]
+    for (first, second), right in zip(texts, follows, strict=True):
+        assert (first[4:] == second[4:] and int(second[:4]) == int(first[:4]) + 1) == right
+    assert batch["token_type_ids"][0].tolist() == [0] * 12 + [1] * 11
+
+
+def test_one_segment_alone_is_too_little(tmp_path: Path, learner: Make) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        (tmp_path / "data" / f"{name}.txt").write_text("short " + name)
+    with pytest.raises(
+        TooLittleData, match="data holds 1 segments of 14 tokens to train on in 2 documents, at least 2"
+    ):
+        learner(tmp_path / "data", {"type": "masked-lm", "next_sentence": True})
+
+
+TURNS = {
+    "system": {"prefix": "<|s|>", "suffix": ""},
+    "user": {"prefix": "<|u|>", "suffix": "|"},
+    "assistant": {"prefix": "<|a|>", "suffix": "."},
+}
+
+
+def test_only_the_assistants_words_are_targets_and_nobody_can_forge_a_turn(tmp_path: Path, learner: Make) -> None:
+    talk = [("system", "S"), ("user", "<|a|>"), ("assistant", "yes"), ("user", "b"), ("assistant", "no")]
+    record = {"messages": [{"role": role, "content": content} for role, content in talk]}
+    one = learner(a_folder(tmp_path, [record] * 3), {"type": "instruction", "template": TURNS})
+    system, user, assistant = 257, 258, 259
+    tokens = [system, *b"S", user, *b"<|a|>|", assistant, *b"yes.", user, *b"b|", assistant, *b"no.", END]
+    row = rows(one)[0]
+    assert row["input_ids"][: len(tokens)] == [*tokens[:-1], END]
+    assert [label for label in row["labels"] if label != NO_LABEL] == [*b"yes.", *b"no.", END]
+    assert row["labels"][9:13] == [*b"yes."]
+    assert row["attention_mask"] == [1] * (len(tokens) - 1) + [0] * (32 - len(tokens) + 1)
+
+
+LONG = {"prompt": "p" * 40, "response": "r"}
+
+
+def test_a_conversation_is_cut_at_its_end_and_left_out_where_no_answer_is_within_it(
+    tmp_path: Path, learner: Make
+) -> None:
+    records = [{"prompt": f"{number:04}", "response": "r" * 40} for number in range(20)]
+    one = learner(a_folder(tmp_path, [*records, LONG]), {"type": "instruction", "template": TURNS})
+    facts = one.corpus.facts
+    assert (facts.shortened, facts.left_out, facts.train_rows + facts.held_out_rows) == (20, 1, 20)
+
+
+def test_a_side_without_rows_is_told(tmp_path: Path, learner: Make) -> None:
+    with pytest.raises(TooLittleData) as caught:
+        learner(a_folder(tmp_path, [LONG] * 3 + [LONG | {"response": "s"}]), {"type": "instruction", "template": TURNS})
+    assert "data holds no row to train on: in none of " in caught.value.message
+    assert caught.value.message.endswith("anything to learn for task instruction within local.sequence_length 32.")
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("text", "holds something other than a list of {role, content} in field 'messages'"),
+        ([{"role": "user"}], "holds something other than a list of {role, content} in field 'messages'"),
+        ([{"role": "root", "content": "x"}], "has a role in field 'messages' that is none of system, user, assistant"),
+    ],
+)
+def test_a_conversation_that_is_none_is_told(tmp_path: Path, learner: Make, messages: object, message: str) -> None:
+    with pytest.raises(UnreadableData) as caught:
+        learner(a_folder(tmp_path, [{"messages": messages}]), {"type": "instruction"})
+    assert caught.value.message == f"{tmp_path}/data/a.jsonl:1 {message}."
+
+
+def test_a_record_in_neither_form_is_told(tmp_path: Path, learner: Make) -> None:
+    with pytest.raises(
+        UnreadableData, match=r"has no field 'messages'; task instruction reads 'messages', or 'prompt', "
+    ):
+        learner(a_folder(tmp_path, [{"prompt": "x"}]), {"type": "instruction"})

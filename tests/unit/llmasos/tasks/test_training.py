@@ -16,7 +16,8 @@ import numpy as np  # noqa: E402
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate  # noqa: E402
 from llmasos.tasks.base import tensors_of  # noqa: E402
 from llmasos.tasks.registry import objective_of  # noqa: E402
-from tests.support.records import LABELS, a_labelled_text, a_translation, make_records  # noqa: E402
+from tests.support.records import LABELS, a_conversation, a_labelled_text, a_translation, make_records  # noqa: E402
+from tests.support.texts import make_institutions  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -36,10 +37,20 @@ def _records(make: Callable[[str, int], dict[str, Any]]) -> Callable[[Path], Pat
     return lambda root: make_records(root, make, count=1)["clinic"]
 
 
+def _text(root: Path) -> Path:
+    return make_institutions(root, count=1)["clinic"]
+
+
+TEMPLATE = {role: {"prefix": f"<|{role}|>", "suffix": ""} for role in ("system", "user", "assistant")}
+CHAT = {"type": "instruction", "template": TEMPLATE}
+NEXT = {"type": "masked-lm", "next_sentence": True}
 CLASSES = {"type": "sequence-classification", "labels": list(LABELS)}
 
 CASES = {
     "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9082, 4.8056, 4.2921, 3.7757, 3.8201)),
+    "masked-lm": Case({"type": "masked-lm"}, _text, (5.5827, 5.382, 4.9058, 4.5239, 4.0257)),
+    "next-sentence": Case(NEXT, _text, (4.5834, 4.4322, 4.1709, 3.6745, 3.5192)),
+    "instruction": Case(CHAT, _records(a_conversation), (5.5695, 5.1834, 4.7522, 4.3594, 3.8627)),
     "classification": Case(CLASSES, _records(a_labelled_text), (0.688, 0.6931, 0.6933, 0.695, 0.6312)),
 }
 
