@@ -214,4 +214,64 @@ class Instruction(TaskSection):
         return (self.messages, self.prompt, self.response)
 
 
-Task = Annotated[CausalLM | MaskedLM | Seq2Seq | SequenceClassification | Instruction, Field(discriminator="type")]
+class QuestionAnswering(TaskSection):
+    """Find the answer to a question in a text: its first and its last token (arXiv:1606.05250)."""
+
+    type: Literal["question-answering"] = "question-answering"
+    question: Annotated[FieldName, Field(description="Field of the question.")] = "question"
+    context: Annotated[FieldName, Field(description="Field of the text that may hold the answer.")] = "context"
+    answer: Annotated[
+        FieldName, Field(description="Field of the answer, word for word as in the context; empty: there is none.")
+    ] = "answer"
+    answer_start: Annotated[
+        FieldName,
+        Field(description="Field of the character at which it begins, from 0; without it, where it first stands."),
+    ] = "answer_start"
+    stride: Annotated[
+        int, Field(ge=0, le=131072, description="Tokens that two windows of a long context share, at most.")
+    ] = 64
+
+    @property
+    def head(self) -> str:
+        return "question-answering"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return (PAD, CLS, SEP)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.question, self.context, self.answer, self.answer_start)
+
+
+class Preference(TaskSection):
+    """Prefer one answer to another, by how often the model without its adapter would give them (DPO, arXiv:2305.18290)."""
+
+    type: Literal["preference"] = "preference"
+    prompt: Annotated[FieldName, Field(description="Field of what the user says, or of a conversation so far.")] = (
+        "prompt"
+    )
+    chosen: Annotated[FieldName, Field(description="Field of the better answer.")] = "chosen"
+    rejected: Annotated[FieldName, Field(description="Field of the worse one.")] = "rejected"
+    beta: Annotated[Number, Field(gt=0, le=100, description="How closely the model is held to the reference.")] = (
+        Decimal("0.1")
+    )
+    template: ChatTemplate = ChatTemplate()
+
+    @property
+    def head(self) -> str:
+        return "causal-lm"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return self.template.special_tokens
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.prompt, self.chosen, self.rejected)
+
+
+Task = Annotated[
+    CausalLM | MaskedLM | Seq2Seq | SequenceClassification | QuestionAnswering | Instruction | Preference,
+    Field(discriminator="type"),
+]

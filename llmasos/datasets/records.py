@@ -33,14 +33,21 @@ class Wanted:
     forms: tuple[tuple[str, ...], ...]
     task: str = "this task"
     """For messages."""
+    may_be_empty: tuple[str, ...] = ()
+    """Of the fields of the forms, those in which nothing means something."""
+    optional: tuple[str, ...] = ()
+    """Fields that are read where they are there."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for form in self.forms for name in form))
+        return tuple(dict.fromkeys([name for form in self.forms for name in form] + [*self.optional]))
 
     def form_of(self, example: Example) -> tuple[str, ...] | None:
         """The first form in which the record says something in every field."""
-        return next((form for form in self.forms if all(example.has(name) for name in form)), None)
+        return next((form for form in self.forms if self._is_full(form, example)), None)
+
+    def _is_full(self, form: tuple[str, ...], example: Example) -> bool:
+        return all(example.has(name) or (name in self.may_be_empty and name in example.fields) for name in form)
 
     def __str__(self) -> str:
         return ", or ".join(_listed(form) for form in self.forms)

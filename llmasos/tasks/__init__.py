@@ -9,6 +9,8 @@ windows.py          tasks on running text
 records.py          tasks on records with fields
   seq2seq.py          a target for a source
   classification.py   a label for a text
+  question_answering.py   where in a text the answer stands
   instruction.py      answers in a conversation
+  preference.py       the better of two answers
 encoding.py         padding, cutting, labels
 """

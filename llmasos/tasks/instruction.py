@@ -30,6 +30,7 @@ from llmasos.tokenizers.special import Vocabulary
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
+ROLES = tuple(ChatTemplate().turns)
 Message = tuple[str, str]
 """A role and what it says."""
 
@@ -102,15 +103,21 @@ class Conversations:
     def _messages(self, example: Example) -> list[Message]:
         if not example.has(self.task.messages):
             return [("user", example.text(self.task.prompt)), ("assistant", example.text(self.task.response))]
-        found = example.fields[self.task.messages]
-        messages = found if isinstance(found, list) else []
-        if not messages or not all(_is_message(message) for message in messages):
-            raise example.wrong(self.task.messages, "a list of {role, content}")
-        if not all(message["role"] in self.turns for message in messages):
-            raise UnreadableData(
-                f"{example.place} has a role in field {self.task.messages!r} that is none of {', '.join(self.turns)}."
-            )
-        return [(message["role"], clean(message["content"])) for message in messages]
+        return messages_in(example, self.task.messages)
+
+
+def messages_in(example: Example, field: str) -> list[Message]:
+    """
+    Raises:
+        UnreadableData: the field holds something other than messages of known roles.
+    """
+    found = example.fields[field]
+    messages = found if isinstance(found, list) else []
+    if not messages or not all(_is_message(message) for message in messages):
+        raise example.wrong(field, "a list of {role, content}")
+    if not all(message["role"] in ROLES for message in messages):
+        raise UnreadableData(f"{example.place} has a role in field {field!r} that is none of {', '.join(ROLES)}.")
+    return [(message["role"], clean(message["content"])) for message in messages]
 
 
 def _is_message(value: object) -> bool:

@@ -6,7 +6,16 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from common.plan.model import Plan
-from common.plan.tasks import CausalLM, Instruction, MaskedLM, Seq2Seq, SequenceClassification, Task
+from common.plan.tasks import (
+    CausalLM,
+    Instruction,
+    MaskedLM,
+    Preference,
+    QuestionAnswering,
+    Seq2Seq,
+    SequenceClassification,
+    Task,
+)
 from llmasos.tasks.base import Objective, Recipe
 from llmasos.tasks.causal_lm import NextToken, NextTokenWindows
 from llmasos.tasks.classification import LabelledTexts, Labels
@@ -14,6 +23,8 @@ from llmasos.tasks.encoding import TokenLabels
 from llmasos.tasks.instruction import Conversations, turns_of
 from llmasos.tasks.masked_lm import MaskedWindows, Masking
 from llmasos.tasks.next_sentence import HiddenTokensAndNext, SegmentPairs, SegmentRecipe
+from llmasos.tasks.preference import AnswerPairs, Preferred
+from llmasos.tasks.question_answering import Questions, Spans
 from llmasos.tasks.records import RecordRecipe, RecordTask
 from llmasos.tasks.seq2seq import Pairs, TargetTokens
 from llmasos.tasks.windows import WindowRecipe
@@ -34,8 +45,12 @@ def objective_of(task: Task) -> Objective:
             return TargetTokens()
         case SequenceClassification():
             return Labels()
+        case QuestionAnswering():
+            return Spans()
         case Instruction():
             return TokenLabels()
+        case Preference():
+            return Preferred(float(task.beta))
 
 
 def recipe_of(plan: Plan, tokenizer: Tokenizer) -> Recipe:
@@ -61,6 +76,10 @@ def _record_task(plan: Plan, tokenizer: Tokenizer) -> RecordTask:
             return Pairs(task, vocabulary, width)
         case SequenceClassification() as task:
             return LabelledTexts(task, vocabulary, width)
+        case QuestionAnswering() as task:
+            return Questions(task, vocabulary, width)
+        case Preference() as task:
+            return AnswerPairs(task, turns_of(task.template, tokenizer), vocabulary, width)
         case Instruction() as task:
             return Conversations(task, turns_of(task.template, tokenizer), vocabulary, width)
         case _:

@@ -62,3 +62,18 @@ def a_conversation(name: str, number: int) -> Record:
     if number % 3 == 0:
         return {"prompt": said, "response": said}
     return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": said}]}
+
+
+def a_question(name: str, number: int) -> Record:
+    """The answer is the word in brackets; in every fourth text there is none."""
+    said = words(name, number, 3)
+    place = number % 4
+    answer = said[place] if place < 3 else ""
+    context = " ".join(f"({word})" if word == answer else word for word in said)
+    return {"question": "?", "context": context, "answer": answer}
+
+
+def a_preference(name: str, number: int) -> Record:
+    """Answers in capitals are better."""
+    said = words(name, number, 1)[0]
+    return {"prompt": said, "chosen": said.upper(), "rejected": said}

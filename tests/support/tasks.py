@@ -43,6 +43,7 @@ def tiny_model(plan: Plan, tokenizer: Path) -> torch.nn.Module:
     import torch
     import transformers as hf
 
+    from llmasos.models.adapters import add_adapter
     from llmasos.tokenizers import load
 
     size = vocab_size_of(load(tokenizer))
@@ -56,6 +57,9 @@ def tiny_model(plan: Plan, tokenizer: Path) -> torch.nn.Module:
                 model: Any = hf.T5ForConditionalGeneration(config)
             case "causal-lm":
                 model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=size, **GPT))
+                add_adapter(model, plan.model, plan.adapter, seed=plan.seed)
+            case "question-answering":
+                model = hf.BertForQuestionAnswering(hf.BertConfig(vocab_size=size, **BERT, **NO_DROPOUT))
             case "masked-lm" | "pre-training" as head:
                 config = hf.BertConfig(vocab_size=size, **BERT, **NO_DROPOUT)
                 model = (hf.BertForMaskedLM if head == "masked-lm" else hf.BertForPreTraining)(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,15 @@ import numpy as np  # noqa: E402
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate  # noqa: E402
 from llmasos.tasks.base import tensors_of  # noqa: E402
 from llmasos.tasks.registry import objective_of  # noqa: E402
-from tests.support.records import LABELS, a_conversation, a_labelled_text, a_translation, make_records  # noqa: E402
+from tests.support.records import (  # noqa: E402
+    LABELS,
+    a_conversation,
+    a_labelled_text,
+    a_preference,
+    a_question,
+    a_translation,
+    make_records,
+)
 from tests.support.texts import make_institutions  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -31,6 +39,7 @@ class Case:
     task: dict[str, Any]
     folder: Callable[[Path], Path]
     golden: tuple[float, ...]
+    plan: dict[str, Any] = field(default_factory=dict)
 
 
 def _records(make: Callable[[str, int], dict[str, Any]]) -> Callable[[Path], Path]:
@@ -42,6 +51,9 @@ def _text(root: Path) -> Path:
 
 
 TEMPLATE = {role: {"prefix": f"<|{role}|>", "suffix": ""} for role in ("system", "user", "assistant")}
+LORA = {"adapter": {"type": "lora", "r": 4}}
+BETTER = {"type": "preference", "template": TEMPLATE, "beta": 1}
+ASKED = {"type": "question-answering", "stride": 4}
 CHAT = {"type": "instruction", "template": TEMPLATE}
 NEXT = {"type": "masked-lm", "next_sentence": True}
 CLASSES = {"type": "sequence-classification", "labels": list(LABELS)}
@@ -50,6 +62,8 @@ CASES = {
     "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9082, 4.8056, 4.2921, 3.7757, 3.8201)),
     "masked-lm": Case({"type": "masked-lm"}, _text, (5.5827, 5.382, 4.9058, 4.5239, 4.0257)),
     "next-sentence": Case(NEXT, _text, (4.5834, 4.4322, 4.1709, 3.6745, 3.5192)),
+    "questions": Case(ASKED, _records(a_question), (2.9767, 2.8656, 2.5978, 3.0302, 2.5351)),
+    "preference": Case(BETTER, _records(a_preference), (0.6931, 0.5632, 0.2782, 0.1079, 0.1777), LORA),
     "instruction": Case(CHAT, _records(a_conversation), (5.5695, 5.1834, 4.7522, 4.3594, 3.8627)),
     "classification": Case(CLASSES, _records(a_labelled_text), (0.688, 0.6931, 0.6933, 0.695, 0.6312)),
 }
@@ -63,7 +77,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def make(case: Case, tmp_path: Path, learner: Make) -> Make:
     folder = case.folder(tmp_path / "data")
-    return lambda **changes: learner(folder, case.task, **changes)
+    return lambda **changes: learner(folder, case.task, **(case.plan | changes))
 
 
 def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
