@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmasos.datasets.text import Document, read_documents, split_documents
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
+    from llmasos.evaluation.folder import Evaluation, EvaluationOptions, evaluate
     from llmasos.generation import Sampling, generate_text
     from llmasos.models.build import build_model, manifest_of
     from llmasos.models.export import export_hf
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Document": "llmasos.datasets.text",
+    "Evaluation": "llmasos.evaluation.folder",
+    "EvaluationOptions": "llmasos.evaluation.folder",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
     "TokenFile": "llmasos.datasets.tokens",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
+    "evaluate": "llmasos.evaluation.folder",
     "export_hf": "llmasos.models.export",
     "generate_text": "llmasos.generation",
     "held_out_windows": "llmasos.datasets.tokens",
@@ -45,11 +49,14 @@ _HOMES = {
 
 __all__ = [
     "Document",
+    "Evaluation",
+    "EvaluationOptions",
     "Prepared",
     "Sampling",
     "TokenFile",
     "batches",
     "build_model",
+    "evaluate",
     "export_hf",
     "generate_text",
     "held_out_windows",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
-from llmasos.models.architecture import MODEL_TYPES, model_class
+from llmasos.models.classes import MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
 from llmasos.tokenizers import end_of_document_id, load
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llmasos.extras import require_train
 from llmasos.preparation import load_prepared
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import load
 
 _KIBIBYTE = 1 if sys.platform == "darwin" else 1024
 """What getrusage counts in."""
@@ -55,7 +55,7 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     require_train("torch", "transformers", "tokenizers", task="measure a plan")
     import torch
 
-    from llmasos.models.build import build_model
+    from llmasos.models.build import model_of
     from llmasos.tasks.registry import recipe_of
     from llmasos.training.device import set_up
     from llmasos.training.loop import LocalTraining, RoundWork, StepDone
@@ -63,9 +63,9 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     prepared = load_prepared(folder)
     plan = prepared.draft.plan
     tokenizer = load(prepared.tokenizer)
-    vocab_size, recipe = vocab_size_of(tokenizer), recipe_of(plan, tokenizer)
+    recipe = recipe_of(plan, tokenizer)
     machine = set_up(threads)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, tokenizer)
     training = LocalTraining(plan, model, machine)
     training.anchor({entry.name for entry in prepared.draft.manifest if entry.group == "trainable"})
     boundaries: list[float] = []

@@ -33,10 +33,11 @@ from common.plan.load import load_plan
 from common.plan.model import Plan
 from common.plan.tokenizers import BpeTokenizer, BytesTokenizer, GivenTokenizer
 from common.statements.kinds import InitialBlobs, PlanStatement
+from common.statements.versions import SPOKEN
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
-from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe, vocab_size_of
+from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe
 from llmasos.tokenizers.special import add_special, check_special
 
 if TYPE_CHECKING:
@@ -185,13 +186,13 @@ def _made_tokenizer(section: BytesTokenizer | BpeTokenizer, beside: Path) -> Tok
 
 def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: DigestName) -> PlanStatement:
     """Write model, tokenizer and draft."""
-    from llmasos.models.build import build_model
+    from llmasos.models.build import model_of
     from llmasos.models.manifest import manifest_of
     from llmasos.models.personal import check_personal
     from llmasos.models.tensors import write_tensors
 
     save(tokenizer, folder / TOKENIZER)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
+    model = model_of(plan, tokenizer)
     manifest = manifest_of(model, plan.is_personal)
     check_personal(plan, manifest)
     write_tensors(model, folder / MODEL, manifest, mode=BY_UMASK)
@@ -202,6 +203,7 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
         initial=InitialBlobs(
             model=file_reference(folder / MODEL, algorithm), tokenizer=file_reference(folder / TOKENIZER, algorithm)
         ),
+        protocol_versions=SPOKEN,
     )
     with replacing(folder / DRAFT, mode=BY_UMASK) as file:
         file.write(strict_json.dumps(draft.model_dump(mode="json")))

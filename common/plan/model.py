@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from common.names import Name
 from common.plan.adapters import Adapter, LoRA, NoAdapter
-from common.plan.architectures import GPT2, Model
+from common.plan.architectures import GPT2, Model, architectures_with
 from common.plan.codecs import Codec, DownlinkCodec, Float32Codec
 from common.plan.fields import Number, PlanSection
 from common.plan.local import Evaluation, Local, Scaffold
@@ -144,6 +144,7 @@ class Plan(PlanSection):
     def _fits_together(self) -> Plan:
         if len(set(self.personal)) != len(self.personal):
             raise ValueError("personal names a layer twice")
+        self._check_head()
         if self.local.sequence_length > self.model.context_tokens:
             raise ValueError(
                 f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"
@@ -170,6 +171,12 @@ class Plan(PlanSection):
                 f"its linear layers are {names}"
             )
         return self
+
+    def _check_head(self) -> None:
+        head = self.task.head
+        if head not in self.model.heads:
+            fit = ", ".join(architectures_with(head))
+            raise ValueError(f"task {self.task.type} needs a model with head {head} ({fit}), got {self.model.title}")
 
     def _check_correction(self) -> None:
         """What SCAFFOLD does not go with yet; the server_state, which institutions read, holds its control variate alone."""

@@ -1,5 +1,6 @@
 """Models: from a plan's architecture to weights, to a file in the wire's layout, to a folder that others can load.
 
+classes.py        model type + head → a class of transformers, and no other
 architecture.py   a plan's model section → a transformers configuration, by allow-list
 build.py          configuration + seed → module
 adapters.py       LoRA beside frozen weights, by peft

@@ -9,13 +9,14 @@ A tokenizer trained on private text would carry names and record numbers in its 
 """
 
 from llmasos.tokenizers.bytelevel import bytes_tokenizer, train_bpe
-from llmasos.tokenizers.files import END_OF_DOCUMENT, end_of_document_id, load, save, vocab_size_of
+from llmasos.tokenizers.files import END_OF_DOCUMENT, end_of_document_id, load, pad_id, save, vocab_size_of
 
 __all__ = [
     "END_OF_DOCUMENT",
     "bytes_tokenizer",
     "end_of_document_id",
     "load",
+    "pad_id",
     "save",
     "train_bpe",
     "vocab_size_of",

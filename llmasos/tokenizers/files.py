@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END_OF_DOCUMENT = "<|endoftext|>"
+PADDING = "[PAD]"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -75,3 +76,9 @@ def end_of_document_id(tokenizer: Tokenizer) -> int:
 def vocab_size_of(tokenizer: Tokenizer) -> int:
     """Rows that an embedding needs: the largest id plus one, since a foreign file may leave ids out."""
     return int(max(tokenizer.get_vocab(with_added_tokens=True).values())) + 1
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The token that fills rows up to their width: `[PAD]` where the tokenizer has it, else what ends a document."""
+    found = tokenizer.token_to_id(PADDING)
+    return end_of_document_id(tokenizer) if found is None else int(found)

@@ -59,13 +59,13 @@ NEXT = {"type": "masked-lm", "next_sentence": True}
 CLASSES = {"type": "sequence-classification", "labels": list(LABELS)}
 
 CASES = {
-    "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9082, 4.8056, 4.2921, 3.7757, 3.8201)),
-    "masked-lm": Case({"type": "masked-lm"}, _text, (5.5827, 5.382, 4.9058, 4.5239, 4.0257)),
-    "next-sentence": Case(NEXT, _text, (4.5834, 4.4322, 4.1709, 3.6745, 3.5192)),
-    "questions": Case(ASKED, _records(a_question), (2.9767, 2.8656, 2.5978, 3.0302, 2.5351)),
-    "preference": Case(BETTER, _records(a_preference), (0.6931, 0.5632, 0.2782, 0.1079, 0.1777), LORA),
-    "instruction": Case(CHAT, _records(a_conversation), (5.5695, 5.1834, 4.7522, 4.3594, 3.8627)),
-    "classification": Case(CLASSES, _records(a_labelled_text), (0.688, 0.6931, 0.6933, 0.695, 0.6312)),
+    "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9722, 5.0464, 4.5167, 3.9878, 3.6718)),
+    "masked-lm": Case({"type": "masked-lm"}, _text, (5.5545, 5.3161, 4.8121, 4.4936, 4.0556)),
+    "next-sentence": Case(NEXT, _text, (4.5978, 4.4496, 4.1925, 3.7232, 3.4957)),
+    "questions": Case(ASKED, _records(a_question), (3.1144, 3.0051, 2.7616, 2.9905, 2.6075)),
+    "preference": Case(BETTER, _records(a_preference), (0.6931, 0.6123, 0.344, 0.1521, 0.2062), LORA),
+    "instruction": Case(CHAT, _records(a_conversation), (5.5497, 5.1535, 4.816, 4.3829, 3.9031)),
+    "classification": Case(CLASSES, _records(a_labelled_text), (0.7009, 0.6932, 0.694, 0.6965, 0.6223)),
 }
 
 
