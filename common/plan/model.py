@@ -29,7 +29,7 @@ from common.plan.local import Evaluation, Local, Scaffold
 from common.plan.rounds import Buffered, Cohort, Retention, StopRules, Synchronous
 from common.plan.rules import Rule, WeightedMean, unfit
 from common.plan.server_optimizers import ServerOptimizer, ServerSGD
-from common.plan.tasks import CausalLM, Task
+from common.plan.tasks import CausalLM, Preference, Task
 from common.plan.tokenizers import BytesTokenizer, Tokenizer
 
 
@@ -159,6 +159,10 @@ class Plan(PlanSection):
             raise ValueError(f"mode.buffer {self.mode.buffer} is below quorum {self.quorum}")
         if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
             raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
+        if isinstance(self.task, Preference) and not isinstance(self.adapter, LoRA):
+            raise ValueError(
+                f"task preference needs adapter lora, got {self.adapter.type}: without its adapter the model is the reference"
+            )
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)
