@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llmasos.models.export import export_hf
     from llmasos.models.tensors import read_tensors, write_delta, write_tensors
     from llmasos.preparation import Prepared, load_prepared, prepare
+    from llmasos.search.search import Search, TuneOptions, tune
 
 _HOMES = {
     "Document": "llmasos.datasets.text",
@@ -29,7 +30,9 @@ _HOMES = {
     "EvaluationOptions": "llmasos.evaluation.folder",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
+    "Search": "llmasos.search.search",
     "TokenFile": "llmasos.datasets.tokens",
+    "TuneOptions": "llmasos.search.search",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
     "evaluate": "llmasos.evaluation.folder",
@@ -42,6 +45,7 @@ _HOMES = {
     "read_documents": "llmasos.datasets.text",
     "read_tensors": "llmasos.models.tensors",
     "split_documents": "llmasos.datasets.text",
+    "tune": "llmasos.search.search",
     "write_delta": "llmasos.models.tensors",
     "write_tensors": "llmasos.models.tensors",
     "write_tokens": "llmasos.datasets.tokens",
@@ -53,7 +57,9 @@ __all__ = [
     "EvaluationOptions",
     "Prepared",
     "Sampling",
+    "Search",
     "TokenFile",
+    "TuneOptions",
     "batches",
     "build_model",
     "evaluate",
@@ -66,6 +72,7 @@ __all__ = [
     "read_documents",
     "read_tensors",
     "split_documents",
+    "tune",
     "write_delta",
     "write_tensors",
     "write_tokens",

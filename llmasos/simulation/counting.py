@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmasos.evaluation.ngram import MAX_TOKENS, Ints, NgramModel, train_ngram
+from llmasos.evaluation.ngram import MAX_TOKENS, NgramModel, train_ngram
 from llmasos.preparation import Prepared
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.final_model import open_corpora
@@ -28,19 +28,19 @@ def count(
         tokens: where encoded text is kept and found again.
         max_tokens: of more training text, the beginning of each institution's is counted, as much as its share.
     """
-    with open_corpora(prepared, institutions, tokens) as corpora:
-        text = _training_text(corpora.values(), max_tokens)
-        total = sum(one.train.count for one in corpora.values())
-        vocab_size = max(one.train.vocab_size for one in corpora.values())
-        model = train_ngram(text, vocab_size=vocab_size)
-        scores = scores_from_sums({name: _measured(model, one) for name, one in corpora.items()})
-    return Counted(scores, model.order, len(text), total - len(text))
 
+    def each() -> Iterator[tuple[str, Corpus]]:
+        for one in institutions:  # one at a time: there may be more of them than files that may be open
+            with open_corpora(prepared, [one], tokens) as corpora:
+                yield one.name, corpora[one.name]
 
-def _training_text(corpora: Collection[Corpus], max_tokens: int) -> Ints:
-    total = sum(one.train.count for one in corpora)
+    sizes = [(corpus.train.count, corpus.train.vocab_size) for _, corpus in each()]
+    total = sum(size for size, _ in sizes)
     share = min(1.0, max_tokens / total)
-    return np.concatenate([one.train.read(0, int(one.train.count * share)) for one in corpora])
+    text = np.concatenate([corpus.train.read(0, int(corpus.train.count * share)) for _, corpus in each()])
+    model = train_ngram(text, vocab_size=max(vocab_size for _, vocab_size in sizes))
+    scores = scores_from_sums({name: _measured(model, corpus) for name, corpus in each()})
+    return Counted(scores, model.order, len(text), total - len(text))
 
 
 def _measured(model: NgramModel, corpus: Corpus) -> tuple[int, int]:
