@@ -286,8 +286,7 @@ class _Loop:
             self._file, overrides={field: _value(self._space[field], best, field) for field in self._space}
         )
         text = plan_yaml(absolute(plan, self._file.resolve().parent))
-        place = self._out.resolve()
-        said = f"# {self._options.measure} {best.value:.6g}: trial {best.number}, the best of {len(tried)} in {place}"
+        said = f"# {self._options.measure} {best.value:.6g}: trial {best.number}, the best of {len(tried)}"
         search.best_plan.write_text(f"{said}\n\n{text}", encoding="utf-8")
         write_reports(search, title=f"Search over {self._base.name}")
         shutil.rmtree(self._out / "work", ignore_errors=True)  # text as tokens: a copy of what may be private
