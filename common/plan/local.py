@@ -5,56 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from common.plan.fields import Number, PlanSection
+from common.plan.local_optimizers import SGD, AdamW, LocalOptimizer
+from common.plan.schedules import CosineSchedule, Schedule
 
 MAX_NUM_TOKENS = 2**29 - 1
 """Weights stay below 2^29, so that weight × float32 is exact in float64 (docs/protocol.md#arithmetic)."""
-
-
-class AdamW(PlanSection):
-    """AdamW (arXiv:1711.05101), torch's semantics."""
-
-    type: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[Number, Field(gt=0, le=10, description="Highest local learning rate.")] = Decimal("0.002")
-    beta1: Annotated[Number, Field(ge=0, lt=1, description="Decay of the gradient's mean.")] = Decimal("0.9")
-    beta2: Annotated[Number, Field(ge=0, lt=1, description="Decay of the squared gradient's mean.")] = Decimal("0.95")
-    epsilon: Annotated[Number, Field(gt=0, le=1, description="Added to the denominator.")] = Decimal("0.00000001")
-    weight_decay: Annotated[Number, Field(ge=0, le=10, description="Decoupled from the gradient.")] = Decimal("0.1")
-
-    @property
-    def moments_a_weight(self) -> int:
-        """How many numbers of each weight it keeps from step to step."""
-        return 2
-
-
-class SGD(PlanSection):
-    """Stochastic gradient descent, torch's semantics; what SCAFFOLD asks for, without momentum."""
-
-    type: Literal["sgd"] = "sgd"
-    learning_rate: Annotated[Number, Field(gt=0, le=100, description="Highest local learning rate.")] = Decimal("0.1")
-    momentum: Annotated[Number, Field(ge=0, lt=1, description="What is left of earlier steps; 0: nothing is kept.")] = (
-        Decimal(0)
-    )
-    weight_decay: Annotated[Number, Field(ge=0, le=10, description="weight_decay × weight joins the gradient.")] = (
-        Decimal(0)
-    )
-
-    @property
-    def moments_a_weight(self) -> int:
-        """How many numbers of each weight it keeps from step to step."""
-        return 1 if self.momentum else 0
-
-
-def _local_optimizer_type(section: object) -> object:
-    """Plans of before there was a choice say no type."""
-    return section.get("type", "adamw") if isinstance(section, dict) else getattr(section, "type", None)
-
-
-LocalOptimizer = Annotated[
-    Annotated[AdamW, Tag("adamw")] | Annotated[SGD, Tag("sgd")], Discriminator(_local_optimizer_type)
-]
 
 
 class NoCorrection(PlanSection):
@@ -75,23 +33,6 @@ class Scaffold(PlanSection):
     ] = Decimal(1000)
 
 
-class CosineSchedule(PlanSection):
-    """Linear warm-up, then cosine down to `final_fraction` of the learning rate, over all local steps of the run."""
-
-    type: Literal["cosine"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0, description="Steps from 0 up to the learning rate.")] = 10
-    final_fraction: Annotated[
-        Number, Field(ge=0, le=1, description="Learning rate at the last step, as a share of the highest.")
-    ] = Decimal("0.1")
-
-
-class ConstantSchedule(PlanSection):
-    """Linear warm-up, then the learning rate itself."""
-
-    type: Literal["constant"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0, description="Steps from 0 up to the learning rate.")] = 10
-
-
 class Local(PlanSection):
     """One institution's work in a round."""
 
@@ -103,7 +44,7 @@ class Local(PlanSection):
     ] = None
     sequence_length: Annotated[int, Field(ge=8, le=131072, description="Tokens a sequence.")] = 128
     optimizer: LocalOptimizer = AdamW()
-    schedule: Annotated[CosineSchedule | ConstantSchedule, Field(discriminator="type")] = CosineSchedule()
+    schedule: Schedule = CosineSchedule()
     max_gradient_norm: Annotated[
         Number, Field(gt=0, description="Gradients with a longer L2 norm are scaled down to it.")
     ] = Decimal(1)
@@ -124,6 +65,16 @@ class Local(PlanSection):
         Literal["float32", "bfloat16"],
         Field(description="bfloat16: autocast where the device has it, recorded if not."),
     ] = "float32"
+    gradient_checkpointing: Annotated[
+        bool,
+        Field(
+            description="Keep each layer's input alone for the backward pass and compute the rest again: less memory, a "
+            "third more time, the same numbers (arXiv:1604.06174)."
+        ),
+    ] = False
+    compile: Annotated[
+        bool, Field(description="Train through torch.compile where the machine can; where it cannot, that is recorded.")
+    ] = False
 
     @property
     def tokens_per_round(self) -> int:
@@ -155,7 +106,7 @@ class Local(PlanSection):
             raise ValueError(
                 f"local.correction scaffold needs local.fedprox_mu 0, got {self.fedprox_mu}: use one of the two"
             )
-        if isinstance(self.schedule, CosineSchedule) and not self.schedule.final_fraction:
+        if getattr(self.schedule, "final_fraction", 1) == 0:
             raise ValueError(
                 "local.correction scaffold needs local.schedule.final_fraction above 0, got 0: the change of a round is "
                 "divided by its learning rates"

@@ -138,7 +138,8 @@ def activation_bytes(statement: PlanStatement) -> int:
 
     b is the micro-batch, s the sequence length. 17 values a token, layer and unit of width are those of a transformer block
     without the attention matrix, which scaled dot-product attention does not keep; 3 of each token's logits are the logits,
-    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16.
+    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16. With gradient checkpointing each layer
+    keeps its input alone, 1 value, and the 17 are one layer's at a time.
 
     Source: Korthikanti et al., arXiv:2205.05198, section 4: 34 bytes at 2 bytes a value.
     """
@@ -147,7 +148,8 @@ def activation_bytes(statement: PlanStatement) -> int:
     width, layers = model.width, model.layers
     value_bytes = 2 if local.precision == "bfloat16" else FLOAT_BYTES
     tokens = (local.micro_batch_size or local.batch_size) * local.sequence_length
-    return tokens * (17 * width * layers * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
+    values = layers + 17 if local.gradient_checkpointing else 17 * layers
+    return tokens * (width * values * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
 
 
 def vocabulary(statement: PlanStatement) -> int:
