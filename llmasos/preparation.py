@@ -30,12 +30,15 @@ from common.errors import (
     TooLittleData,
 )
 from common.plan.load import load_plan
-from common.plan.model import BpeTokenizer, BytesTokenizer, GivenTokenizer, Plan
+from common.plan.model import Plan
+from common.plan.tokenizers import BpeTokenizer, BytesTokenizer, GivenTokenizer
 from common.statements.kinds import InitialBlobs, PlanStatement
+from common.statements.versions import SPOKEN
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
-from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe, vocab_size_of
+from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe
+from llmasos.tokenizers.special import add_special, check_special
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -154,12 +157,23 @@ def _refuse_taken(out: Path) -> None:
 
 
 def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
-    """The plan's tokenizer; paths in the plan are relative to the plan file's folder `beside`."""
-    match plan.tokenizer:
+    """The plan's tokenizer with the special tokens that its task needs; paths in the plan are relative to the plan file's
+    folder `beside`."""
+    needed = plan.task.special_tokens
+    if isinstance(plan.tokenizer, GivenTokenizer):
+        path = beside / plan.tokenizer.path
+        tokenizer = load(path)
+        check_special(tokenizer, needed, where=str(path), task=plan.task.type)
+        return tokenizer
+    tokenizer = _made_tokenizer(plan.tokenizer, beside)
+    add_special(tokenizer, needed)
+    return tokenizer
+
+
+def _made_tokenizer(section: BytesTokenizer | BpeTokenizer, beside: Path) -> Tokenizer:
+    match section:
         case BytesTokenizer():
             return bytes_tokenizer()
-        case GivenTokenizer(path=path):
-            return load(beside / path)
         case BpeTokenizer(vocab_size=vocab_size, text=text):
             place = beside / text
             try:
@@ -172,13 +186,13 @@ def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
 
 def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: DigestName) -> PlanStatement:
     """Write model, tokenizer and draft."""
-    from llmasos.models.build import build_model
+    from llmasos.models.build import model_of
     from llmasos.models.manifest import manifest_of
     from llmasos.models.personal import check_personal
     from llmasos.models.tensors import write_tensors
 
     save(tokenizer, folder / TOKENIZER)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
+    model = model_of(plan, tokenizer)
     manifest = manifest_of(model, plan.is_personal)
     check_personal(plan, manifest)
     write_tensors(model, folder / MODEL, manifest, mode=BY_UMASK)
@@ -189,6 +203,7 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
         initial=InitialBlobs(
             model=file_reference(folder / MODEL, algorithm), tokenizer=file_reference(folder / TOKENIZER, algorithm)
         ),
+        protocol_versions=SPOKEN,
     )
     with replacing(folder / DRAFT, mode=BY_UMASK) as file:
         file.write(strict_json.dumps(draft.model_dump(mode="json")))

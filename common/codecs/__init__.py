@@ -18,7 +18,7 @@ from common.codecs.float32 import Float32Codec
 from common.codecs.int4 import Int4Codes
 from common.codecs.int8 import Int8Codes
 from common.codecs.topk import TopkCodec
-from common.plan import model as plan
+from common.plan import codecs as plan
 
 CODECS: dict[str, DeltaCodec] = {
     "float32": Float32Codec(),

@@ -21,7 +21,7 @@ from common import tensors
 from common.codecs import codec
 from common.codecs.base import DeltaCodec, Float32s
 from common.errors import NonFiniteDelta, WrongTensors
-from common.plan import model as plan
+from common.plan import codecs as plan
 from common.statements.kinds import Tensor
 
 BUFFER_ELEMENTS = 256 * 1024

@@ -93,7 +93,7 @@ class UnsupportedProtocol(StatementError):
 
     code = "unsupported-protocol"
     status = Status.FAILED_PRECONDITION
-    default_fix = "Install a release that speaks the consortium's protocol version."
+    default_fix = "Install a release that speaks it, or wait until the other side has one that speaks yours."
 
 
 class BadCommitment(StatementError):

@@ -201,6 +201,12 @@ class RunRecord:
         """Acceptances by institution."""
         return {name: entry.answer for name, entry in self.answers.items() if entry.answer.accept}
 
+    @property
+    def protocol_version(self) -> int:
+        """What the run is conducted in: the oldest that an acceptance answered, or the offer's newest where nobody has."""
+        answered = [answer.protocol_version for answer in self.accepted.values()]
+        return min(answered, default=self.statement.protocol_versions.most)
+
     def committed(self, task: str = "train") -> tuple[RoundRecord, ...]:
         """Rounds of that task that changed or measured the model, but for those that were rolled back."""
         return tuple(record for record in self.ever_committed(task) if not record.rolled_back)

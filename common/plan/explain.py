@@ -16,8 +16,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.model import MAX_NUM_TOKENS, BpeTokenizer, Buffered, BytesTokenizer, LoRA, Plan, TopkCodec
+from common.plan.adapters import LoRA
+from common.plan.codecs import TopkCodec
+from common.plan.local import MAX_NUM_TOKENS
+from common.plan.model import Plan
+from common.plan.rounds import Buffered
 from common.plan.rules import Withstands
+from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from common import tensors
 from common.codecs import CODECS
 from common.codecs.base import Float32s
 from common.errors import ModelOverflow
-from common.plan import model as plan
+from common.plan import codecs as plan
 from common.statements.kinds import Tensor
 
 Write = Callable[[memoryview], object]

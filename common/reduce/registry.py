@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common.errors import InvalidConfiguration
-from common.plan import model as plan
+from common.plan import server_optimizers as plan
 from common.plan.rules import RuleSection
 from common.reduce.rule import Rule
 from common.reduce.rules.bulyan import bulyan

@@ -21,7 +21,8 @@ from common.blobs.reader import BlobStream, ChunkSource
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs import codec
 from common.errors import ImplausibleWeight, SlotTaken, WrongTensors
-from common.plan.model import MAX_NUM_TOKENS, Plan
+from common.plan.local import MAX_NUM_TOKENS
+from common.plan.model import Plan
 from common.reduce.control import ControlJob, ControlStep
 from common.reduce.downlink import Beside
 from common.reduce.lanes import Deltas, combined

@@ -24,8 +24,10 @@ from common import tensors
 from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.codecs import CODECS
 from common.errors import ReducerSelfTestFailed
-from common.plan.model import Float32Codec, Plan, ServerSGD
+from common.plan.codecs import Float32Codec
+from common.plan.model import Plan
 from common.plan.rules import WeightedMean
+from common.plan.server_optimizers import ServerSGD
 from common.reduce import registry
 from common.reduce.downlink import Beside
 from common.reduce.inspect import inspect_delta

@@ -19,7 +19,7 @@ import numpy as np
 
 from common.codecs.base import Float32s
 from common.errors import WrongTensors
-from common.plan import model as plan
+from common.plan import server_optimizers as plan
 from common.reduce.server_optimizer import Scalars, Stepping, rest_of
 
 

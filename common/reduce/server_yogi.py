@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.codecs.base import Float32s
-from common.plan import model as plan
+from common.plan import server_optimizers as plan
 from common.reduce.rule import BLOCK_ELEMENTS
 from common.reduce.server_optimizer import Stepping, rest_of
 

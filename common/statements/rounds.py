@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from common.blobs.reference import BlobRef
 from common.names import Name, Sha256Hex
-from common.plan.model import MAX_NUM_TOKENS
+from common.plan.local import MAX_NUM_TOKENS
 from common.statements.fields import Code, LedgerIndex, Predicate, RoundNumber, Timestamp
 
 

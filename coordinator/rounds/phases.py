@@ -21,7 +21,7 @@ from typing import Literal
 
 from common.clock import parse_rfc3339
 from common.ledger.state import RoundRecord, RunRecord
-from common.plan.model import StopRules
+from common.plan.rounds import StopRules
 
 MAX_ABANDONED_IN_A_ROW = 3
 ABORTED = "aborted"

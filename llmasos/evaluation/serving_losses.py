@@ -26,9 +26,10 @@ from llmasos.datasets.text import read_documents
 from llmasos.datasets.tokens import TokenFile, held_out_windows, write_tokens
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
 from llmasos.extras import require_train
-from llmasos.models.build import build_model
+from llmasos.models.build import model_of
 from llmasos.models.tensors import read_tensors
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tasks.causal_lm import NextToken, window_row
+from llmasos.tokenizers import load
 from llmasos.training.device import set_up
 
 
@@ -54,14 +55,14 @@ def serve(config: Config, models: Iterable[Path]) -> Iterable[str]:
     """
     machine, plan = set_up(config.threads), config.statement.plan
     tokenizer = load(config.tokenizer)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
+    model = model_of(plan, tokenizer)
     write_tokens(read_documents(config.text), tokenizer, config.tokens)
     batch_size = plan.local.micro_batch_size or plan.local.batch_size
     with TokenFile.open(config.tokens) as tokens:
         for path in models:
             read_tensors(model, path, config.statement.manifest)
             windows = held_out_windows(tokens, plan.local.sequence_length, plan.evaluation.max_tokens)
-            sums = evaluate(model.to(machine.device), windows, batch_size=batch_size)
+            sums = evaluate(model.to(machine.device), NextToken(), map(window_row, windows), batch_size=batch_size)
             mean_nats = sums.loss_sum_fixed / LOSS_SCALE / sums.num_tokens
             yield json.dumps({"mean_nats": mean_nats, **sums._asdict()})
 

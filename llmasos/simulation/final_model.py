@@ -29,12 +29,11 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
     Raises:
         WrongTensors, StorageFailure: they are not the plan's, or cannot be read.
     """
-    from llmasos.models.build import build_model, read_tensors
-    from llmasos.tokenizers import load, vocab_size_of
+    from llmasos.models.build import model_of, read_tensors
+    from llmasos.tokenizers import load
 
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(prepared.tokenizer))
     read_tensors(model, tensors, prepared.draft.manifest)
     return model
 
@@ -102,11 +101,12 @@ def measure(
     """
     from llmasos.evaluation.perplexity import evaluate
     from llmasos.models.personal import PersonalFolder
+    from llmasos.tasks.registry import objective_of
 
     model, sums = load_final(prepared, tensors), {}
     with open_corpora(prepared, institutions, tokens) as corpora:
         for name, one in corpora.items():
             folder, number = own(name)
             PersonalFolder(folder, prepared.draft.manifest).read(model, number)
-            sums[name] = evaluate(model, one.held_out_windows())
+            sums[name] = evaluate(model, objective_of(one.plan.task), one.held_out_rows())
     return scores_from_sums(sums)

@@ -25,8 +25,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -36,10 +34,12 @@ from common.names import Name
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import LOSS_SCALE, LossSums, evaluate
 from llmasos.extras import require_train
-from llmasos.models.build import build_model, export_hf
+from llmasos.models.build import export_hf, model_of
 from llmasos.models.tensors import read_tensors
 from llmasos.preparation import Prepared, load_prepared
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tasks.base import Batch, together
+from llmasos.tasks.registry import objective_of
+from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.device import set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
@@ -136,7 +136,7 @@ class Draws:
         seed = given[index] if index < len(given) else round_seed(str(self._config.seed), index + 1)
         return local_seed(seed, name if turn == 0 else f"{name}/{turn}")
 
-    def batch(self, index: int, step: int) -> npt.NDArray[np.int64]:
+    def batch(self, index: int, step: int) -> Batch:
         """The batches of one step in round `index`, one below the other.
 
         They go round the institutions; an institution's first batch in a step is the one that its participant draws.
@@ -148,7 +148,7 @@ class Draws:
             name = institutions[number % len(institutions)].name
             seed = self.seed(index, name, (number - first) // len(institutions))
             parts.append(self._corpora[name].batch(seed=seed, step=step))
-        return np.concatenate(parts)
+        return together(parts)
 
 
 def train_baseline(config: Config, report: Report) -> Outcome:
@@ -190,7 +190,7 @@ def _train(config: Config, plan: Plan, training: LocalTraining, draws: Draws, re
         done = index * per_round + boundary.step
         report(Advance(done, config.steps, tokens_before + boundary.sums.num_tokens, boundary.loss_fixed))
 
-    def draw(step: int) -> npt.NDArray[np.int64]:
+    def draw(step: int) -> Batch:
         return draws.batch(index, step)
 
     for index in range(-(-config.steps // per_round)):
@@ -205,15 +205,15 @@ def _train(config: Config, plan: Plan, training: LocalTraining, draws: Draws, re
 
 def _initial_model(prepared: Prepared) -> torch.nn.Module:
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(prepared.tokenizer))
     read_tensors(model, prepared.model, prepared.draft.manifest)
     return model
 
 
 def _measure(model: torch.nn.Module, corpus: Corpus) -> LossSums:
     local = corpus.plan.local
-    return evaluate(model, corpus.held_out_windows(), batch_size=local.micro_batch_size or local.batch_size)
+    batch_size = local.micro_batch_size or local.batch_size
+    return evaluate(model, objective_of(corpus.plan.task), corpus.held_out_rows(), batch_size=batch_size)
 
 
 class _Printer:

@@ -19,6 +19,8 @@ import torch
 
 PRECISION_FALLBACK = "precision-float32"
 """Deviation code: the plan asks for bfloat16, which this device has not."""
+COMPILE_FALLBACK = "not-compiled"
+"""Deviation code: the plan asks for torch.compile, for which this machine lacks something."""
 
 
 @dataclass(frozen=True, slots=True)

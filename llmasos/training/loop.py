@@ -13,22 +13,23 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from common.errors import NonFiniteDelta, StorageFailure
-from common.plan.model import SGD, AdamW, Plan
-from llmasos.evaluation.perplexity import next_token_nats, to_fixed
+from common.errors import NonFiniteDelta
+from common.plan.model import Plan
+from llmasos.evaluation.perplexity import to_fixed
 from llmasos.models.adapters import tensor_name
+from llmasos.tasks.base import Batch, split, tensors_of
+from llmasos.tasks.registry import objective_of
 from llmasos.training.device import Machine
+from llmasos.training.forward import prepare_forward
 from llmasos.training.memory import within_memory
+from llmasos.training.optimizers import LocalOptimizer, picked
 from llmasos.training.schedule import learning_rate, total_rate, total_steps
 
-Draw = Callable[[int], npt.NDArray[np.int64]]
-"""The batch of a step in the round: int64, shape (B, sequence_length + 1)."""
+Draw = Callable[[int], Batch]
+"""The batch of a step in the round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +74,6 @@ def _step_seed(seed: int, step: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _optimizer(plan: AdamW | SGD, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    if isinstance(plan, SGD):
-        return torch.optim.SGD(
-            parameters,
-            lr=float(plan.learning_rate),
-            momentum=float(plan.momentum),
-            weight_decay=float(plan.weight_decay),
-            fused=True,
-        )
-    return torch.optim.AdamW(
-        parameters,
-        lr=float(plan.learning_rate),
-        betas=(float(plan.beta1), float(plan.beta2)),
-        eps=float(plan.epsilon),
-        weight_decay=float(plan.weight_decay),
-        fused=True,
-    )
-
-
-def _moments(plan: AdamW | SGD) -> tuple[str, ...]:
-    """What torch's optimizer keeps of each weight; all but `step` have the weight's shape."""
-    if isinstance(plan, SGD):
-        return ("momentum_buffer",) if plan.momentum else ()
-    return ("step", "exp_avg", "exp_avg_sq")
-
-
 class LocalTraining:
     """Trains `model` in place as the plan's `local` section says. The model stays on the machine's device.
 
@@ -109,16 +84,19 @@ class LocalTraining:
     def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine) -> None:
         self.model = model.to(machine.device)
         self.machine = machine
-        self.deviations = machine.deviations(plan.local.precision)
+        self._forward, deviations = prepare_forward(plan.local, self.model, machine)
+        self.deviations = (*machine.deviations(plan.local.precision), *deviations)
         self.micro_batch = plan.local.micro_batch_size or plan.local.batch_size
-        """Sequences at once; a step for which memory was too little makes it smaller, and it stays so."""
+        """Rows at once; a step for which memory was too little makes it smaller, and it stays so."""
         self._local = plan.local
+        self._objective = objective_of(plan.task)
         self._total_steps = total_steps(plan)
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         self._names = [tensor_name(name) for name, _ in named]
         self._parameters = [weight for _, weight in named]
-        self._optimizer = _optimizer(self._local.optimizer, self._parameters)
-        self._moments = _moments(self._local.optimizer)
+        self._optimizer = LocalOptimizer(
+            self._local.optimizer, self.model, list(zip(self._names, self._parameters, strict=True))
+        )
         self._anchors: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         self._corrections: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
 
@@ -160,30 +138,28 @@ class LocalTraining:
         self.model.train()
         sums, steps = work.done, self._local.steps if work.steps is None else work.steps
         for step in range(sums.steps, steps):
-            batch_BT = draw(step)
-            loss_fixed = to_fixed(self._step(batch_BT, work, step))
-            tokens = batch_BT.shape[0] * (batch_BT.shape[1] - 1)
+            batch = draw(step)
+            loss_fixed = to_fixed(self._step(batch, work, step))
             sums = replace(
                 sums,
                 steps=step + 1,
-                num_tokens=sums.num_tokens + tokens,
+                num_tokens=sums.num_tokens + self._objective.targets(batch),
                 loss_sum_fixed=sums.loss_sum_fixed + loss_fixed,
             )
             on_step(StepDone(step + 1, steps, loss_fixed, sums))
-        self._optimizer.zero_grad(set_to_none=True)  # gradients are as large as the model, which lives on
+        self._optimizer.zero_grad()  # gradients are as large as the model, which lives on
         return sums
 
-    def _step(self, batch_BT: npt.NDArray[np.int64], work: RoundWork, step: int) -> float:
+    def _step(self, batch: Batch, work: RoundWork, step: int) -> float:
         """One optimizer step; its mean loss in nats."""
         global_step = work.trained_rounds * self._local.steps + step
         rate = learning_rate(self._local, global_step=global_step, total=self._total_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._optimizer.set_rate(rate)
 
         def gradients(size: int) -> float:
             torch.manual_seed(_step_seed(work.seed, step))
-            self._optimizer.zero_grad(set_to_none=True)
-            return self._accumulate(torch.from_numpy(batch_BT), size)
+            self._optimizer.zero_grad()
+            return self._accumulate(batch, size)
 
         # Weights and moments change only after this; what that takes is the same for any micro-batch.
         loss, self.micro_batch = within_memory(gradients, self.micro_batch, self.machine.release_memory)
@@ -198,16 +174,16 @@ class LocalTraining:
         self._optimizer.step()
         return loss
 
-    def _accumulate(self, tokens_BT: torch.Tensor, size: int) -> float:
-        """Gradients of the batch's mean loss, by micro-batches of `size` scaled by tokens; the mean loss in nats."""
-        num_tokens = tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
+    def _accumulate(self, batch: Batch, size: int) -> float:
+        """Gradients of the batch's mean loss, by micro-batches of `size` rows scaled by targets; the mean loss in nats."""
+        targets = self._objective.targets(batch)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for micro_MT in torch.split(tokens_BT.to(self.machine.device), size):
+        for micro_batch in split(tensors_of(batch, self.machine.device), size):
             with self.machine.autocast(self._local.precision):
-                micro_nats = next_token_nats(self.model, micro_MT).sum()
-            (micro_nats / num_tokens).backward()  # type: ignore[no-untyped-call]
+                micro_nats = self._objective.nats(self._forward, micro_batch).sum()
+            (micro_nats / targets).backward()  # type: ignore[no-untyped-call]
             nats += micro_nats.detach()
-        return float(nats) / num_tokens
+        return float(nats) / targets
 
     def _pull(self) -> None:
         """FedProx's part of the gradient; what is clipped is the whole gradient, this included."""
@@ -228,13 +204,7 @@ class LocalTraining:
 
     def moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's state by `NAME.MOMENT`; empty before the first step. Not copies."""
-        state: Mapping[int, Mapping[str, Any]] = self._optimizer.state_dict()["state"]
-        return {
-            f"{name}.{moment}": state[index][moment]
-            for index, name in enumerate(self._names)
-            if index in state
-            for moment in self._moments
-        }
+        return self._optimizer.moments()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Trainable weights by name. Not copies."""
@@ -244,16 +214,9 @@ class LocalTraining:
         """Go on with the moments of a snapshot; an empty mapping starts afresh.
 
         Raises:
-            StorageFailure: a moment is missing or has another shape than its weight.
+            StorageFailure: a moment is missing, has another shape, or is of a weight that is not trained here.
         """
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for index, (name, weight) in enumerate(zip(self._names, self._parameters, strict=True) if moments else ()):
-            state[index] = {moment: _pick(moments, f"{name}.{moment}") for moment in self._moments}
-            for moment in self._moments:
-                if moment != "step":
-                    _check_shape(f"{name}.{moment}", state[index][moment], weight)
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._optimizer.load_moments(moments)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Set the trainable weights.
@@ -263,22 +226,4 @@ class LocalTraining:
         """
         with torch.no_grad():
             for name, weight in zip(self._names, self._parameters, strict=True):
-                value = _pick(weights, name)
-                _check_shape(name, value, weight)
-                weight.copy_(value)
-
-
-def _pick(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    if name not in tensors:
-        raise StorageFailure(
-            f"The snapshot lacks tensor {name}.", "Remove the snapshot's folder; the round begins again."
-        )
-    return tensors[name]
-
-
-def _check_shape(name: str, value: torch.Tensor, weight: torch.Tensor) -> None:
-    if value.shape != weight.shape:
-        raise StorageFailure(
-            f"The snapshot's tensor {name} has shape {tuple(value.shape)}, the model's {tuple(weight.shape)}.",
-            "Remove the snapshot's folder; the round begins again.",
-        )
+                weight.copy_(picked(weights, name, tuple(weight.shape)))

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import math
 
-from common.plan.model import CosineSchedule, Local, Plan
+from common.plan.local import Local
+from common.plan.model import Plan
+from common.plan.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    InverseSqrtSchedule,
+    LinearSchedule,
+    NoamSchedule,
+    WarmupStableDecaySchedule,
+)
+
+Over = ConstantSchedule | CosineSchedule | LinearSchedule | WarmupStableDecaySchedule
+"""Those that have an end."""
 
 
 def total_steps(plan: Plan) -> int:
@@ -25,16 +37,40 @@ def learning_rate(local: Local, *, global_step: int, total: int) -> float:
     """The rate of step `global_step`, counted from 0, of `total`.
 
     Warm-up is linear and reaches the full rate at step `warmup_steps`; its first step is already above 0. Beyond `total` the
-    last rate stays, since an institution may train in rounds that came after abandoned ones.
+    last rate stays, since an institution may train in rounds that came after abandoned ones; but a rate that does not depend
+    on the run's length goes on falling.
 
-    Source: Loshchilov and Hutter, arXiv:1608.03983 (cosine).
+    Sources: Loshchilov and Hutter, arXiv:1608.03983 (cosine); Hu et al., arXiv:2404.06395 (warm-up, stable, decay); Vaswani
+    et al., arXiv:1706.03762, section 5.3 (noam).
     """
-    peak = float(local.optimizer.learning_rate)
-    warmup = local.schedule.warmup_steps
-    if global_step < warmup:
-        return peak * (global_step + 1) / (warmup + 1)
-    if not isinstance(local.schedule, CosineSchedule):
-        return peak
-    final = float(local.schedule.final_fraction)
-    progress = min(1.0, (global_step - warmup) / max(1, total - warmup - 1))
-    return peak * (final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+    peak, schedule = float(local.optimizer.learning_rate), local.schedule
+    if isinstance(schedule, NoamSchedule):
+        step, warmup = global_step + 1, schedule.warmup_steps
+        return float(peak * schedule.d_model**-0.5 * min(step**-0.5, step * warmup**-1.5))
+    if global_step < schedule.warmup_steps:
+        return peak * (global_step + 1) / (schedule.warmup_steps + 1)
+    if isinstance(schedule, InverseSqrtSchedule):
+        return peak * math.sqrt((schedule.warmup_steps + 1) / (global_step + 1))
+    return peak * _share(schedule, global_step, total)
+
+
+def _share(schedule: Over, step: int, total: int) -> float:
+    """Of the highest rate, after warm-up."""
+    match schedule:
+        case ConstantSchedule():
+            return 1.0
+        case CosineSchedule():
+            progress, final = _progress(step, schedule.warmup_steps, total), float(schedule.final_fraction)
+            return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        case LinearSchedule():
+            first = schedule.warmup_steps
+        case WarmupStableDecaySchedule():
+            first = max(schedule.warmup_steps, total - math.ceil(total * float(schedule.decay_fraction)) - 1)
+    if step < first:
+        return 1.0
+    return 1.0 - (1.0 - float(schedule.final_fraction)) * _progress(step, first, total)
+
+
+def _progress(step: int, first: int, total: int) -> float:
+    """From 0 at step `first` to 1 at the last one."""
+    return min(1.0, (step - first) / max(1, total - first - 1))

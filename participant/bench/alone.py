@@ -22,8 +22,11 @@ from common.errors import CoordinatorUnreachable, UsageError
 from common.homes import private_folder
 from common.ledger.cohort import local_seed, round_seed
 from common.ledger.state import RunRecord
-from common.plan.model import Float32Codec, NoCorrection, Plan, ServerSGD
+from common.plan.codecs import Float32Codec
+from common.plan.local import NoCorrection
+from common.plan.model import Plan
 from common.plan.rules import WeightedMean
+from common.plan.server_optimizers import ServerSGD
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.wire.session import Session
 from common.wire.transfer import TransferOptions

@@ -16,7 +16,7 @@ from common.clock import SystemClock
 from common.errors import UsageError
 from common.ledger.state import LedgerState, RunRecord
 from common.plan.explain import adapter_text, explain
-from common.plan.model import Retention
+from common.plan.rounds import Retention
 from common.statements.kinds import PlanStatement
 from common.terminal import (
     WIDTH,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes
-from common.plan.model import GPT2, BpeTokenizer, BytesTokenizer
+from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
 from participant.residuals import LOSSLESS
@@ -138,18 +138,18 @@ def activation_bytes(statement: PlanStatement) -> int:
 
     b is the micro-batch, s the sequence length. 17 values a token, layer and unit of width are those of a transformer block
     without the attention matrix, which scaled dot-product attention does not keep; 3 of each token's logits are the logits,
-    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16.
+    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16. With gradient checkpointing each layer
+    keeps its input alone, 1 value, and the 17 are one layer's at a time.
 
     Source: Korthikanti et al., arXiv:2205.05198, section 4: 34 bytes at 2 bytes a value.
     """
     plan = statement.plan
     local, model = plan.local, plan.model
-    width, layers = (
-        (model.n_embd, model.n_layer) if isinstance(model, GPT2) else (model.hidden_size, model.num_hidden_layers)
-    )
+    width, layers = model.width, model.layers
     value_bytes = 2 if local.precision == "bfloat16" else FLOAT_BYTES
     tokens = (local.micro_batch_size or local.batch_size) * local.sequence_length
-    return tokens * (17 * width * layers * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
+    values = layers + 17 if local.gradient_checkpointing else 17 * layers
+    return tokens * (width * values * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
 
 
 def vocabulary(statement: PlanStatement) -> int:
@@ -159,7 +159,6 @@ def vocabulary(statement: PlanStatement) -> int:
             return 257
         case BpeTokenizer(vocab_size=vocab_size):
             return vocab_size
-    model = statement.plan.model
-    width = model.n_embd if isinstance(model, GPT2) else model.hidden_size
+    width = statement.plan.model.width
     tall = (tensor.shape[0] for tensor in statement.manifest if len(tensor.shape) == 2 and tensor.shape[1] == width)
     return max(tall, default=0)

@@ -11,13 +11,12 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from common.blobs.plain_file import open_as_blob
 from common.errors import CorruptChunk, StorageFailure
 from llmasos.evaluation.perplexity import LossSums, evaluate
 from llmasos.models.tensors import read_tensors, write_delta
+from llmasos.tasks.base import Batch
+from llmasos.tasks.registry import objective_of
 from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
@@ -293,7 +292,8 @@ def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured
     deviations = _read_model(request, job)
 
     def measure(size: int) -> LossSums:
-        return evaluate(job.model, _until_stopped(job.corpus.held_out_windows(), context.agent), batch_size=size)
+        rows = _until_stopped(job.corpus.held_out_rows(), context.agent)
+        return evaluate(job.model, objective_of(job.statement.plan.task), rows, batch_size=size)
 
     sums, size = within_memory(measure, _first_micro_batch(request, job), machine.release_memory)
     smaller = (SMALLER_MICRO_BATCH,) if size < _wanted_micro_batch(job) else ()
@@ -312,12 +312,12 @@ def _first_micro_batch(request: Train | Evaluate, job: Job) -> int:
     return min(wanted, request.micro_batch or wanted)
 
 
-def _until_stopped(windows: Iterator[npt.NDArray[np.int64]], agent: AgentSide) -> Iterator[npt.NDArray[np.int64]]:
-    """The windows, one by one, as long as the agent does not want the worker to end."""
-    for window in windows:
+def _until_stopped(rows: Iterator[Batch], agent: AgentSide) -> Iterator[Batch]:
+    """The rows, one by one, as long as the agent does not want the worker to end."""
+    for row in rows:
         if agent.stop_wanted.is_set():
             raise StopRequested
-        yield window
+        yield row
 
 
 def _progress(round_number: int, boundary: StepDone) -> Progress:

@@ -200,6 +200,8 @@ class Ledger:
         must(body["run"] not in self.runs, "history", "a run's id is new")
         groups = [["trainable", "frozen", "personal"].index(tensor["group"]) for tensor in body["manifest"]]
         names = {tensor["name"] for tensor in body["manifest"]}
+        offered = body["protocol_versions"]
+        must(offered["least"] <= offered["most"], "history", "versions offered")
         must(groups == sorted(groups) and groups[0] == 0 and len(names) == len(groups), "history", "the manifest")
         check_plan(body["plan"])
         self._check_approvals(entry)
@@ -210,6 +212,9 @@ class Ledger:
         self._follows(entry, run.plan)
         must(body["institution"] in self.active(entry.index, "trainer"), "history", "not-in-cohort")
         must(body["institution"] not in run.answers, "history", "slot-taken")
+        offered = run.plan.body["protocol_versions"]
+        spoken = offered["least"] <= body["protocol_version"] <= offered["most"]
+        must(spoken or not body["accept"], "history", "unsupported-protocol")
         run.answers[body["institution"]] = body
 
     def _admit_round_opened(self, entry: Entry, body: Json) -> None:

@@ -228,13 +228,16 @@ SHAPES: dict[str, dict[str, Json]] = {
             least=1,
             most=20_000,
         ),
+        "protocol_versions": Maybe(
+            {"least": Maybe(between(1, 1_000_000), 1), "most": Maybe(between(1, 1_000_000), 1)}, {"least": 1, "most": 1}
+        ),
     },
     "answer": {
         "institution": NAME,
         "run": NAME,
         "accept": one_of(True, False),
         "reasons": Maybe(Many(CODE, most=32), []),
-        "protocol_version": Maybe(one_of(1), 1),
+        "protocol_version": Maybe(between(1, 1_000_000), 1),
         "nonce": DIGEST,
         "data_use_agreement": Maybe(DIGEST),
         "availability": Maybe(Many(matches("[ -~]{1,100}"), most=64), []),

@@ -18,7 +18,7 @@ from common.blobs import digest
 from common.blobs.reference import CHUNK_BYTES, BlobRef, DigestName
 from common.blobs.store import FolderBlobStore
 from common.codecs import codec as codec_of
-from common.plan.model import Codec
+from common.plan.codecs import Codec
 from common.statements.kinds import Tensor
 from common.tensors import trainable_header
 

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from common import tensors
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs import CODECS
-from common.plan.model import MAX_NUM_TOKENS, Plan, ServerSGD
+from common.plan.local import MAX_NUM_TOKENS
+from common.plan.model import Plan
+from common.plan.server_optimizers import ServerSGD
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round, selftest
 from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob

@@ -19,7 +19,8 @@ from common.blobs.reference import CHUNK_BYTES, BlobRef
 from common.blobs.store import FolderBlobStore
 from common.codecs import CODECS
 from common.codecs.topk import TopkCodec
-from common.plan.model import Plan, ServerSGD
+from common.plan.model import Plan
+from common.plan.server_optimizers import ServerSGD
 from common.reduce.inspect import inspect_delta
 from common.reduce.round import ReduceJob, WeightedDelta, reduce_round
 from common.reduce.scalar import tree_sum
@@ -45,7 +46,7 @@ def tracked(*suffixes: str) -> list[Path]:
 
 
 DOCUMENTS = tracked(".md")
-PAGES = ("glossary", "operations", "protocol", "security", "tour")
+PAGES = ("glossary", "operations", "protocol", "sdk", "security", "tour")
 WRAPPED = sorted(
     [ROOT / "README.md", ROOT / "README.zh-CN.md"]
     + [ROOT / "docs" / f"{name}.md" for name in PAGES]

@@ -13,7 +13,8 @@ from common.codecs import CODECS, codec
 from common.codecs.packed import packed_header
 from common.codecs.topk import TopkCodec, layout
 from common.errors import NonFiniteDelta
-from common.plan import model as plan
+from common.plan import codecs as plan
+from common.plan.model import Plan
 from tests.support.blobs import delta_bytes, random_arrays, tensor_manifest
 
 MANIFEST = tensor_manifest(trainable={"a": (3, 5), "b": (2,)}, frozen={"c": (4,)})
@@ -29,9 +30,9 @@ def test_every_codec_of_a_plan_exists_and_no_other() -> None:
 
 
 def test_a_plan_that_names_no_codec_has_float32_and_one_that_names_an_unknown_is_refused() -> None:
-    assert plan.Plan(apiVersion="llmasos/v1", name="p").codec == plan.Float32Codec()
+    assert Plan(apiVersion="llmasos/v1", name="p").codec == plan.Float32Codec()
     with pytest.raises(ValueError, match="'float32', 'bfloat16', 'int8', 'int4', 'topk'"):
-        plan.Plan.model_validate({"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "int2"}})
+        Plan.model_validate({"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "int2"}})
 
 
 def test_float32_is_the_identity_and_takes_no_copy() -> None:
@@ -139,9 +140,7 @@ def test_a_block_of_topk_keeps_as_many_numbers_as_have_room(fraction: str, kept:
 @pytest.mark.parametrize("fraction", ["0", "0.0009", "0.5001", "-0.1", "NaN"])
 def test_a_plan_keeps_a_share_that_saves_something(fraction: str) -> None:
     with pytest.raises(ValueError, match="fraction"):
-        plan.Plan.model_validate(
-            {"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "topk", "fraction": fraction}}
-        )
+        Plan.model_validate({"apiVersion": "llmasos/v1", "name": "p", "codec": {"type": "topk", "fraction": fraction}})
 
 
 @pytest.mark.parametrize("fraction", ["0.001", "0.01", "0.03", "0.5"])

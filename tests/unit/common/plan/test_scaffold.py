@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from common.errors import InvalidConfiguration
 from common.plan.load import load_plan
-from common.plan.model import SGD, AdamW
+from common.plan.local_optimizers import SGD, AdamW
 from tests.support.plans import a_plan
 
 LOCAL: dict[str, Any] = {
@@ -68,7 +68,10 @@ def test_a_local_optimizer_without_a_type_is_adamw_and_stays_as_it_was_written()
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        ("{type: lion}", r"local.optimizer.type: expected one of 'adamw', 'sgd', got 'lion'\."),
+        (
+            "{type: lion}",
+            r"local.optimizer.type: expected one of 'adamw', 'adam', 'sgd', 'adafactor', 'muon', got 'lion'\.",
+        ),
         ("{type: sgd, beta1: 0.9}", r"local.optimizer.beta1: unknown field; known here: learning_rate, momentum, type"),
         ("{learnin_rate: 1}", r"local.optimizer.learnin_rate: unknown field; did you mean 'learning_rate'\?"),
         ("sgd", r"local.optimizer"),

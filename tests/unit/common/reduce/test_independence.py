@@ -24,7 +24,7 @@ from common import tensors
 from common.blobs import disk, reader, reference
 from common.blobs.reader import ChunkSource
 from common.blobs.store import FolderBlobStore
-from common.plan.model import MAX_NUM_TOKENS
+from common.plan.local import MAX_NUM_TOKENS
 from common.reduce import ReduceJob, average, inspect_delta, parts, selftest, step, window
 from common.reduce import round as rounds
 from common.reduce.scalar import LEAF_ELEMENTS

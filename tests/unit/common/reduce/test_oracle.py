@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from common import tensors
 from common.errors import ModelOverflow
-from common.plan.model import MAX_NUM_TOKENS
+from common.plan.local import MAX_NUM_TOKENS
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta
 from common.reduce.scalar import LEAF_ELEMENTS, TreeSum, tree_sum
 from common.reduce.selftest import MemoryBlob

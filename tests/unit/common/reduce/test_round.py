@@ -19,7 +19,9 @@ from common import tensors
 from common.blobs.reference import CHUNK_BYTES
 from common.blobs.store import FolderBlobStore
 from common.errors import CorruptChunk, ImplausibleWeight, ModelOverflow, SlotTaken, WrongTensors
-from common.plan.model import MAX_NUM_TOKENS, Plan, ServerSGD
+from common.plan.local import MAX_NUM_TOKENS
+from common.plan.model import Plan
+from common.plan.server_optimizers import ServerSGD
 from common.reduce import ReduceJob, WeightedDelta, reduce_round
 from common.reduce.selftest import MemoryBlob
 from common.statements.kinds import Tensor

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from common import tensors
 from common.blobs.reference import CHUNK_BYTES
 from common.errors import ReducerSelfTestFailed
-from common.plan import model as plan
+from common.plan import server_optimizers as plan
 from common.plan.rules import Rule
 from common.reduce import lanes, registry, selftest
 from common.reduce.average import Averager

@@ -126,6 +126,7 @@ def test_the_effect_is_measured_on_the_given_text(
     torch = pytest.importorskip("torch")
     from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
     from llmasos.models.build import build_model, manifest_of, read_tensors, write_delta, write_tensors
+    from llmasos.tasks.causal_lm import NextToken, window_row
     from llmasos.tokenizers import bytes_tokenizer, save
 
     text = tmp_path / "text"
@@ -162,7 +163,7 @@ def test_the_effect_is_measured_on_the_given_text(
     content = np.frombuffer((text / "a.txt").read_bytes() + b"\0", np.uint8).astype(np.int64)
     content[-1] = 256  # the document's end
     windows = [content[at : at + 17] for at in range(0, len(content) - 1, 16)]
-    sums = evaluate(model, windows, batch_size=2)
+    sums = evaluate(model, NextToken(), map(window_row, windows), batch_size=2)
     assert figures["loss"] == pytest.approx(sums.loss_sum_fixed / LOSS_SCALE / sums.num_tokens, abs=1e-5)
     effects = {row["institution"]: row["effect"] for row in figures["rows"]}
     assert effects["south"] < 0 < min(effects["east"], effects["north"]), "south did harm, the others helped"

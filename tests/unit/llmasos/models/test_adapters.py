@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from common.errors import MissingExtra, UsageError  # noqa: E402
-from common.plan.model import GPT2, Llama, LoRA, Model  # noqa: E402
+from common.plan.adapters import LoRA  # noqa: E402
+from common.plan.architectures import GPT2, Llama, Model  # noqa: E402
 from common.tensors import model_header  # noqa: E402
 from llmasos import extras  # noqa: E402
 from llmasos.models.build import build_model, export_hf, manifest_of, write_tensors  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from common.errors import InvalidConfiguration, WrongTensors  # noqa: E402
-from common.plan.model import GPT2, Llama  # noqa: E402
+from common.plan.architectures import GPT2, Llama  # noqa: E402
 from llmasos.models.architecture import config_of, model_class  # noqa: E402
 from llmasos.models.build import build_model, manifest_of, write_tensors  # noqa: E402
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from common.errors import InvalidConfiguration, UsageError  # noqa: E402
 from common.ledger.cohort import local_seed, round_seed  # noqa: E402
+from llmasos.tasks.causal_lm import TOKENS, NextToken  # noqa: E402
 from llmasos.training.baseline import Config, Draws, Institution, load_config, main, train_baseline  # noqa: E402
 from llmasos.training.corpus import Source, prepare_corpus  # noqa: E402
 from llmasos.training.device import Machine  # noqa: E402
@@ -48,10 +49,12 @@ def corpora(fields: dict[str, Any]) -> dict[str, Any]:
 def test_pooled_draws_what_all_participants_draw_in_that_step(fields: dict[str, Any]) -> None:
     every = corpora(fields)
     draws = Draws(Config.model_validate(fields), a_training_plan(), every)
-    expected = [every[name].batch(seed=local_seed(11, name), step=3) for name in ("clinic", "bank")]
-    assert (draws.batch(0, 3) == np.concatenate(expected)).all()
-    later = [every[name].batch(seed=local_seed(round_seed("0", 2), name), step=3) for name in ("clinic", "bank")]
-    assert (draws.batch(1, 3) == np.concatenate(later)).all()
+    expected = [every[name].batch(seed=local_seed(11, name), step=3)[TOKENS] for name in ("clinic", "bank")]
+    assert (draws.batch(0, 3)[TOKENS] == np.concatenate(expected)).all()
+    later = [
+        every[name].batch(seed=local_seed(round_seed("0", 2), name), step=3)[TOKENS] for name in ("clinic", "bank")
+    ]
+    assert (draws.batch(1, 3)[TOKENS] == np.concatenate(later)).all()
     for one in every.values():
         one.close()
 
@@ -61,10 +64,10 @@ def test_other_multipliers_go_round_the_institutions(fields: dict[str, Any]) -> 
 
     def batch(multiplier: int, step: int) -> Any:
         config = Config.model_validate(fields | {"batch_multiplier": multiplier})
-        return Draws(config, a_training_plan(), every).batch(0, step)
+        return Draws(config, a_training_plan(), every).batch(0, step)[TOKENS]
 
-    assert (batch(1, 0) == every["clinic"].batch(seed=local_seed(11, "clinic"), step=0)).all()
-    assert (batch(1, 1) == every["bank"].batch(seed=local_seed(11, "bank"), step=1)).all()
+    assert (batch(1, 0) == every["clinic"].batch(seed=local_seed(11, "clinic"), step=0)[TOKENS]).all()
+    assert (batch(1, 1) == every["bank"].batch(seed=local_seed(11, "bank"), step=1)[TOKENS]).all()
     assert batch(3, 0).shape == (12, 33)
     assert not (batch(3, 0)[:4] == batch(3, 0)[8:]).all()
     for one in every.values():
@@ -83,7 +86,7 @@ def test_alone_trains_on_the_bits_that_its_participant_trains_on(fields: dict[st
     sums = training.run_round(RoundWork(0, seed), lambda step: every["clinic"].batch(seed=seed, step=step))
     assert outcome.train_loss == (sums.mean_loss_fixed or 0) / LOSS_SCALE
     for name, corpus in every.items():
-        assert outcome.evaluations[name] == evaluate(training.model, corpus.held_out_windows(), batch_size=4)
+        assert outcome.evaluations[name] == evaluate(training.model, NextToken(), corpus.held_out_rows(), batch_size=4)
         corpus.close()
 
 

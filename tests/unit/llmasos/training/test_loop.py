@@ -51,7 +51,7 @@ def test_a_step_is_what_torch_alone_would_do(trainee: Make) -> None:
     adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     for step in range(6):
         adamw.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
-        batch = torch.from_numpy(one.draw(step))
+        batch = torch.from_numpy(one.draw(step)["tokens"])
         logits = plain(input_ids=batch[:, :-1]).logits
         adamw.zero_grad()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
@@ -70,7 +70,7 @@ def test_a_step_of_sgd_is_what_torch_alone_would_do(trainee: Make, momentum: str
     sgd = torch.optim.SGD(plain.parameters(), momentum=float(momentum), weight_decay=0.01)
     for step in range(6):
         sgd.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
-        batch = torch.from_numpy(one.draw(step))
+        batch = torch.from_numpy(one.draw(step)["tokens"])
         logits = plain(input_ids=batch[:, :-1]).logits
         sgd.zero_grad()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
@@ -108,7 +108,7 @@ def test_a_fedprox_step_is_what_torch_alone_would_do(trainee: Make) -> None:
     adamw = torch.optim.AdamW(plain.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     for step in range(6):
         adamw.param_groups[0]["lr"] = learning_rate(one.plan.local, global_step=step, total=12)
-        batch = torch.from_numpy(one.draw(step))
+        batch = torch.from_numpy(one.draw(step)["tokens"])
         logits = plain(input_ids=batch[:, :-1]).logits
         adamw.zero_grad()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())

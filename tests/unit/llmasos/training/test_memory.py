@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from common.errors import DeviceFailed, OutOfMemory  # noqa: E402
-from llmasos.training import loop  # noqa: E402
+from llmasos.tasks import causal_lm  # noqa: E402
 from llmasos.training.loop import RoundWork  # noqa: E402
 from llmasos.training.memory import as_known, is_out_of_memory, within_memory  # noqa: E402
 from tests.unit.llmasos.training.test_loop import bits  # noqa: E402
@@ -25,11 +25,11 @@ class SmallMemory:
     """Stands where the loss is computed, and lets only so many sequences through; from `first_call` on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fits: int, *, first_call: int = 0) -> None:
-        self._real, self._fits, self._first = loop.next_token_nats, fits, first_call
+        self._real, self._fits, self._first = causal_lm.next_token_nats, fits, first_call
         self.sizes: list[int] = []
         self.held: list[weakref.ref[torch.Tensor]] = []
         self.still_held = 0
-        monkeypatch.setattr(loop, "next_token_nats", self)
+        monkeypatch.setattr(causal_lm, "next_token_nats", self)
 
     def __call__(self, model: torch.nn.Module, tokens_MT: torch.Tensor) -> torch.Tensor:
         self.still_held += sum(each() is not None for each in self.held)

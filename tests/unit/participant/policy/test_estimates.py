@@ -104,3 +104,10 @@ def test_a_llamas_activations_are_those_of_its_width_and_depth() -> None:
 )
 def test_a_given_tokenizers_vocabulary_is_read_off_the_manifest(tokenizer: dict[str, Any], expected: int) -> None:
     assert vocabulary(a_plan_statement(plan=a_plan(tokenizer=tokenizer), manifest=MANIFEST)) == expected
+
+
+def test_gradient_checkpointing_keeps_one_value_a_layer_and_one_layers_seventeen() -> None:
+    model = {"type": "gpt2", "n_layer": 12, "n_head": 2, "n_embd": 32, "n_positions": 16}
+    local = {"steps": 2, "batch_size": 2, "sequence_length": 16, "gradient_checkpointing": True}
+    found = activation_bytes(a_plan_statement(plan=a_plan(model=model, local=local)))
+    assert found == 32 * (32 * (12 + 17) * 4 + 3 * 257 * 4)

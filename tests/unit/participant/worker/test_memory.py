@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from llmasos.evaluation import perplexity
-from llmasos.training import loop
+from llmasos.tasks import causal_lm
 from participant.bench.worker_protocol import Evaluate, Prepare, SnapshotTaken, Stop, Train, WorkerError
 from participant.worker.agent_side import StopRequested
 from participant.worker.session import BROKEN_EXIT
@@ -27,13 +26,12 @@ Make = Callable[..., Desk]
 
 def let_fit(monkeypatch: pytest.MonkeyPatch, *, training: int = 99, measuring: int = 99) -> None:
     """From now on more sequences at once do not fit into memory."""
-    for module, fits in ((loop, training), (perplexity, measuring)):
-        monkeypatch.setattr(module, "next_token_nats", _limited(fits))
+    monkeypatch.setattr(causal_lm, "next_token_nats", _limited(training, measuring))
 
 
-def _limited(fits: int, real: Any = perplexity.next_token_nats) -> Any:
+def _limited(training: int, measuring: int, real: Any = causal_lm.next_token_nats) -> Any:
     def limited(model: torch.nn.Module, tokens_MT: torch.Tensor) -> torch.Tensor:
-        if tokens_MT.shape[0] > fits:
+        if tokens_MT.shape[0] > (training if model.training else measuring):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(model, tokens_MT)  # type: ignore[no-any-return]
 
@@ -124,7 +122,7 @@ def test_a_worker_whose_device_failed_says_so_and_ends(desk: Make, monkeypatch: 
     def failed(*arguments: object) -> None:
         raise RuntimeError("CUDA error: unspecified launch failure\nthe rest may quote a patient")
 
-    monkeypatch.setattr(loop, "next_token_nats", failed)
+    monkeypatch.setattr(causal_lm, "next_token_nats", failed)
     train = Train(round=1, trained_rounds=0, seed=5, base="base.safetensors", delta="d")
     waiting = [train, Prepare(job=str(one.job), data=()), Stop()]
     monkeypatch.setattr(one.agent, "receive", lambda: waiting.pop(0), raising=False)

@@ -103,7 +103,7 @@ class Paper:
         for step in range(self.plan.local.steps):
             global_step = (number - 1) * self.plan.local.steps + step
             rates.append(learning_rate(self.plan.local, global_step=global_step, total=total_steps(self.plan)))
-            batch = torch.from_numpy(self.corpus.batch(seed=seed, step=step))
+            batch = torch.from_numpy(self.corpus.batch(seed=seed, step=step)["tokens"])
             logits = self.model(input_ids=batch[:, :-1]).logits
             self.model.zero_grad()
             torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
