@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UsageError
 from common.plan.model import Plan
 from llmasos.datasets.tokens import TokenFile
-from llmasos.evaluation.ngram import MAX_TOKENS, Ints, NgramModel, train_ngram
+from llmasos.evaluation.ngram import MAX_TOKENS, NgramModel, train_ngram
 from llmasos.preparation import Prepared
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.final_model import open_corpora
@@ -45,10 +45,11 @@ def count(
             with open_corpora(prepared, [one], tokens) as corpora:
                 yield one.name, corpora[one.name]
 
-    sizes = [(file.count, file.vocab_size) for file in (_token_file(corpus) for _, corpus in each())]
+    sizes = [(file.count, file.vocab_size) for _, corpus in each() for file in [_token_file(corpus)]]
     total = sum(size for size, _ in sizes)
     share = min(1.0, max_tokens / total)
-    text = np.concatenate([_beginning(_token_file(corpus), share) for _, corpus in each()])
+    files = (_token_file(corpus) for _, corpus in each())
+    text = np.concatenate([file.read(0, int(file.count * share)) for file in files])
     model = train_ngram(text, vocab_size=max(vocab_size for _, vocab_size in sizes))
     scores = scores_from_sums({name: _measured(model, corpus) for name, corpus in each()})
     return Counted(scores, model.order, len(text), total - len(text))
@@ -60,10 +61,6 @@ def _token_file(corpus: Corpus) -> TokenFile:
     if not isinstance(corpus.train, Windows):
         raise UsageError(f"An n-gram model counts running text, not what task {corpus.plan.task.type} learns from.")
     return corpus.train.file
-
-
-def _beginning(file: TokenFile, share: float) -> Ints:
-    return file.read(0, int(file.count * share))
 
 
 def _measured(model: NgramModel, corpus: Corpus) -> tuple[int, int]:
