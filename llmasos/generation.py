@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
+from llmasos.models.attention import implementation_of
 from llmasos.models.classes import MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
 from llmasos.tokenizers import end_of_document_id, load
@@ -113,7 +114,7 @@ def load_module(model_dir: Path) -> PreTrainedModel:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa" if found._supports_sdpa else "eager",
             output_loading_info=True,
         )
     except InvalidConfiguration as err:
@@ -123,6 +124,7 @@ def load_module(model_dir: Path) -> PreTrainedModel:
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
         ) from err
     model: PreTrainedModel = loaded[0]
+    model.config._attn_implementation = implementation_of(model.config, str(model.config._attn_implementation))
     if absent := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random numbers
         raise UsageError(
             f"{model_dir} holds a part of a model: its weights lack {absent[0]} and {len(absent) - 1} more."
