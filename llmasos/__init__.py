@@ -4,7 +4,7 @@
 
     tokenizer = llmasos.tokenizers.train("./corpus", vocab_size=8192)
     data = llmasos.datasets.load_dataset("./corpus", tokenizer=tokenizer)
-    model = llmasos.models.GPT()
+    model = llmasos.models.Transformer(d_model=512, nhead=8, num_layers=6)
     model.fit(data.train, llmasos.optimizers.Adam(lr=3e-4), llmasos.losses.CrossEntropyLoss())
     print(model.evaluate(data.validation), model.generate_text("import "))
     model.save("llm_model.pt")
@@ -21,9 +21,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmasos import datasets, losses, models, optimizers, tokenizers
+    from llmasos import adapters, datasets, losses, models, optimizers, tokenizers
     from llmasos.datasets.text import Document, read_documents, split_documents
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
+    from llmasos.evaluation.folder import Evaluation, EvaluationOptions, evaluate
     from llmasos.generation import Sampling, generate_text
     from llmasos.models.build import build_model, manifest_of
     from llmasos.models.export import export_hf
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Document": "llmasos.datasets.text",
+    "Evaluation": "llmasos.evaluation.folder",
+    "EvaluationOptions": "llmasos.evaluation.folder",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
     "SimulationResult": "llmasos.simulation.result",
     "TokenFile": "llmasos.datasets.tokens",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
+    "evaluate": "llmasos.evaluation.folder",
     "export_hf": "llmasos.models.export",
     "generate_text": "llmasos.generation",
     "held_out_windows": "llmasos.datasets.tokens",
@@ -55,17 +59,21 @@ _HOMES = {
     "write_tokens": "llmasos.datasets.tokens",
 }
 
-_MODULES = ("datasets", "losses", "models", "optimizers", "tokenizers")
+_MODULES = ("adapters", "datasets", "losses", "models", "optimizers", "tokenizers")
 
 __all__ = [
     "Document",
+    "Evaluation",
+    "EvaluationOptions",
     "Prepared",
     "Sampling",
     "SimulationResult",
     "TokenFile",
+    "adapters",
     "batches",
     "build_model",
     "datasets",
+    "evaluate",
     "export_hf",
     "generate_text",
     "held_out_windows",

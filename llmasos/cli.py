@@ -12,6 +12,7 @@ from typing import NoReturn
 from common.terminal import new_app, run_app
 from llmasos.commands import plan
 from llmasos.commands.demo import demo
+from llmasos.commands.evaluate import evaluate
 from llmasos.commands.generate import generate
 from llmasos.commands.simulate import simulate
 from llmasos.commands.verify import verify
@@ -22,6 +23,7 @@ app.add_typer(plan.app, name="plan")
 app.command()(simulate)
 app.command()(demo)
 app.command()(generate)
+app.command()(evaluate)
 app.command()(verify)
 app.command()(witness)
 

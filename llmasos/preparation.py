@@ -38,6 +38,7 @@ from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
 from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe
+from llmasos.tokenizers.special import add_special, check_special
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -156,12 +157,23 @@ def _refuse_taken(out: Path) -> None:
 
 
 def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
-    """The plan's tokenizer; paths in the plan are relative to the plan file's folder `beside`."""
-    match plan.tokenizer:
+    """The plan's tokenizer with the special tokens that its task needs; paths in the plan are relative to the plan file's
+    folder `beside`."""
+    needed = plan.task.special_tokens
+    if isinstance(plan.tokenizer, GivenTokenizer):
+        path = beside / plan.tokenizer.path
+        tokenizer = load(path)
+        check_special(tokenizer, needed, where=str(path), task=plan.task.type)
+        return tokenizer
+    tokenizer = _made_tokenizer(plan.tokenizer, beside)
+    add_special(tokenizer, needed)
+    return tokenizer
+
+
+def _made_tokenizer(section: BytesTokenizer | BpeTokenizer, beside: Path) -> Tokenizer:
+    match section:
         case BytesTokenizer():
             return bytes_tokenizer()
-        case GivenTokenizer(path=path):
-            return load(beside / path)
         case BpeTokenizer(vocab_size=vocab_size, text=text):
             place = beside / text
             try:

@@ -56,7 +56,7 @@ def write_tokens(documents: Iterable[Document], tokenizer: Tokenizer, path: Path
     count = 0
     with replacing(path) as file:
         file.write(_HEADER.pack(MAGIC, VERSION, dtype.itemsize, vocab_size, 0))
-        for group in _groups(chain.from_iterable(_pieces(document.text) for document in documents)):
+        for group in _groups(chain.from_iterable(pieces_of(document.text) for document in documents)):
             texts = [text for text, _ in group]
             for encoding, (_, is_last) in zip(
                 tokenizer.encode_batch(texts, add_special_tokens=False), group, strict=True
@@ -190,7 +190,7 @@ def _check_header(path: Path, header: bytes, size: int) -> tuple[int, int, np.dt
     return vocab_size, count, dtype
 
 
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
     """A document in pieces that end at a line's end where there is one; with each, whether it is the last."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:

@@ -31,6 +31,7 @@ from llmasos.preparation import Prepared, prepare
 from llmasos.simulation import final_model
 from llmasos.simulation.baselines import BaselineSet, run_baselines
 from llmasos.simulation.cores import usable_cores
+from llmasos.simulation.counting import count
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder
 from llmasos.simulation.layout import Layout, claim
 from llmasos.simulation.live import open_progress
@@ -262,6 +263,8 @@ class Simulation:
         text = final_model.sample(self.layout.model, self.options.prompt)
         results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
         results = replace(results, federated=self.federated_scores(results, prepared))
+        show.stage("counting n-grams, to compare with")
+        results = replace(results, ngram=count(prepared, self.options.institutions, self.layout.tokens))
         if self.options.baselines and results.steps:
             show.stage("encoding text for the comparison")
             final_model.encode_texts(prepared, self.options.institutions, self.layout.tokens)

@@ -62,9 +62,10 @@ def sample(folder: Path, prompt: str) -> str:
 
 
 @contextmanager
-def _corpora(
+def open_corpora(
     prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path
 ) -> Iterator[dict[str, Corpus]]:
+    """Every institution's text as tokens, by its name; encoded now where it is not yet."""
     from contextlib import ExitStack
 
     from llmasos.training.corpus import Source, prepare_corpus
@@ -82,7 +83,7 @@ def _corpora(
 
 def encode_texts(prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path) -> None:
     """Encode all institutions' text once, for all baselines that follow."""
-    with _corpora(prepared, institutions, tokens):
+    with open_corpora(prepared, institutions, tokens):
         pass
 
 
@@ -103,7 +104,7 @@ def measure(
     from llmasos.tasks.registry import objective_of
 
     model, sums = load_final(prepared, tensors), {}
-    with _corpora(prepared, institutions, tokens) as corpora:
+    with open_corpora(prepared, institutions, tokens) as corpora:
         for name, one in corpora.items():
             folder, number = own(name)
             PersonalFolder(folder, prepared.draft.manifest).read(model, number)

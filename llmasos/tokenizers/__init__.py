@@ -4,6 +4,7 @@
     train_bpe(documents, vocab_size)     the same of documents; the same text gives the same file
     bytes_tokenizer()                    257 tokens, token n is byte n, nothing to train
     load(path)                           one that exists, from a plan or a run
+    special.add_special(tokenizer, …)    [MASK] and others, where a task needs them
 
 A tokenizer trained on private text would carry names and record numbers in its vocabulary: train on public text only.
 """
