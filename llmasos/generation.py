@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
@@ -19,6 +19,7 @@ from llmasos.tokenizers import end_of_document_id, load
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
 _FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
@@ -60,10 +61,20 @@ def generate_text(
     """
     require_train("torch", "transformers", "tokenizers", task="generate text")
     sampling = Sampling(temperature, top_k, seed)
+    model, tokenizer = load_module(model_dir), load(model_dir / "tokenizer.json")
+    return continue_text(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+
+
+def continue_text(
+    model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, *, max_new_tokens: int, sampling: Sampling
+) -> str:
+    """As `generate_text`, of a model in memory, on its device and as it is: put it in evaluation mode.
+
+    Raises:
+        UsageError: max_new_tokens is below 0.
+    """
     if max_new_tokens < 0:
         raise UsageError(f"max_new_tokens is {max_new_tokens}, expected 0 or more.")
-    model = _load_model(model_dir)
-    tokenizer = load(model_dir / "tokenizer.json")
     end = end_of_document_id(tokenizer)
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
     written: list[int] = []
@@ -84,8 +95,12 @@ def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in found) if isinstance(found, list) else ()
 
 
-def _load_model(model_dir: Path) -> PreTrainedModel:
-    """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched."""
+def load_module(model_dir: Path) -> PreTrainedModel:
+    """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched.
+
+    Raises:
+        UsageError: the folder holds no model, one that this release does not know, or a part of one.
+    """
     absent = [name for name in _FILES if not (model_dir / name).is_file()]
     if absent:
         raise UsageError(f"{model_dir} is no model folder: it holds no {' and no '.join(absent)}.", _FIX)
@@ -93,8 +108,13 @@ def _load_model(model_dir: Path) -> PreTrainedModel:
         config = json.loads((model_dir / "config.json").read_bytes())
         model_type = config.get("model_type") if isinstance(config, dict) else None
         found = model_class(str(model_type))
-        model: PreTrainedModel = found.from_pretrained(
-            model_dir, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        loaded: Any = found.from_pretrained(
+            model_dir,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
     except InvalidConfiguration as err:
         raise UsageError(f"{model_dir} holds a model of a type not in {', '.join(MODEL_TYPES)}.", _FIX) from err
@@ -102,6 +122,11 @@ def _load_model(model_dir: Path) -> PreTrainedModel:
         raise UsageError(
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
         ) from err
+    model: PreTrainedModel = loaded[0]
+    if absent := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random numbers
+        raise UsageError(
+            f"{model_dir} holds a part of a model: its weights lack {absent[0]} and {len(absent) - 1} more."
+        )
     model.train(False)
     return model
 
@@ -119,12 +144,13 @@ def _continue(model: PreTrainedModel, ids: list[int], sampling: Sampling) -> Ite
 
     context = int(model.config.max_position_embeddings)
     generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
+    device = model.device
     seen = list(ids[-context:])
     fresh, cache = seen, None
     with torch.inference_mode():
         while True:
-            out = model(input_ids=torch.tensor([fresh]), past_key_values=cache, use_cache=True)
-            token = _choose(out.logits[0, -1], sampling, generator)
+            out = model(input_ids=torch.tensor([fresh], device=device), past_key_values=cache, use_cache=True)
+            token = _choose(out.logits[0, -1].cpu(), sampling, generator)
             yield token
             seen.append(token)
             fresh, cache = [token], out.past_key_values

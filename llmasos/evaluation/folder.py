@@ -94,12 +94,12 @@ def evaluate(model_dir: Path, data: Path, options: EvaluationOptions | None = No
         MissingExtra: torch, transformers or tokenizers are not installed.
     """
     require_train("torch", "transformers", "tokenizers", task="evaluate a model")
-    from llmasos.generation import _load_model
+    from llmasos.generation import load_module
     from llmasos.training.device import set_up
 
     options = options or EvaluationOptions()
     machine = set_up(options.threads)
-    model: Any = _load_model(model_dir)
+    model: Any = load_module(model_dir)
     tokenizer = load(model_dir / "tokenizer.json")
     source = TextSource(data, options.text_column, options.language_field)
     model.to(machine.device)

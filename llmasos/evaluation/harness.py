@@ -51,11 +51,11 @@ def run_tasks(
     require_extra("lm-eval", "lm_eval", task="run lm-eval tasks")
     if not tasks.is_dir():
         raise UsageError(f"{tasks} is no folder of lm-eval tasks: it does not exist, or cannot be opened.")
-    from llmasos.generation import _load_model
+    from llmasos.generation import load_module
     from llmasos.training.device import set_up
 
     machine = set_up(threads)
-    model: Any = _load_model(model_dir)
+    model: Any = load_module(model_dir)
     model.to(machine.device)
     with _private_cache():
         from lm_eval.tasks import TaskManager

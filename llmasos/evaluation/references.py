@@ -124,11 +124,11 @@ def evaluate_references(
 
 def _writer(model_dir: Path, options: WritingOptions) -> Callable[[str], str]:
     """What the model writes after a prompt, without white space around it."""
-    from llmasos.generation import Sampling, _continue, _load_model
+    from llmasos.generation import Sampling, _continue, load_module
     from llmasos.training.device import set_up
 
     set_up(options.threads, allow_cuda=False)
-    model, tokenizer = _load_model(model_dir), load(model_dir / "tokenizer.json")
+    model, tokenizer = load_module(model_dir), load(model_dir / "tokenizer.json")
     end = end_of_document_id(tokenizer)
 
     def write(prompt: str) -> str:

@@ -6,6 +6,37 @@ build.py          configuration + seed → module
 adapters.py       LoRA beside frozen weights, by peft
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
+pretrained.py     a folder's weights → the module that `plan prepare` writes
 tensors.py        module ↔ model file, base + module → delta file; streamed
 export.py         module → Hugging Face folder
+
+What a researcher makes and fits, `llmasos.models.GPT` and its like, is in llmasos.language_model.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmasos.language_model.base import LanguageModel
+    from llmasos.language_model.families import GPT, Llama, load
+
+_HOMES = {
+    "GPT": "llmasos.language_model.families",
+    "LanguageModel": "llmasos.language_model.base",
+    "Llama": "llmasos.language_model.families",
+    "load": "llmasos.language_model.families",
+}
+
+__all__ = ["GPT", "LanguageModel", "Llama", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -164,7 +164,10 @@ def write_plan(source: Path, layout: Layout, *, public: bool) -> Plan:
         InvalidConfiguration: file, line, field, expected and got.
     """
     plan = load_plan(source)
-    tokenizer = plan.tokenizer
+    tokenizer, weights = plan.tokenizer, plan.model.weights
+    if weights is not None:
+        folder = str(source.resolve().parent / weights)
+        plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": folder})})
     if tokenizer.type == "bpe":
         text = layout.public if public else source.resolve().parent / tokenizer.text
         plan = plan.model_copy(update={"tokenizer": tokenizer.model_copy(update={"text": str(text)})})

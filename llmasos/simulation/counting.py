@@ -5,7 +5,7 @@ torch is imported inside the functions: a simulation that fails before needs non
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UsageError
 from common.plan.model import Plan
 from llmasos.datasets.tokens import TokenFile
-from llmasos.evaluation.ngram import MAX_TOKENS, Ints, NgramModel, train_ngram
+from llmasos.evaluation.ngram import MAX_TOKENS, NgramModel, train_ngram
 from llmasos.preparation import Prepared
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.final_model import open_corpora
@@ -39,12 +39,19 @@ def count(
         tokens: where encoded text is kept and found again.
         max_tokens: of more training text, the beginning of each institution's is counted, as much as its share.
     """
-    with open_corpora(prepared, institutions, tokens) as corpora:
-        files = [_token_file(one) for one in corpora.values()]
-        text = _training_text(files, max_tokens)
-        total = sum(file.count for file in files)
-        model = train_ngram(text, vocab_size=max(file.vocab_size for file in files))
-        scores = scores_from_sums({name: _measured(model, one) for name, one in corpora.items()})
+
+    def each() -> Iterator[tuple[str, Corpus]]:
+        for one in institutions:  # one at a time: there may be more of them than files that may be open
+            with open_corpora(prepared, [one], tokens) as corpora:
+                yield one.name, corpora[one.name]
+
+    sizes = [(file.count, file.vocab_size) for _, corpus in each() for file in [_token_file(corpus)]]
+    total = sum(size for size, _ in sizes)
+    share = min(1.0, max_tokens / total)
+    files = (_token_file(corpus) for _, corpus in each())
+    text = np.concatenate([file.read(0, int(file.count * share)) for file in files])
+    model = train_ngram(text, vocab_size=max(vocab_size for _, vocab_size in sizes))
+    scores = scores_from_sums({name: _measured(model, corpus) for name, corpus in each()})
     return Counted(scores, model.order, len(text), total - len(text))
 
 
@@ -54,11 +61,6 @@ def _token_file(corpus: Corpus) -> TokenFile:
     if not isinstance(corpus.train, Windows):
         raise UsageError(f"An n-gram model counts running text, not what task {corpus.plan.task.type} learns from.")
     return corpus.train.file
-
-
-def _training_text(files: Collection[TokenFile], max_tokens: int) -> Ints:
-    share = min(1.0, max_tokens / sum(file.count for file in files))
-    return np.concatenate([file.read(0, int(file.count * share)) for file in files])
 
 
 def _measured(model: NgramModel, corpus: Corpus) -> tuple[int, int]:

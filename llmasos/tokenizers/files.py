@@ -17,7 +17,7 @@ PADDING = "[PAD]"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
-def load(path: Path) -> Tokenizer:
+def load(path: Path | str) -> Tokenizer:
     """The tokenizer in `path`, ready to encode whole documents.
 
     Truncation and padding that the file may ask for are switched off, and text that happens to spell a special token is
@@ -31,6 +31,7 @@ def load(path: Path) -> Tokenizer:
     require_train("tokenizers", task="load a tokenizer")
     from tokenizers import Tokenizer
 
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableData(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too large for a tokenizer.")

@@ -19,9 +19,9 @@ from llmasos.cli import app  # noqa: E402
 from llmasos.datasets.text import Document  # noqa: E402
 from llmasos.evaluation.documents import windows_of  # noqa: E402
 from llmasos.evaluation.folder import EvaluationOptions  # noqa: E402
-from llmasos.evaluation.perplexity import next_token_nats  # noqa: E402
-from llmasos.generation import _load_model  # noqa: E402
+from llmasos.generation import load_module  # noqa: E402
 from llmasos.models.build import build_model, export_hf  # noqa: E402
+from llmasos.tasks.causal_lm import next_token_nats  # noqa: E402
 from llmasos.tokenizers import bytes_tokenizer, save, train_bpe  # noqa: E402
 from tests.support.texts import make_institutions  # noqa: E402
 
@@ -52,7 +52,7 @@ def test_nats_are_those_of_each_document_alone_from_its_beginning_to_its_end(mod
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     found = evaluate(model, tmp_path, EvaluationOptions(batch_size=3))
-    network, expected, hits = _load_model(model), 0.0, 0
+    network, expected, hits = load_module(model), 0.0, 0
     for text in texts.values():
         ids = [256, *text.encode(), 256]
         for first in range(0, len(ids) - 1, 32):

@@ -1,0 +1,174 @@
+"""A model as a folder that others can load, and back. Never pickle: what is read is JSON and safetensors.
+
+    llm_model.pt/
+        config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json    as transformers' own
+        llmasos.json             which class of llmasos.models it is
+        training.safetensors     the optimizer's moments, so that a fit can be resumed
+        README.md                what this is, for people
+
+The folder appears whole or not at all, also where it takes the place of an earlier one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import StorageFailure, UsageError
+from common.plan.architectures import Model
+from llmasos.extras import require_train
+from llmasos.generation import load_module
+from llmasos.language_model.sections import section_of
+from llmasos.models.export import export_hf
+from llmasos.tokenizers import load, save
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from llmasos.language_model.fitting import Progress
+
+CARD, MOMENTS, README = "llmasos.json", "training.safetensors", "README.md"
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".h5"}
+_FIX = "Name a folder that `save` wrote, or one in Hugging Face layout."
+
+
+class Card(BaseModel):
+    """llmasos.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = 1
+    kind: str
+    """The class in llmasos.models."""
+    steps: int = 0
+    seed: int = 0
+    optimizer: str = ""
+    moments: str | None = None
+    """BLAKE3 of training.safetensors; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a folder holds."""
+
+    card: Card | None
+    section: Model
+    vocab_size: int
+    module: PreTrainedModel
+    tokenizer: Tokenizer
+    progress: Progress | None
+
+
+def write(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: str, progress: Progress | None) -> None:
+    """Make `folder`, or put this model in the place of the one in it.
+
+    Args:
+        progress: what a resumed fit goes on from; None leaves it out.
+
+    Raises:
+        UsageError: something else stands at that path, or the tokenizer has more tokens than the model.
+        StorageFailure: the disk is full or refuses.
+    """
+    if (
+        folder.exists()
+        and not (folder / "config.json").is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise UsageError(f"{folder} exists and is no model folder.", "Name another path, or remove it first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as err:
+        raise StorageFailure(f"{folder} could not be made: {err.strerror or err}.") from err
+    try:
+        made = temporary / "model"
+        made.mkdir()
+        _fill(made, module, tokenizer, kind=kind, progress=progress)
+        (made / README).write_text(_readme(folder.name, kind), encoding="utf-8")
+        if folder.exists():
+            folder.rename(temporary / "before")
+        made.rename(folder)
+    except OSError as err:
+        raise StorageFailure(f"{folder} could not be written: {err.strerror or err}.") from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: str, progress: Progress | None) -> None:
+    from llmasos.training import state_file
+
+    save(tokenizer, folder / "tokenizer.json")
+    export_hf(module, folder / "tokenizer.json", folder)
+    card = Card(kind=kind)
+    if progress is not None and progress.steps:
+        digest = state_file.write(folder / MOMENTS, progress.moments)
+        card = Card(kind=kind, steps=progress.steps, seed=progress.seed, optimizer=progress.optimizer, moments=digest)
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Stored:
+    """What `write` wrote, or any folder in Hugging Face layout of an architecture that this release knows.
+
+    Raises:
+        UsageError: there is no such folder, or it holds a part of a model, or one that this release does not know.
+        StorageFailure, UnreadableData: a file of it cannot be read.
+    """
+    require_train("torch", "transformers", "tokenizers", task="load a model")
+    if folder.is_file():
+        raise UsageError(
+            f"{folder} is a file, expected a folder with model.safetensors: pickled models are never read, since reading one "
+            "runs what is in it.",
+            _FIX,
+        )
+    if not folder.is_dir():
+        raise UsageError(f"{folder} does not exist.", _FIX)
+    module = load_module(folder)
+    card = _card(folder)
+    config: Any = module.config
+    section = section_of(config, str(folder))
+    return Stored(
+        card, section, int(config.vocab_size), module, load(folder / "tokenizer.json"), _progress(folder, card)
+    )
+
+
+def _card(folder: Path) -> Card | None:
+    path = folder / CARD
+    if not path.exists():
+        return None
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as err:
+        raise UsageError(
+            f"{path} is damaged: it does not say which model this is.", f"Remove it, or save again: {_FIX}"
+        ) from err
+
+
+def _progress(folder: Path, card: Card | None) -> Progress | None:
+    from llmasos.language_model.fitting import Progress
+    from llmasos.training import state_file
+
+    if card is None or card.moments is None:
+        return None
+    return Progress(card.steps, card.seed, card.optimizer, state_file.read(folder / MOMENTS, card.moments))
+
+
+def _readme(name: str, kind: str) -> str:
+    return f"""# {name}
+
+A language model, written by LLMasOS as a folder, whatever its name ends in: weights in safetensors, no pickle.
+
+```python
+import llmasos
+model = llmasos.models.{kind}.load("{name}")
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+```
+"""
