@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
 from common.plan.architectures import GPT2, Llama, Model
+from common.plan.pretrained import attention_of
 from llmasos.language_model.planning import parsed
 from llmasos.models.architecture import config_of
 
@@ -74,12 +75,13 @@ def section_of(config: PretrainedConfig, where: str) -> Model:
 
 def _gpt2(config: Any) -> Model:
     sizes = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
-    return parsed(GPT2, {**sizes, "dropout": config.resid_pdrop}, "config.json")
+    return parsed(GPT2, {**sizes, "dropout": config.resid_pdrop} | attention_of(config.to_dict()), "config.json")
 
 
 def _llama(config: Any) -> Model:
-    names = set(Llama.model_fields) - {"type"}
-    return parsed(Llama, {name: getattr(config, name) for name in names}, "config.json")
+    names = set(Llama.model_fields) - {"type", "vocab_size"}
+    sizes = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return parsed(Llama, sizes | attention_of(config.to_dict()), "config.json")
 
 
 _SECTIONS: Mapping[str, Callable[[Any], Model]] = {"gpt2": _gpt2, "llama": _llama}
