@@ -7,13 +7,12 @@ head_of(config, where)            # ("causal-lm", None)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
-from common.plan import architectures
+from common.plan import architectures, pretrained
 from common.plan.architectures import Model
 from llmasos.language_model.planning import parsed
 from llmasos.models.architecture import config_of
@@ -23,29 +22,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _FIX = "Name a folder that `save` wrote, or one in Hugging Face layout."
-_SECTIONS: Mapping[str, tuple[type[Any], Mapping[str, str]]] = {
-    "gpt2": (architectures.GPT2, {"dropout": "resid_pdrop"}),
-    "llama": (architectures.Llama, {}),
-    "mistral": (architectures.Mistral, {}),
-    "qwen2": (architectures.Qwen2, {}),
-    "qwen3": (architectures.Qwen3, {}),
-    "bert": (architectures.BERT, {"dropout": "hidden_dropout_prob"}),
-    "t5": (architectures.T5, {}),
-    "xglm": (
-        architectures.Transformer,
-        {"nhead": "attention_heads", "dim_feedforward": "ffn_dim", "max_positions": "max_position_embeddings"},
-    ),
-    "marian": (
-        architectures.Transformer,
-        {
-            "nhead": "encoder_attention_heads",
-            "num_layers": "encoder_layers",
-            "dim_feedforward": "encoder_ffn_dim",
-            "max_positions": "max_position_embeddings",
-        },
-    ),
-}
-"""By transformers' model type: the section, and what transformers calls those of its fields that have another name there."""
+_DROPOUT = {"gpt2": "resid_pdrop", "bert": "hidden_dropout_prob", "t5": "dropout_rate"}
+"""What transformers calls a section's `dropout` where it does not call it that."""
 _FAMILIES: Mapping[type[Any], str] = {
     architectures.GPT2: "GPT",
     architectures.Llama: "Llama",
@@ -56,6 +34,7 @@ _FAMILIES: Mapping[type[Any], str] = {
     architectures.T5: "T5",
     architectures.Transformer: "Transformer",
 }
+_KINDS = {kind.model_fields["type"].default: kind for kind in _FAMILIES}
 _NO_PART = frozenset(
     {
         "architectures",
@@ -96,19 +75,12 @@ _NO_PART = frozenset(
 def read_config(folder: Path) -> Mapping[str, Any]:
     """
     Raises:
-        UsageError: the folder holds no config.json, or one that is no JSON object.
+        UsageError: the folder holds no config.json, or one that is no model's of a type that this release knows.
     """
-    path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError as err:
-        raise UsageError(f"{folder} is no model folder: it holds no config.json.", _FIX) from err
-    except (OSError, ValueError) as err:
-        raise UsageError(f"{path} cannot be read: {str(err).splitlines()[0]}.", _FIX) from err
-    if not isinstance(config, dict) or config.get("model_type") not in _SECTIONS:
-        found = config.get("model_type") if isinstance(config, dict) else None
-        raise UsageError(f"{folder} holds a model of type {found!r}, expected one of {', '.join(_SECTIONS)}.", _FIX)
-    return config
+        return pretrained.read_config(folder)
+    except ValueError as err:
+        raise UsageError(f"{folder} is no model folder: {err}.", _FIX) from err
 
 
 def head_of(config: Mapping[str, Any], where: str) -> tuple[str, int | None]:
@@ -129,21 +101,22 @@ def head_of(config: Mapping[str, Any], where: str) -> tuple[str, int | None]:
 
 
 def section_of(config: Mapping[str, Any], where: str) -> Model:
-    """
+    """What a plan would say of the model, but for the vocabulary's size, which is the tokenizer's matter here.
+
     Raises:
-        InvalidConfiguration: a size is out of range.
+        UsageError: a size is missing.
+        InvalidConfiguration: one is out of range.
     """
-    kind, names = _SECTIONS[str(config["model_type"])]
-    rotary = config.get("rope_parameters") or {}
-    known = {"rope_theta": rotary.get("rope_theta")} | dict(config)
-    data = {
-        name: known[names.get(name, name)]
-        for name in kind.model_fields
-        if name not in ("type", "architecture") and known.get(names.get(name, name)) is not None
-    }
-    if kind is architectures.Transformer:
-        data["architecture"] = "decoder-only" if config["model_type"] == "xglm" else "encoder-decoder"
-    section: Model = parsed(kind, data, f"{where}/config.json")
+    try:
+        fields = pretrained.fields_of(config, Path(where))
+    except ValueError as err:
+        raise UsageError(f"{err}.", _FIX) from err
+    del fields["vocab_size"]
+    kind = _KINDS[fields["type"]]
+    dropout = config.get(_DROPOUT.get(str(config["model_type"]), "dropout"))
+    if "dropout" in kind.model_fields and dropout is not None:
+        fields["dropout"] = dropout
+    section: Model = parsed(kind, fields, f"{where}/config.json")
     return section
 
 

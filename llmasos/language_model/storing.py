@@ -162,8 +162,7 @@ def card_of(folder: Path) -> Card:
     """
     config = read_config(folder)
     head, num_labels = head_of(config, str(folder))
-    found = section_of(config, str(folder))
-    section = found.model_copy(update={"vocab_size": None})  # the card and the weights say it
+    section = section_of(config, str(folder))
     return Card(kind=family_of(section), model=section, head=head, num_labels=num_labels)
 
 
