@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, compress, repeat
 from operator import is_not
@@ -34,8 +35,14 @@ refused. With SCAFFOLD a contribution has two kinds, delta and control."""
 class BlobAccess:
     """Decides from the ledger's newest state; any thread."""
 
-    def __init__(self, ledger: Ledger, *, max_plan_blob_bytes: int) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, ledger: Ledger, *, max_plan_blob_bytes: int, recovery: Callable[[Member, BlobRef], None] | None = None
+    ) -> None:
+        """
+        Args:
+            recovery: raises where a recovering coordinator has not asked that member for that blob.
+        """
+        self._ledger, self._recovery = ledger, recovery
         self._max_plan_blob_bytes = max_plan_blob_bytes
         self._lock = threading.Lock()
         self._begun: dict[str, dict[str, set[str]]] = {}
@@ -45,7 +52,9 @@ class BlobAccess:
         """
         Raises:
             NotAuthorised: no statement names this blob for this member.
+            CoordinatorRecovering: which statements there are is not known.
         """
+        self._ledger.gate.expect_open()
         state = self._ledger.state
         with self._lock:
             self._named.learn(state)
@@ -64,12 +73,19 @@ class BlobAccess:
             RoundNotOpen, NotInCohort, RoleMissing, WrongParent: the blob is not wanted.
             BlobTooLarge, BadBlobReference: it is not what the plan's manifest implies.
             TooManyRequests: the institution began too many different blobs for this round.
+            CoordinatorRecovering: which rounds are open is not known.
         """
+        if not purpose.recovery:
+            self._ledger.gate.expect_open()
         if ref.algorithm != self._ledger.state.genesis.blob_digest:
             raise BadBlobReference(
                 f"The blob's algorithm is {ref.algorithm}, this consortium's {self._ledger.state.genesis.blob_digest}."
             )
-        if purpose.plan is not None:
+        if purpose.recovery:
+            if self._recovery is None:
+                raise NotAuthorised(f"Nobody asked {writer.name} for {ref}.")
+            self._recovery(writer, ref)
+        elif purpose.plan is not None:
             self._check_plan_blob(writer, ref)
         else:
             self._check_contribution_blob(writer, ref, purpose.round_opened or "")

@@ -83,7 +83,7 @@ class Aggregation:
                 plan=plan,
                 manifest=run.statement.manifest,
                 base=stack.enter_context(self._blobs.open(base)),
-                deltas=[self._open_delta(stack, current, entry) for entry in used],
+                deltas=[self._open_delta(stack, run, current, entry) for entry in used],
                 server_state=stack.enter_context(self._blobs.open(state)) if state is not None else None,
                 accepted=accepted_before(run, current),
             )
@@ -144,7 +144,7 @@ class Aggregation:
         if plan.plan.rule.type == "operator":
             self._combiner().check(plan.manifest, plan.plan.quorum)
 
-    def _open_delta(self, stack: ExitStack, current: RoundRecord, entry: SealedInput) -> WeightedDelta:
+    def _open_delta(self, stack: ExitStack, run: RunRecord, current: RoundRecord, entry: SealedInput) -> WeightedDelta:
         named = current.contributions[entry.institution].contribution.blobs
         delta, control = (
             stack.enter_context(self._blobs.open(named[name])) if name in named else None
@@ -152,7 +152,12 @@ class Aggregation:
         )
         if delta is None:
             raise ValueError(f"the contribution of {entry.institution} names no delta")
-        return WeightedDelta(entry.institution, weight(current, entry), _Watched(delta, self._beat), control)
+        return WeightedDelta(
+            entry.institution,
+            weight(run.statement.plan.weighting, current, entry),
+            _Watched(delta, self._beat),
+            control,
+        )
 
     def expire(self, state: LedgerState) -> None:
         """Delete what the plans' retention gives up, then whole blobs and unfinished uploads that no statement names."""

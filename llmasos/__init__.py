@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llmasos.models.export import export_hf
     from llmasos.models.tensors import read_tensors, write_delta, write_tensors
     from llmasos.preparation import Prepared, load_prepared, prepare
+    from llmasos.search.search import Search, TuneOptions, tune
     from llmasos.simulation.calling import simulate
     from llmasos.simulation.result import SimulationResult
 
@@ -40,7 +41,9 @@ _HOMES = {
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
     "SimulationResult": "llmasos.simulation.result",
+    "Search": "llmasos.search.search",
     "TokenFile": "llmasos.datasets.tokens",
+    "TuneOptions": "llmasos.search.search",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
     "evaluate": "llmasos.evaluation.folder",
@@ -54,6 +57,7 @@ _HOMES = {
     "read_tensors": "llmasos.models.tensors",
     "simulate": "llmasos.simulation.calling",
     "split_documents": "llmasos.datasets.text",
+    "tune": "llmasos.search.search",
     "write_delta": "llmasos.models.tensors",
     "write_tensors": "llmasos.models.tensors",
     "write_tokens": "llmasos.datasets.tokens",
@@ -67,8 +71,10 @@ __all__ = [
     "EvaluationOptions",
     "Prepared",
     "Sampling",
+    "Search",
     "SimulationResult",
     "TokenFile",
+    "TuneOptions",
     "adapters",
     "batches",
     "build_model",
@@ -88,6 +94,7 @@ __all__ = [
     "simulate",
     "split_documents",
     "tokenizers",
+    "tune",
     "write_delta",
     "write_tensors",
     "write_tokens",

@@ -15,6 +15,7 @@ from llmasos.commands.demo import demo
 from llmasos.commands.evaluate import evaluate
 from llmasos.commands.generate import generate
 from llmasos.commands.simulate import simulate
+from llmasos.commands.tune import tune
 from llmasos.commands.verify import verify
 from llmasos.commands.witness import witness
 
@@ -24,6 +25,7 @@ app.command()(simulate)
 app.command()(demo)
 app.command()(generate)
 app.command()(evaluate)
+app.command()(tune)
 app.command()(verify)
 app.command()(witness)
 

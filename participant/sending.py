@@ -113,7 +113,7 @@ class Outbox:
                 "run": run.run,
                 "round": record.number,
                 "blobs": offered.blobs,
-                "weight": ClearWeight(num_tokens=result.num_tokens),
+                "weight": ClearWeight(num_tokens=result.num_tokens, num_bytes=result.num_bytes),
                 "metrics_commitment": sha256(salt + metrics).hexdigest(),
                 "checkpoint": self._ports.checkpoint(record.place.index),
                 "deviations": (*result.deviations, *offered.deviations),

@@ -63,7 +63,7 @@ def round_figures(
     """
     if record.closed is None:
         raise ValueError(f"round {record.number} is not closed")
-    weighed, tokens = weights(record), {entry.institution: entry.num_tokens for entry in record.closed.inputs}
+    weighed, tokens = weights(run, record), {entry.institution: entry.num_tokens for entry in record.closed.inputs}
     names = [name for name in weighed if wanted is None or name in wanted]
     try:
         found = _compared(run, record, blobs, names)

@@ -47,6 +47,7 @@ from common.errors.identity import (
     WrongFingerprint,
 )
 from common.errors.operations import (
+    CoordinatorRecovering,
     CoordinatorUnreachable,
     DaemonNotRunning,
     DeviceFailed,
@@ -122,6 +123,7 @@ __all__ = [
     "BlobError",
     "BlobTooLarge",
     "CertificateExpired",
+    "CoordinatorRecovering",
     "CoordinatorUnreachable",
     "CorruptChunk",
     "DaemonNotRunning",

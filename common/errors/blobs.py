@@ -79,10 +79,10 @@ class DeltaTooLong(DeltaError):
 
 
 class ImplausibleWeight(DeltaError):
-    """num_tokens is not positive, or above what the plan's local training implies."""
+    """num_tokens or num_bytes is not positive, or above what the plan's local training implies."""
 
     code = "implausible-weight"
-    default_fix = "num_tokens counts the tokens trained on in this round, at most steps × batch × sequence length."
+    default_fix = "num_tokens is at most steps × batch × sequence length, num_bytes max_bytes_a_token times as much."
 
 
 class WrongDeltaCount(DeltaError):

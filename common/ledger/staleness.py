@@ -1,4 +1,4 @@
-"""Buffered rounds: which round a late delta goes into, and what it weighs (docs/protocol.md#buffered).
+"""Buffered rounds: which round a late delta goes into; and what every delta weighs (docs/protocol.md#buffered, #weights).
 
     round 3 opened ── trained from its base ──────────────┐
     round 3 closed   round 4 opened, closed   round 5 opened ◀── taken: staleness 2, weight num_tokens ÷ sqrt(3)
@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import isqrt
 
 from common.ledger.state import Contributed, RoundRecord, RunRecord
-from common.statements.kinds import SealedInput
+from common.plan.weighting import Weighting
+from common.statements.kinds import ClearWeight, SealedInput
 
 
 def most_stale(run: RunRecord) -> int:
@@ -50,13 +51,16 @@ def contributed(run: RunRecord, number: int, institution: str) -> tuple[RoundRec
     return None
 
 
-def weights(record: RoundRecord) -> dict[str, int]:
+def weights(run: RunRecord, record: RoundRecord) -> dict[str, int]:
     """What each used delta of a closed round weighs, by institution."""
     used = (entry for entry in (record.closed.inputs if record.closed else ()) if entry.status == "used")
-    return {entry.institution: weight(record, entry) for entry in used}
+    return {entry.institution: weight(run.statement.plan.weighting, record, entry) for entry in used}
 
 
-def weight(record: RoundRecord, entry: SealedInput) -> int:
-    """floor(num_tokens ÷ sqrt(1 + staleness)), at least 1: integers alone, and below 2^29 as num_tokens is."""
-    late = record.number - record.contributions[entry.institution].contribution.round
-    return max(1, isqrt(entry.num_tokens * entry.num_tokens // (1 + late))) if late else entry.num_tokens
+def weight(weighting: Weighting, record: RoundRecord, entry: SealedInput) -> int:
+    """floor(n ÷ sqrt(1 + staleness)), at least 1, with n by the plan's weighting: integers alone, and below 2^29 as n is."""
+    contribution = record.contributions[entry.institution].contribution
+    said, late = contribution.weight, record.number - contribution.round
+    num_bytes = said.num_bytes if isinstance(said, ClearWeight) else None
+    own = weighting.of(entry.num_tokens, num_bytes)
+    return max(1, isqrt(own * own // (1 + late))) if late else own

@@ -8,6 +8,7 @@ from common.blobs.reference import BlobRef
 from common.errors import ImplausibleWeight, LedgerConflict, MalformedStatement
 from common.ledger.state import RunRecord
 from common.plan.model import Plan
+from common.plan.weighting import BytesWeighting
 from common.statements.kinds import ClearWeight, Contribution, RoundOpened
 
 OfferedName = Literal["delta", "control"]
@@ -47,7 +48,8 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
 
     Raises:
         MalformedStatement: blobs other than the task's, or a kind of weight that the plan does not use.
-        ImplausibleWeight: num_tokens outside 1 … steps × batch_size × sequence_length (0 for an evaluation).
+        ImplausibleWeight: num_tokens outside 1 … steps × batch_size × sequence_length (0 for an evaluation), or num_bytes
+            outside 1 … num_tokens × max_bytes_a_token.
     """
     masked = not isinstance(contribution.weight, ClearWeight) or "masked" in contribution.blobs
     if masked and plan.rule.single_deltas:
@@ -66,8 +68,24 @@ def check_shape(plan: Plan, opened: RoundOpened, contribution: Contribution) -> 
     later = [name for name in ("privacy", "relays") if getattr(contribution, name)]
     if later:
         raise MalformedStatement(f"A contribution holds {', '.join(later)}: not of this protocol version.")
-    low, high = (1, plan.local.tokens_per_round) if opened.task == "train" else (0, 0)
-    if not low <= contribution.weight.num_tokens <= high:
+    _check_weight(plan, contribution.weight, trains=opened.task == "train")
+
+
+def _check_weight(plan: Plan, weight: ClearWeight, *, trains: bool) -> None:
+    low, high = (1, plan.local.tokens_per_round) if trains else (0, 0)
+    if not low <= weight.num_tokens <= high:
         raise ImplausibleWeight(
-            f"num_tokens is {contribution.weight.num_tokens:,}, expected {low:,} to {high:,} in a round of this plan."
+            f"num_tokens is {weight.num_tokens:,}, expected {low:,} to {high:,} in a round of this plan."
+        )
+    weighting = plan.weighting
+    if not trains or not isinstance(weighting, BytesWeighting):
+        if weight.num_bytes is not None:
+            raise MalformedStatement(f"num_bytes is {weight.num_bytes:,}, expected none in a round of this plan.")
+        return
+    if weight.num_bytes is None:
+        raise MalformedStatement("The contribution says no num_bytes, and the plan weighs deltas by bytes.")
+    high = weight.num_tokens * weighting.max_bytes_a_token
+    if not 1 <= weight.num_bytes <= high:
+        raise ImplausibleWeight(
+            f"num_bytes is {weight.num_bytes:,}, expected 1 to {high:,} of {weight.num_tokens:,} tokens by this plan."
         )

@@ -146,6 +146,8 @@ def _adapted(plan: Plan) -> tuple[tuple[str, int, str], ...]:
 
 
 def _vocabulary(plan: Plan) -> int | None:
+    if plan.model.vocab_size is not None:
+        return plan.model.vocab_size
     match plan.tokenizer:
         case BytesTokenizer():
             return 257
@@ -169,7 +171,7 @@ def _prose(plan: Plan) -> tuple[str, ...]:
         f"{local.optimizer.type}{_pull(plan)}{_turned(plan)}{moments}.",
         *_personal(plan),
         f"It sends its delta ({_delta(plan)}){_encoding(plan)}{_control(plan)} and signs a contribution that names it, "
-        "weighted by the tokens it trained on. A delta with NaN, infinity, or an L2 norm above "
+        f"{_claims(plan)}. A delta with NaN, infinity, or an L2 norm above "
         f"{show(plan.max_delta_l2)} is refused.",
         f"The round is sealed when {_enough(plan)} have contributed, or after {plan.deadline_seconds:,} s. "
         f"With {plan.quorum} or more verified deltas it commits; with fewer it is abandoned, and the model stays as it was.",
@@ -196,6 +198,13 @@ def _pull(plan: Plan) -> str:
 
 def _turned(plan: Plan) -> str:
     return ", each step turned by how the institutions' mean gradient differs from its own" if plan.corrects else ""
+
+
+def _claims(plan: Plan) -> str:
+    """What a contribution says of the work behind it."""
+    most = plan.max_num_bytes
+    tokens = "with how many tokens it trained on"
+    return tokens if most is None else f"{tokens} and how many bytes these say (above {most:,} is refused)"
 
 
 def _control(plan: Plan) -> str:
@@ -230,7 +239,7 @@ def _late(plan: Plan) -> Iterator[str]:
     if isinstance(plan.mode, Buffered):
         yield (
             f"Nobody waits: a delta that is done when its round is closed goes into the open one, up to "
-            f"{plan.mode.max_staleness} rounds late; s rounds late it weighs its tokens ÷ sqrt(1 + s)."
+            f"{plan.mode.max_staleness} rounds late; s rounds late its weight is ÷ sqrt(1 + s)."
         )
 
 
@@ -255,7 +264,7 @@ def _what_comes(plan: Plan) -> str:
 
 
 def _step(plan: Plan) -> str:
-    optimizer, mean = plan.server_optimizer, plan.rule.outcome
+    optimizer, mean = plan.server_optimizer, plan.rule.outcome.format(weighting=plan.weighting.words)
     rate = show(optimizer.learning_rate)
     if not optimizer.slots:
         return f"{rate} × {mean}"

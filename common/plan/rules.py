@@ -34,7 +34,7 @@ class RuleSection(PlanSection):
     most_deltas: ClassVar[int] = 100_000
     """The most deltas of a round that it takes."""
     outcome: ClassVar[str]
-    """What it gives, in words that fit behind "base + learning rate ×"."""
+    """What it gives, in words that fit behind "base + learning rate ×"; `{weighting}` stands for what deltas weigh."""
 
     @property
     def least_deltas(self) -> int:
@@ -51,7 +51,7 @@ class WeightedMean(RuleSection):
     """Mean of deltas weighted by num_tokens: FedAvg (arXiv:1602.05629). One wrong delta moves it anywhere."""
 
     single_deltas = False
-    outcome = "mean of the deltas, weighted by tokens"
+    outcome = "mean of the deltas, weighted by {weighting}"
 
     type: Literal["weighted-mean"] = "weighted-mean"
 
@@ -98,7 +98,7 @@ class GeometricMedian(Withstands):
     """
 
     most_deltas = MOST_COMPARED
-    outcome = "geometric median of the deltas, weighted by tokens"
+    outcome = "geometric median of the deltas, weighted by {weighting}"
 
     type: Literal["geometric-median"] = "geometric-median"
     iterations: Annotated[
@@ -172,7 +172,7 @@ class NormClipping(RuleSection):
     No breakdown point: one delta moves the mean by at most its share of tokens × max_l2, and all wrong ones add up.
     """
 
-    outcome = "mean of the deltas, each scaled down to a norm of at most max_l2, weighted by tokens"
+    outcome = "mean of the deltas, each scaled down to a norm of at most max_l2, weighted by {weighting}"
 
     type: Literal["norm-clipping"] = "norm-clipping"
     max_l2: Annotated[Number, Field(gt=0, description="Longer deltas are scaled down to it; same unit as the weights.")]
@@ -184,7 +184,7 @@ class NormBounding(Withstands):
     The bound's breakdown point is 1/2. Within it, wrong deltas move the mean by at most their share of tokens × the bound.
     """
 
-    outcome = "mean of the deltas, each scaled down to a bound by the median of their norms, weighted by tokens"
+    outcome = "mean of the deltas, each scaled down to a bound by the median of their norms, weighted by {weighting}"
 
     type: Literal["norm-bounding"] = "norm-bounding"
     factor: Annotated[Number, Field(gt=0, le=1000, description="The bound, in medians of the round's norms.")] = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from common.blobs.reference import BlobRef
 from common.names import Name, Sha256Hex
@@ -45,6 +45,12 @@ class ClearWeight(Predicate):
 
     mode: Literal["clear"] = "clear"
     num_tokens: Annotated[int, Field(ge=0, le=MAX_NUM_TOKENS)]
+    num_bytes: Annotated[int | None, Field(ge=0, le=MAX_NUM_TOKENS)] = None
+    """Of the text that the tokens say, where the plan weighs by bytes; elsewhere left out, and not written."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 class MaskedWeight(Predicate):

@@ -213,7 +213,7 @@ def round_job(run: RunRecord, record: RoundRecord, blobs: Blobs, *, without: str
     Raises:
         BlobError: an input is missing, or its reference is not one.
     """
-    weighted, inputs = weights(record), record.opened.inputs
+    weighted, inputs = weights(run, record), record.opened.inputs
     with ExitStack() as stack:
         base = stack.enter_context(blobs.open(inputs.model))
         start = stack.enter_context(blobs.open(inputs.server_state)) if inputs.server_state is not None else None

@@ -41,7 +41,7 @@ def restore(
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
-    """Make a home folder from a backup. It starts only after `recover`: institutions may have seen more than it holds."""
+    """Make a home folder from a backup. Once started it takes back from institutions what they saw since, and then goes on."""
     from coordinator.backing_up import check_restored
 
     folder = resolve_home(home, "coordinator")
@@ -50,7 +50,8 @@ def restore(
         Terminal(output),
         folder,
         manifest,
-        "Next: llmasos-coordinator recover --from FILE, with what institutions export, or recover --nothing-newer.",
+        "Next: llmasos-coordinator start. It signs nothing before institutions' daemons have brought what they saw since; or "
+        "by hand: llmasos-coordinator recover --from FILE.",
     )
 
 
@@ -67,7 +68,7 @@ def recover(
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
-    """Let a restored coordinator read what institutions hold of its ledger; it starts only after that.
+    """Let a restored coordinator read what institutions export, where their daemons do not bring it themselves.
 
     Each institution: llmasos-participant evidence export FILE --with-deltas. Entries, models, deltas and measurements beyond
     the backup are verified and taken in. Exit 4 if something that a run needs was in none of the files.

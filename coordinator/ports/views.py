@@ -128,6 +128,8 @@ class CoordinatorStatus:
     authority_expires_at: str
     open_calls: int
     fingerprint: str
+    recovering: str = ""
+    """What is waited for before anything is signed; empty: nothing."""
 
 
 class Views(Protocol):

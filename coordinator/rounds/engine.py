@@ -62,6 +62,8 @@ TICK_SECONDS = 0.5
 """How often leases and deadlines are looked at while a round is open."""
 IDLE_TICK_SECONDS = 10.0
 """How often the loop goes round where no run is active: only to show that it does."""
+STALLED_AGAIN_SECONDS = 60.0
+"""How often a run is said to be stalled while it stays so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class EnginePorts:
     departures: Departures = field(default_factory=NoDepartures)
     beat: Callable[[], None] = lambda: None
     """Called at each turn of the loop."""
+    holds: Callable[[], bool] = lambda: False
+    """Whether nothing may be decided now, asked at each turn: the coordinator recovers."""
 
 
 class Engine:
@@ -87,6 +91,7 @@ class Engine:
         self._chronicle = ports.chronicle
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._stalled: dict[str, tuple[str, float]] = {}
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -97,7 +102,7 @@ class Engine:
                 self._ports.beat()
                 self.advance_all()
                 try:
-                    active = self._chronicle.state.active_runs
+                    active = bool(self._chronicle.state.active_runs) or self._ports.holds()
                     command = self._commands.get(timeout=TICK_SECONDS if active else IDLE_TICK_SECONDS)
                 except queue.Empty:
                     continue
@@ -143,6 +148,8 @@ class Engine:
 
     def advance_all(self) -> None:
         """One pass over all active runs; a run that fails by our fault is logged and tried again at the next tick."""
+        if self._ports.holds():
+            return
         self._let_go()
         for record in self._chronicle.state.active_runs:
             state = self.state_of(record)
@@ -150,8 +157,17 @@ class Engine:
                 while (after := self.advance(state)) != state:
                     state = after
             except LLMasOSError as err:
-                log.error("run stalled", extra={"run": record.run, "code": err.code, "error": err.message})
+                self._stalls(record.run, err)
+            else:
+                self._stalled.pop(record.run, None)
         self._let_go()  # a round that was closed just now may have been the last to need a delta of somebody who left
+
+    def _stalls(self, run: str, err: LLMasOSError) -> None:
+        """Say it when it begins or has another cause, then once a minute: it is tried again at each tick."""
+        before, now = self._stalled.get(run), self._ports.clock.monotonic()
+        if before is None or before[0] != err.code or now - before[1] >= STALLED_AGAIN_SECONDS:
+            self._stalled[run] = (err.code, now)
+            log.error("run stalled", extra={"run": run, "code": err.code, "error": err.message})
 
     def _let_go(self) -> None:
         try:

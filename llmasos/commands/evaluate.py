@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmasos.evaluation.metrics import Likelihood
     from llmasos.evaluation.references import ReferenceScores
 
-HEADINGS = ("text", "model", "tokens", "ppl/token", "ppl/word", "ppl/byte", "bits/byte", "accuracy")
+HEADINGS = ("text", "model", "tokens", "ppl/tok", "ppl/word", "ppl/byte", "bits/byte", "acc.")
 
 
 class BleuTokenize(StrEnum):
@@ -195,7 +195,9 @@ def _table(found: Evaluation) -> Any:
 def _cells(one: Likelihood) -> tuple[str, ...]:
     return (
         f"{one.tokens:,}",
-        *(f"{value:,.4g}" for value in (one.token_perplexity, one.word_perplexity, one.byte_perplexity)),
+        f"{one.token_perplexity:,.4g}",
+        f"{one.word_perplexity:,.3g}",
+        f"{one.byte_perplexity:,.4g}",
         f"{one.bits_per_byte:.4f}",
     )
 

@@ -25,16 +25,32 @@ from llmasos.datasets.text import clean, files_in
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Names of fields. A record must have the `required` ones; one without text in any of them is passed over."""
+    """Names of fields, in one `form` or several: a record must have all fields of one of them.
 
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    One without text in each is passed over.
+    """
+
+    forms: tuple[tuple[str, ...], ...]
     task: str = "this task"
     """For messages."""
+    may_be_empty: tuple[str, ...] = ()
+    """Of the fields of the forms, those in which nothing means something."""
+    optional: tuple[str, ...] = ()
+    """Fields that are read where they are there."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.required, *self.optional)
+        return tuple(dict.fromkeys([name for form in self.forms for name in form] + [*self.optional]))
+
+    def form_of(self, example: Example) -> tuple[str, ...] | None:
+        """The first form in which the record says something in every field."""
+        return next((form for form in self.forms if self._is_full(form, example)), None)
+
+    def _is_full(self, form: tuple[str, ...], example: Example) -> bool:
+        return all(example.has(name) or (name in self.may_be_empty and name in example.fields) for name in form)
+
+    def __str__(self) -> str:
+        return ", or ".join(_listed(form) for form in self.forms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +132,7 @@ def survey_examples(
         read = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix.lower())
         if read is None:
             yield UnreadableData(
-                f"{path} has no fields, and task {wanted.task} reads {_listed(wanted.required)} of each record.",
+                f"{path} has no fields, and task {wanted.task} reads {wanted} of each record.",
                 "Put files without fields in a data set of their own, or turn them into .jsonl records.",
             )
             continue
@@ -178,10 +194,10 @@ def _example(
 
 
 def _check_names(place: str, names: Container[str], wanted: Wanted, unit_field: str | None) -> None:
-    lacking = [name for name in wanted.required if name not in names]
-    if lacking:
+    if not any(all(name in names for name in form) for form in wanted.forms):
+        lacking = [name for name in wanted.forms[0] if name not in names]
         raise UnreadableData(
-            f"{place} has no field {_listed(lacking)}; task {wanted.task} reads {_listed(wanted.required)}.",
+            f"{place} has no field {_listed(lacking)}; task {wanted.task} reads {wanted}.",
             "Name the fields as the plan's task section does, or ask the operator to name yours there.",
         )
     if unit_field is not None and unit_field not in names:

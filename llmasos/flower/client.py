@@ -93,7 +93,7 @@ def _base(message: Message) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np
 
 def _training_metrics(trained: Trained) -> Metrics:
     return {
-        "num-examples": trained.sums.num_tokens,
+        "num-examples": trained.weight,
         "train-loss": (trained.sums.mean_loss_fixed or 0) / LOSS_SCALE,
         "seconds": trained.seconds,
         "training-seconds": trained.training_seconds,

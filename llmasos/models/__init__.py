@@ -6,6 +6,7 @@ build.py          configuration + seed → module
 adapters.py       LoRA beside frozen weights, by peft
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
+pretrained.py     a folder's weights → the module that `plan prepare` writes
 tensors.py        module ↔ model file, base + module → delta file; streamed
 export.py         module → Hugging Face folder
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration
 from common.plan.architectures import BERT, GPT2, T5, Model, Qwen3, RotaryDecoder, Transformer
+from common.plan.architectures.base import MAX_VOCABULARY
 from llmasos.extras import require_train
 from llmasos.models.classes import model_class
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-MAX_VOCABULARY = 2**21
 INITIALIZER_RANGE = 0.02
 """Standard deviation of initial weights (Radford et al. 2019)."""
 CAUSAL_LM = "causal-lm"

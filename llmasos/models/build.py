@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from common.errors import InvalidConfiguration
 from common.plan.adapters import Adapter, NoAdapter
 from common.plan.architectures import Model
 from common.plan.model import Plan
@@ -31,10 +32,22 @@ WHOLE_MODEL = NoAdapter()
 
 
 def model_of(plan: Plan, tokenizer: Tokenizer) -> torch.nn.Module:
-    """The model that a plan describes, ending in what its task needs, with the plan's initial weights: as `build_model`."""
+    """The model that a plan describes, ending in what its task needs, with random initial weights: as `build_model`.
+
+    Where the plan's model is one that exists, its weights are in the run's model file alone: read that.
+
+    Raises:
+        InvalidConfiguration: as `build_model`, or the tokenizer has more tokens than the plan's model.
+    """
+    tokens, rows = vocab_size_of(tokenizer), plan.model.vocab_size
+    if rows is not None and tokens > rows:
+        raise InvalidConfiguration(
+            f"The tokenizer has {tokens:,} tokens, the model's embedding {rows:,} rows (model.vocab_size).",
+            "Name the tokenizer that the model was trained with, or leave vocab_size out for a new model.",
+        )
     return build_model(
         plan.model,
-        vocab_size=vocab_size_of(tokenizer),
+        vocab_size=rows or tokens,
         seed=plan.seed,
         adapter=plan.adapter,
         head=plan.task.head,

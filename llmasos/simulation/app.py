@@ -31,7 +31,7 @@ from llmasos.preparation import Prepared, prepare
 from llmasos.simulation import final_model
 from llmasos.simulation.baselines import BaselineSet, run_baselines
 from llmasos.simulation.cores import usable_cores
-from llmasos.simulation.counting import count
+from llmasos.simulation.counting import can_count, count
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder
 from llmasos.simulation.layout import Layout, claim
 from llmasos.simulation.live import open_progress
@@ -164,7 +164,10 @@ def write_plan(source: Path, layout: Layout, *, public: bool) -> Plan:
         InvalidConfiguration: file, line, field, expected and got.
     """
     plan = load_plan(source)
-    tokenizer = plan.tokenizer
+    tokenizer, weights = plan.tokenizer, plan.model.weights
+    if weights is not None:
+        folder = str(source.resolve().parent / weights)
+        plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": folder})})
     if tokenizer.type == "bpe":
         text = layout.public if public else source.resolve().parent / tokenizer.text
         plan = plan.model_copy(update={"tokenizer": tokenizer.model_copy(update={"text": str(text)})})
@@ -263,8 +266,9 @@ class Simulation:
         text = final_model.sample(self.layout.model, self.options.prompt)
         results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
         results = replace(results, federated=self.federated_scores(results, prepared))
-        show.stage("counting n-grams, to compare with")
-        results = replace(results, ngram=count(prepared, self.options.institutions, self.layout.tokens))
+        if can_count(prepared.draft.plan):
+            show.stage("counting n-grams, to compare with")
+            results = replace(results, ngram=count(prepared, self.options.institutions, self.layout.tokens))
         if self.options.baselines and results.steps:
             show.stage("encoding text for the comparison")
             final_model.encode_texts(prepared, self.options.institutions, self.layout.tokens)

@@ -1,14 +1,20 @@
-"""The n-gram row of a simulation: what counting alone reaches on everybody's held-out text."""
+"""The n-gram row of a simulation: what counting alone reaches on everybody's held-out text.
+
+torch is imported inside the functions: a simulation that fails before needs none of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmasos.evaluation.ngram import MAX_TOKENS, Ints, NgramModel, train_ngram
+from common.errors import UsageError
+from common.plan.model import Plan
+from llmasos.datasets.tokens import TokenFile
+from llmasos.evaluation.ngram import MAX_TOKENS, NgramModel, train_ngram
 from llmasos.preparation import Prepared
 from llmasos.simulation.deployment import InstitutionFolder
 from llmasos.simulation.final_model import open_corpora
@@ -17,6 +23,11 @@ from llmasos.simulation.watch import LOSS_SCALE
 
 if TYPE_CHECKING:
     from llmasos.training.corpus import Corpus
+
+
+def can_count(plan: Plan) -> bool:
+    """Whether the plan's losses are of next tokens, which alone an n-gram model predicts."""
+    return plan.task.type == "causal-lm"
 
 
 def count(
@@ -28,22 +39,33 @@ def count(
         tokens: where encoded text is kept and found again.
         max_tokens: of more training text, the beginning of each institution's is counted, as much as its share.
     """
-    with open_corpora(prepared, institutions, tokens) as corpora:
-        text = _training_text(corpora.values(), max_tokens)
-        total = sum(one.train.count for one in corpora.values())
-        vocab_size = max(one.train.vocab_size for one in corpora.values())
-        model = train_ngram(text, vocab_size=vocab_size)
-        scores = scores_from_sums({name: _measured(model, one) for name, one in corpora.items()})
+
+    def each() -> Iterator[tuple[str, Corpus]]:
+        for one in institutions:  # one at a time: there may be more of them than files that may be open
+            with open_corpora(prepared, [one], tokens) as corpora:
+                yield one.name, corpora[one.name]
+
+    sizes = [(file.count, file.vocab_size) for _, corpus in each() for file in [_token_file(corpus)]]
+    total = sum(size for size, _ in sizes)
+    share = min(1.0, max_tokens / total)
+    files = (_token_file(corpus) for _, corpus in each())
+    text = np.concatenate([file.read(0, int(file.count * share)) for file in files])
+    model = train_ngram(text, vocab_size=max(vocab_size for _, vocab_size in sizes))
+    scores = scores_from_sums({name: _measured(model, corpus) for name, corpus in each()})
     return Counted(scores, model.order, len(text), total - len(text))
 
 
-def _training_text(corpora: Collection[Corpus], max_tokens: int) -> Ints:
-    total = sum(one.train.count for one in corpora)
-    share = min(1.0, max_tokens / total)
-    return np.concatenate([one.train.read(0, int(one.train.count * share)) for one in corpora])
+def _token_file(corpus: Corpus) -> TokenFile:
+    from llmasos.tasks.windows import Windows
+
+    if not isinstance(corpus.train, Windows):
+        raise UsageError(f"An n-gram model counts running text, not what task {corpus.plan.task.type} learns from.")
+    return corpus.train.file
 
 
 def _measured(model: NgramModel, corpus: Corpus) -> tuple[int, int]:
     """Loss, nats × 2^16, and over how many tokens."""
-    nats = model.nats(corpus.held_out_windows())
+    from llmasos.tasks.causal_lm import TOKENS
+
+    nats = model.nats(row[TOKENS][0] for row in corpus.held_out_rows())
     return round(float(nats.sum()) * LOSS_SCALE), len(nats)

@@ -25,6 +25,10 @@ class NextTokenWindows:
     def window(self) -> int:
         return self.sequence_length + 1
 
+    @property
+    def most_targets(self) -> int:
+        return self.sequence_length
+
     def row(self, window_T: npt.NDArray[np.int64], dice: Dice) -> Batch:
         return window_row(window_T)
 

@@ -40,7 +40,7 @@ class LabelledTexts:
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.task.field_names, task=self.task.type)
+        return Wanted((self.task.field_names,), self.task.type)
 
     @property
     def most_targets(self) -> int:

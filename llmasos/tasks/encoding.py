@@ -54,3 +54,14 @@ def label_nats(logits_BLV: torch.Tensor, labels_BL: torch.Tensor) -> torch.Tenso
     """Cross entropy of each label: float32, shape (labels,), nats."""
     wanted_BL = labels_BL != NO_LABEL
     return torch.nn.functional.cross_entropy(logits_BLV[wanted_BL].float(), labels_BL[wanted_BL], reduction="none")
+
+
+class TokenLabels:
+    """Cross entropy of each labelled token, given what the model sees: of hidden tokens, of an assistant's next ones."""
+
+    def targets(self, batch: Batch) -> int:
+        return labelled(batch)
+
+    def nats(self, model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
+        logits_BLV: torch.Tensor = model(**seen(model, batch)).logits
+        return label_nats(logits_BLV, batch[LABELS])

@@ -115,7 +115,7 @@ class RecordRecipe:
     def survey(self, source: Source) -> Iterator[Path | Example | UnreadableData]:
         for found in survey_examples(source.folder, self.task.wanted, unit_field=source.unit_field):
             if isinstance(found, Example):
-                if not all(found.has(name) for name in self.task.wanted.required):
+                if self.task.wanted.form_of(found) is None:
                     continue
                 try:
                     self.task.texts(found)

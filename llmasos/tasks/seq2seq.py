@@ -42,7 +42,7 @@ class Pairs:
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.task.field_names, task=self.task.type)
+        return Wanted((self.task.field_names,), self.task.type)
 
     @property
     def most_targets(self) -> int:

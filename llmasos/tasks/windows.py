@@ -20,6 +20,7 @@ from llmasos.datasets.source import Source
 from llmasos.datasets.text import Document, split_documents, survey
 from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
 from llmasos.tasks.base import Batch, Facts, Written, together
+from llmasos.tokenizers import vocab_size_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,6 +32,11 @@ class WindowTask(Protocol):
     @property
     def window(self) -> int:
         """Tokens a window."""
+        ...
+
+    @property
+    def most_targets(self) -> int:
+        """Targets that a window can have, at most."""
         ...
 
     def row(self, window_T: npt.NDArray[np.int64], dice: Dice) -> Batch:
@@ -61,7 +67,9 @@ class Windows:
         return together([self.task.row(window_T, Dice(seed, step, row)) for row, window_T in enumerate(windows_BT)])
 
     def measured_rows(self) -> Iterator[Batch]:
-        windows = held_out_windows(self.file, self.task.window - 1, self.plan.evaluation.max_tokens)
+        length = self.task.window - 1
+        tokens = max(1, self.plan.evaluation.max_tokens * length // self.task.most_targets)
+        windows = held_out_windows(self.file, length, tokens)
         return (self.task.row(window_T, Dice(0, 0, row)) for row, window_T in enumerate(windows))
 
     def close(self) -> None:
@@ -104,5 +112,5 @@ class WindowRecipe:
 
     def sample(self, seed: int) -> Batch:
         shape = (self.plan.local.batch_size, self.task.window)
-        drawn_BT = np.random.default_rng(seed).integers(0, 256, size=shape, dtype=np.int64)
+        drawn_BT = np.random.default_rng(seed).integers(0, vocab_size_of(self.tokenizer), size=shape, dtype=np.int64)
         return together([self.task.row(window_T, Dice(0, 0, row)) for row, window_T in enumerate(drawn_BT)])

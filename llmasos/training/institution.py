@@ -35,6 +35,7 @@ from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.device import Machine, set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork
+from llmasos.training.weighing import num_bytes
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -69,6 +70,8 @@ class Trained:
 
     arrays: dict[str, NDArray[np.float32]]
     sums: RoundSums
+    weight: int
+    """What the arrays count for in their round, by the plan's weighting."""
     evaluation: LossSums
     """Held-out loss of the round's base model."""
     seconds: float
@@ -141,9 +144,11 @@ def train(institution: Institution, base: Arrays, task: RoundTask) -> Trained:
         sums = training.run_round(work, lambda step: corpus.batch(seed=seed, step=step))
         steps_until = time.monotonic()
         arrays = _taken(kept)
+        read = num_bytes(corpus, kept.prepared.tokenizer, seed, sums.steps)
+        weight = corpus.plan.weighting.of(sums.num_tokens, read)
         if moments is not None:
             moments.write(task.number, training.moments())
-    return Trained(arrays, sums, evaluation, time.monotonic() - started, steps_until - steps_from)
+    return Trained(arrays, sums, weight, evaluation, time.monotonic() - started, steps_until - steps_from)
 
 
 def measure(institution: Institution, base: Arrays) -> LossSums:

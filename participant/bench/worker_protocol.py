@@ -179,6 +179,8 @@ class Result(Message):
     evaluation: EvaluationSums
     delta: str | None = None
     num_tokens: int = 0
+    num_bytes: int | None = None
+    """Of the text that the tokens say, where the plan weighs by it."""
     train_loss_fixed: int | None = None
     """Mean training loss over the round."""
     seconds: float = 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,6 +118,13 @@ class Journal:
         """The entry of that index; there must be one."""
         return bytes(self._file.read("SELECT envelope FROM ledger WHERE position = ?", (position,))[0][0])
 
+    def entries(self, first: int, end: int, *, most: int, max_bytes: int) -> list[bytes]:
+        """Entries from `first` to `end` - 1: one, then as many as fit."""
+        query = "SELECT envelope FROM ledger WHERE position >= ? AND position < ? ORDER BY position LIMIT ?"
+        found = [bytes(row[0]) for row in self._file.read(query, (first, end, most))]
+        fitting = sum(total <= max_bytes for total in accumulate(map(len, found)))
+        return found[: max(1, fitting)]
+
     def rows(self, table: Literal["ledger", "signed", "checkpoints"]) -> list[tuple[Any, ...]]:
         """Every row as it stands there, whatever a hand wrote into it: for whoever checks them."""
         return self._file.read(f"SELECT * FROM {table} ORDER BY rowid")
@@ -172,6 +180,11 @@ class Journal:
     def signed(self, slot: str) -> SignedSlot | None:
         """What this institution signed for a slot."""
         rows = self._file.read("SELECT * FROM signed WHERE slot = ?", (slot,))
+        return SignedSlot(*rows[0]) if rows else None
+
+    def signed_as(self, digest: str) -> SignedSlot | None:
+        """The statement of that digest, if this institution signed it."""
+        rows = self._file.read("SELECT * FROM signed WHERE digest = ?", (digest,))
         return SignedSlot(*rows[0]) if rows else None
 
     def all_signed(self) -> list[SignedSlot]:

@@ -40,6 +40,14 @@ class Mirror:
         """
         return self._tree.head(self._state.size if size is None else size)
 
+    def consistency(self, old_size: int, size: int) -> tuple[bytes, ...]:
+        """The proof that the first `old_size` entries of this copy begin its first `size`. On the thread that admits.
+
+        Raises:
+            IndexError: this copy never had so many.
+        """
+        return tuple(self._tree.consistency_proof(old_size, size))
+
     def admit(self, first_index: int, envelopes: Sequence[bytes]) -> None:
         """Verify, keep and believe consecutive entries.
 

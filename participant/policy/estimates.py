@@ -154,6 +154,8 @@ def activation_bytes(statement: PlanStatement) -> int:
 
 def vocabulary(statement: PlanStatement) -> int:
     """Tokens that the model knows; of a given tokenizer, the rows of the tallest matrix that is as wide as a token."""
+    if statement.plan.model.vocab_size is not None:
+        return statement.plan.model.vocab_size
     match statement.plan.tokenizer:
         case BytesTokenizer():
             return 257

@@ -28,6 +28,8 @@ from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import PERSONAL, Prepare
 
+TOKENIZER = "tokenizer.json"
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,10 @@ class Job:
     statement: PlanStatement
     corpus: Corpus
     model: torch.nn.Module
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / TOKENIZER
 
     @property
     def snapshots(self) -> SnapshotFolder:
@@ -80,7 +86,7 @@ def prepare_job(request: Prepare) -> Job:
         statement = PlanStatement.model_validate_json((folder / "plan.json").read_bytes())
     except (OSError, ValidationError) as err:
         raise StorageFailure(f"{folder / 'plan.json'} is not a readable plan: {type(err).__name__}.") from err
-    plan, tokenizer_path = statement.plan, folder / "tokenizer.json"
+    plan, tokenizer_path = statement.plan, folder / TOKENIZER
     model = model_of(plan, load(tokenizer_path))
     _check_manifest(manifest_of(model, plan.is_personal), statement.manifest)
     PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)

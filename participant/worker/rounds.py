@@ -23,6 +23,7 @@ from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
 from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
+from llmasos.training.weighing import num_bytes
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.job import Job
@@ -94,6 +95,7 @@ def train_round(request: Train, context: RoundContext) -> Result:
         evaluation=_to_message(trained.record.evaluation),
         delta=request.delta,
         num_tokens=sums.num_tokens,
+        num_bytes=num_bytes(context.job.corpus, context.job.tokenizer, request.seed, sums.steps),
         train_loss_fixed=sums.mean_loss_fixed,
         seconds=context.monotonic() - started,
         deviations=tuple(sorted(trained.deviations)),

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from common.ledger.state import LedgerState
+from common.statements.envelope import parse
+from common.statements.kinds import Contribution
 from common.terminal import exit_code_of
 from coordinator.cli import app as coordinator
 from participant.cli import app as participant
@@ -85,6 +89,46 @@ def test_a_backup_from_before_is_restored_on_each_side_and_the_run_ends_with_the
 
     assert finished(federation, run).model == undisturbed
     assert_every_slot_was_signed_once(federation)
+
+
+def test_a_restored_coordinator_takes_back_what_institutions_saw_and_the_run_goes_on_by_itself(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Nobody does anything but restore and start; the institutions' daemons just run."""
+    undisturbed = finished(federation, start(federation, "undisturbed-01")).model
+    federation.hold("bank")
+    run = start(federation, "restored-01")
+    contributed(federation, run, 1, "clinic", "laboratory")
+    ours = federation.coordinator_home
+    ran(coordinator, "backup", tmp_path / "coordinator.tar", "--home", ours)
+    federation.release("bank")
+    federation.wait_until_open(run, 2)
+    federation.hold("bank")
+    contributed(federation, run, 2, "clinic", "laboratory")
+    until(lambda: all(knows(federation, name, run, 2) for name in ("clinic", "laboratory")), "they saw each other's")
+    federation.kill_coordinator()
+    shutil.rmtree(ours)
+    ran(coordinator, "restore", tmp_path / "coordinator.tar", "--home", ours)
+    federation.forget_ledger()
+    federation.start_coordinator()
+    federation.kill_participant("laboratory")
+    contributed(federation, run, 2, "clinic", "laboratory")
+    federation.start_participant("laboratory")
+    federation.release("bank")
+
+    assert finished(federation, run).model == undisturbed
+    assert_every_slot_was_signed_once(federation)
+    note = json.loads((ours / "restored.json").read_bytes())
+    assert note["settled"]["institutions"] == ["bank", "clinic", "laboratory"]
+
+
+def knows(federation: Federation, name: str, run: str, number: int) -> bool:
+    """Whether this institution's own copy of the ledger holds both contributions to that round."""
+    path = federation.home(name) / "journal.sqlite"
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        envelopes = [row[0] for row in connection.execute("SELECT envelope FROM ledger ORDER BY position")]
+    said = [parse(envelope).predicate for envelope in envelopes]
+    return sum(isinstance(each, Contribution) and (each.run, each.round) == (run, number) for each in said) == 2
 
 
 def restored(home: Path) -> dict[str, object]:

@@ -55,5 +55,5 @@ def test_a_slow_members_delta_is_taken_late_and_everybody_verifies_the_run(tmp_p
     assert taken[first].contribution.round == 1  # the very delta that it began with
     late = next(record for record in trained if record.number == first)
     num_tokens = {entry.institution: entry.num_tokens for entry in late.closed.inputs} if late.closed else {}
-    assert weights(late)["clinic"] < num_tokens["clinic"]
+    assert weights(ended, late)["clinic"] < num_tokens["clinic"]
     assert ended.rounds[-1].contributions.keys() == set(NAMES)

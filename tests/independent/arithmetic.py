@@ -244,7 +244,7 @@ def outputs(
     state: bytes | None = None,
     controls: tuple[int, list[bytes]] = (0, []),
 ) -> tuple[bytes, bytes | None, bytes | None]:
-    """#rules, #server-optimizers and #downlink, of (num_tokens, delta blob) with institutions in ascending order.
+    """#rules, #server-optimizers and #downlink, of (weight, delta blob) with institutions in ascending order.
 
     Args:
         controls: with scaffold, how many accepted, and the control blobs in the same order.

@@ -332,6 +332,39 @@ def steered(script: list[Draft]) -> None:
         script[index].body["round"] = number
 
 
+WEIGHTINGS: dict[str, tuple[Body, tuple[int, int], tuple[int, int]]] = {
+    "capped-tokens": ({"type": "capped-tokens", "cap": 20}, (17, 20), (0, 0)),
+    "bytes": ({"type": "bytes", "max_bytes_a_token": 4}, (68, 65), (68, 65)),
+    "equal": ({"type": "equal"}, (65536, 65536), (0, 0)),
+}
+"""A plan's section, what the deltas of each round weigh by it, and the bytes that contributions say of them."""
+
+
+def weighted(kind: str) -> Callable[[list[Draft]], None]:
+    """The run alpha with another weighting, and with the models that it gives."""
+    section, _, num_bytes = WEIGHTINGS[kind]
+
+    def change(script: list[Draft]) -> None:
+        old, new = made(), weighted_models(kind)
+        for draft in script:
+            text = json.dumps(draft.body)
+            for before, after in zip((old.first[0], old.second[0]), new, strict=True):
+                text = text.replace(reference(before)["root"], reference(after)["root"])
+            draft.body = json.loads(text)
+            if draft.kind == "contribution" and kind == "bytes" and draft.body["blobs"]:
+                draft.body["weight"]["num_bytes"] = num_bytes[TOKENS.index(draft.body["weight"]["num_tokens"])]
+        script[6].body["plan"]["weighting"] = section
+
+    return change
+
+
+def weighted_models(kind: str) -> tuple[bytes, bytes]:
+    """What rounds 1 and 3 make with that weighting."""
+    said, weights = plan("alpha").body, WEIGHTINGS[kind][1]
+    first = outputs(said, BASE, [(weights[k], DELTAS[1, k]) for k in (0, 1)])[0]
+    return first, outputs(said, first, [(weights[k], DELTAS[3, k]) for k in (0, 1)])[0]
+
+
 # --- signing it -------------------------------------------------------------------------------------------------------
 
 SIZES = {12: 1.5, 19: 4.5, 22: 5.5, 27: 6.5, 39: 10}

@@ -270,7 +270,12 @@ class Ledger:
             conform(body["blobs"], dict.fromkeys(names, BLOB), "blobs")
             most = local["steps"] * local["batch_size"] * local["sequence_length"]
             must(1 <= tokens <= most, "history", "implausible-weight")
+            weighting, num_bytes = run.plan.body["plan"]["weighting"], body["weight"]["num_bytes"]
+            must((num_bytes is not None) == (weighting["type"] == "bytes"), "history", "num_bytes, or none")
+            if num_bytes is not None:
+                must(1 <= num_bytes <= tokens * weighting["max_bytes_a_token"], "history", "implausible-weight")
         else:
+            must(body["weight"]["num_bytes"] is None, "history", "num_bytes in an evaluation")
             must(body["blobs"] == {} and tokens == 0, "history", "an evaluation has no delta and no weight")
         run.offers[at][name] = entry
 

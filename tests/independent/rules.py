@@ -50,7 +50,11 @@ def check_plan(plan: Json) -> None:
     must(least(rule) <= plan["quorum"], "history", "a quorum too small for the rule")
     if rule["type"] not in ("weighted-mean", "norm-clipping", "norm-bounding"):
         must(max(plan["quorum"], size or 0) <= 1024, "history", "a cohort too large for the rule")
-    local = plan["local"]
+    local, weighting = plan["local"], plan["weighting"]
+    if weighting["type"] == "bytes":
+        most = local["steps"] * local["batch_size"] * local["sequence_length"] * weighting["max_bytes_a_token"]
+        causal = plan.get("task", {"type": "causal-lm"})["type"] == "causal-lm"
+        must(most < 1 << 29 and causal, "history", "a plan that does not go with bytes")
     if local.get("correction", {"type": "none"})["type"] == "scaffold":
         optimizer, schedule = local.get("optimizer", {}), local.get("schedule", {"type": "cosine"})
         by_itself = (

@@ -155,6 +155,16 @@ def a_mode(value: Json) -> bool:
     return True
 
 
+def a_weighting(value: Json) -> bool:
+    own: dict[str, Json] = {
+        "capped-tokens": {"cap": between(1, (1 << 29) - 1)},
+        "bytes": {"max_bytes_a_token": Maybe(between(1, 64), 8)},
+    }
+    kind = value.get("type") if isinstance(value, dict) else None
+    conform(value, {"type": one_of("tokens", "capped-tokens", "bytes", "equal")} | own.get(str(kind), {}), "weighting")
+    return True
+
+
 NAME = matches(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 CODE = matches(r"[a-z][a-z0-9-]{0,62}")
 DIGEST = matches(r"[0-9a-f]{64}")
@@ -181,6 +191,7 @@ PLAN = Open(
     },
     mode=Maybe(a_mode, {"type": "synchronous"}),
     local=Open(steps=NUMBER, batch_size=NUMBER, sequence_length=NUMBER),
+    weighting=Maybe(a_weighting, {"type": "tokens"}),
     rule=Open(type=one_of(*RULES)),
     server_optimizer=Open(
         type=one_of("sgd", "momentum", "nesterov", "adam", "adamw", "yogi", "adagrad"), learning_rate=DECIMAL
@@ -259,7 +270,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "round": NUMBER,
         "stage": Maybe(one_of("collect"), "collect"),
         "blobs": Open(),
-        "weight": {"mode": one_of("clear"), "num_tokens": TOKENS},
+        "weight": {"mode": one_of("clear"), "num_tokens": TOKENS, "num_bytes": Maybe(TOKENS)},
         "metrics_commitment": Maybe(DIGEST),
         "checkpoint": Maybe(lambda value: isinstance(value, str) and len(value) <= 4096),
         "deviations": Maybe(Many(CODE, most=16), []),

@@ -25,6 +25,7 @@ from tests.independent.forging import (
     DELTAS,
     OPTIMIZERS,
     TOKENS,
+    WEIGHTINGS,
     WITNESSES,
     Draft,
     Forge,
@@ -32,6 +33,8 @@ from tests.independent.forging import (
     made,
     public,
     steered,
+    weighted,
+    weighted_models,
 )
 from tests.independent.verify_bundle import Verdict, main
 from tests.support.evidence import a_ledger as a_made_ledger
@@ -109,6 +112,29 @@ def test_a_good_bundle_of_a_run_with_a_server_optimizer_is_good_for_both(
 ) -> None:
     forge = a_forge(lambda script: script.__delitem__(slice(32, None)), downlink=downlink, optimizer=optimizer)
     assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+def a_weighted_forge(kind: str, *changes: Callable[[list[Draft]], None]) -> Forge:
+    forge = a_forge(weighted(kind), *changes, lambda script: script.__delitem__(slice(32, None)))
+    old = (made().first[0], made().second[0])
+    forge.blobs = [*(each for each in forge.blobs if each not in old), *weighted_models(kind)]
+    return forge
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+def test_a_good_bundle_of_a_run_with_another_weighting_is_good_for_both(kind: str, tmp_path: Path) -> None:
+    forge = a_weighted_forge(kind)
+    assert both(forge.bundle(), forge, tmp_path) == ("verified", set(), set())
+
+
+@pytest.mark.parametrize("num_bytes", [None, 0, 69])
+def test_bytes_that_a_plan_does_not_imply_fail_for_both(num_bytes: int | None, tmp_path: Path) -> None:
+    def change(script: list[Draft]) -> None:
+        script[12].body["weight"]["num_bytes"] = num_bytes
+
+    forge = a_weighted_forge("bytes", change)
+    result, failed, _ = both(forge.bundle(), forge, tmp_path)
+    assert (result, failed) == ("failed", {"history"})
 
 
 def a_steered_forge(*changes: Callable[[list[Draft]], None]) -> Forge:

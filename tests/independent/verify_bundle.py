@@ -215,7 +215,13 @@ class Verdict:
         offers = [entry.body for _, entry in sorted(run.offers[number].items())]
         inputs = run.openings[number].body["inputs"]
         base, state = self._held(inputs["model"]), self._held(inputs["server_state"])
-        held = [(weight(it, number - it["round"]), self._held(it["blobs"]["delta"])) for it in offers]
+        held = [
+            (
+                weight(run.plan.body["plan"]["weighting"], it["weight"], number - it["round"]),
+                self._held(it["blobs"]["delta"]),
+            )
+            for it in offers
+        ]
         deltas = [(num_tokens, delta) for num_tokens, delta in held if delta is not None]
         named = [it["blobs"]["control"] for it in offers if "control" in it["blobs"]]
         controls = [control for control in map(self._held, named) if control is not None]
@@ -237,10 +243,16 @@ class Verdict:
         return content if content is not None and len(content) == reference["size"] else None
 
 
-def weight(offer: Json, late: int) -> int:
-    """#buffered: the largest w with w² × (1 + late) ≤ num_tokens², at least 1."""
-    num_tokens: int = offer["weight"]["num_tokens"]
-    return max(1, isqrt(num_tokens**2 // (1 + late)))
+def weight(weighting: Json, said: Json, late: int) -> int:
+    """#weights, and #buffered: the largest w with w² × (1 + late) ≤ n², at least 1."""
+    num_tokens: int = said["num_tokens"]
+    n: int = {
+        "tokens": num_tokens,
+        "capped-tokens": min(num_tokens, weighting.get("cap", 0)),
+        "bytes": said["num_bytes"],
+        "equal": 65536,
+    }[weighting["type"]]
+    return max(1, isqrt(n**2 // (1 + late)))
 
 
 def _named_blobs(run: Run) -> list[Json]:

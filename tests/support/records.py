@@ -54,3 +54,26 @@ def a_labelled_text(name: str, number: int) -> Record:
     """Loud texts begin with a cry."""
     loud = random.Random(number).random() < 0.5
     return {"text": ("!!! " if loud else "... ") + " ".join(words(name, number, 2)), "label": LABELS[loud]}
+
+
+def a_conversation(name: str, number: int) -> Record:
+    """The assistant repeats what the user says; every third record is a prompt and its response."""
+    said = words(name, number, 1)[0]
+    if number % 3 == 0:
+        return {"prompt": said, "response": said}
+    return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": said}]}
+
+
+def a_question(name: str, number: int) -> Record:
+    """The answer is the word in brackets; in every fourth text there is none."""
+    said = words(name, number, 3)
+    place = number % 4
+    answer = said[place] if place < 3 else ""
+    context = " ".join(f"({word})" if word == answer else word for word in said)
+    return {"question": "?", "context": context, "answer": answer}
+
+
+def a_preference(name: str, number: int) -> Record:
+    """Answers in capitals are better."""
+    said = words(name, number, 1)[0]
+    return {"prompt": said, "chosen": said.upper(), "rejected": said}

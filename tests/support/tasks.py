@@ -1,4 +1,4 @@
-"""Tiny models for each head, and what tests of tasks train with them."""
+"""Plans of each task with the smallest model that it can have, and what tests of tasks train with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.plan.model import Plan
-from llmasos.tokenizers import bytes_tokenizer, save, vocab_size_of
+from llmasos.models.build import model_of
+from llmasos.tokenizers import bytes_tokenizer, load, save
 from llmasos.tokenizers.special import add_special
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
     from llmasos.tasks.base import Batch
     from llmasos.training.device import Machine
 
-SEQUENCE = 32
-BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_BERT = {
+    "type": "bert",
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+}
+_T5 = {"type": "t5", "num_layers": 1, "num_heads": 2, "d_model": 32, "d_kv": 16, "d_ff": 64}
+MODELS: dict[str, dict[str, Any]] = {
+    "masked-lm": _BERT,
+    "question-answering": _BERT,
+    "sequence-classification": _BERT,
+    "seq2seq": _T5,
+}
+"""The smallest model for each task; the others' is `a_training_plan`'s."""
 
 
 def a_task_plan(task: dict[str, Any], **changes: Any) -> Plan:
     """As `a_training_plan`, of that task."""
-    return a_training_plan(task=task, **changes)
+    model = {"model": MODELS[task["type"]]} if task["type"] in MODELS else {}
+    return a_training_plan(task=task, **(model | changes))
 
 
 def tokenizer_for(plan: Plan, path: Path) -> Path:
@@ -35,31 +50,6 @@ def tokenizer_for(plan: Plan, path: Path) -> Path:
     add_special(tokenizer, plan.task.special_tokens)
     save(tokenizer, path)
     return path
-
-
-def tiny_model(plan: Plan, tokenizer: Path) -> torch.nn.Module:
-    """A model with the task's head, its weights drawn by torch under a seed."""
-    import torch
-    import transformers as hf
-
-    from llmasos.tokenizers import load
-
-    size = vocab_size_of(load(tokenizer))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)
-        match plan.task.head:
-            case "seq2seq-lm":
-                config = hf.T5Config(
-                    vocab_size=size, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
-                )
-                model: Any = hf.T5ForConditionalGeneration(config)
-            case "sequence-classification":
-                config = hf.BertConfig(vocab_size=size, num_labels=plan.task.num_labels, **BERT, **NO_DROPOUT)
-                model = hf.BertForSequenceClassification(config)
-            case other:
-                raise NotImplementedError(other)
-    found: torch.nn.Module = model.train()
-    return found
 
 
 @dataclass
@@ -75,7 +65,7 @@ class Learner:
         return self.corpus.plan
 
     def model(self) -> torch.nn.Module:
-        return tiny_model(self.plan, self.tokenizer)
+        return model_of(self.plan, load(self.tokenizer))
 
     def training(self) -> LocalTraining:
         return LocalTraining(self.plan, self.model(), self.machine)

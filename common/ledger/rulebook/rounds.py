@@ -113,11 +113,8 @@ def round_closed(state: LedgerState, statement: Statement, place: Place) -> Ledg
     for entry in closed.inputs:
         given = record.contributions.get(entry.institution)
         weight = given.contribution.weight if given else None
-        if (
-            given is None
-            or given.place.digest != entry.contribution
-            or weight != ClearWeight(num_tokens=entry.num_tokens)
-        ):
+        said = weight.num_tokens if isinstance(weight, ClearWeight) else None
+        if given is None or given.place.digest != entry.contribution or said != entry.num_tokens:
             raise LedgerConflict(
                 f"Round {closed.round} closes with an input of {entry.institution} that is not in the ledger."
             )

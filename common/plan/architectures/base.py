@@ -9,6 +9,7 @@ from pydantic import Field
 
 from common.plan.fields import Number, PlanSection
 
+MAX_VOCABULARY = 2**21
 MAX_LAYERS, MAX_HEADS, MAX_WIDTH, MAX_INNER, MAX_CONTEXT = 200, 256, 32_768, 131_072, 131_072
 
 Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS, description="Transformer blocks.")]
@@ -23,6 +24,18 @@ class Architecture(PlanSection):
     """Base of every architecture's section."""
 
     type: str
+    weights: Annotated[
+        str | None,
+        Field(
+            max_length=4096,
+            description="Folder in Hugging Face layout whose weights are the initial ones, relative to the plan file; null: "
+            "random ones, from the seed.",
+        ),
+    ] = None
+    vocab_size: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_VOCABULARY, description="Rows of the embedding; null: as many as the tokenizer has tokens."),
+    ] = None
     heads: ClassVar[tuple[str, ...]]
     """What such a model can end in; a task says which it needs (common.plan.tasks)."""
 

@@ -142,7 +142,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("consortium", "version", "started_at", "now", "ledger_size", "members_active", "trainers_connected", "runs_active", "blob_bytes", "disk_free_bytes", "certificate_expires_at", "authority_expires_at", "open_calls", "fingerprint")
+    __slots__ = ("consortium", "version", "started_at", "now", "ledger_size", "members_active", "trainers_connected", "runs_active", "blob_bytes", "disk_free_bytes", "certificate_expires_at", "authority_expires_at", "open_calls", "fingerprint", "recovering")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +157,7 @@ class StatusResponse(_message.Message):
     AUTHORITY_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     OPEN_CALLS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERING_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     version: str
     started_at: str
@@ -171,7 +172,8 @@ class StatusResponse(_message.Message):
     authority_expires_at: str
     open_calls: int
     fingerprint: str
-    def __init__(self, consortium: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[str] = ..., now: _Optional[str] = ..., ledger_size: _Optional[int] = ..., members_active: _Optional[int] = ..., trainers_connected: _Optional[int] = ..., runs_active: _Optional[int] = ..., blob_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., certificate_expires_at: _Optional[str] = ..., authority_expires_at: _Optional[str] = ..., open_calls: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    recovering: str
+    def __init__(self, consortium: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[str] = ..., now: _Optional[str] = ..., ledger_size: _Optional[int] = ..., members_active: _Optional[int] = ..., trainers_connected: _Optional[int] = ..., runs_active: _Optional[int] = ..., blob_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., certificate_expires_at: _Optional[str] = ..., authority_expires_at: _Optional[str] = ..., open_calls: _Optional[int] = ..., fingerprint: _Optional[str] = ..., recovering: _Optional[str] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
     __slots__ = ("plan_json",)

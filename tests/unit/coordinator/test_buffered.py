@@ -16,6 +16,7 @@ from common.contributions.left_out import model_without
 from common.errors import LedgerConflict, RoundNotOpen, SlotTaken
 from common.ledger.rulebook.rounds import round_closed, round_opened
 from common.ledger.staleness import contributed, is_awaited, taking_round, weight, weights
+from common.plan.weighting import TokensWeighting
 from common.statements.envelope import Statement, parse, verify
 from common.statements.kinds import SealedInput
 from common.tensors import model_header, trainable_header
@@ -118,7 +119,7 @@ def test_a_late_delta_weighs_less_and_the_model_is_the_weighted_mean_of_the_page
     assert record.closed is not None
     tokens = {entry.institution: entry.num_tokens for entry in record.closed.inputs}
     expected = {"c": math.floor(tokens["c"] / math.sqrt(3)), "d": tokens["d"]}
-    assert weights(record) == expected
+    assert weights(coordinator.run, record) == expected
     base, new = (
         np.frombuffer(coordinator.blobs.path(ref).read_bytes()[-39 * 4 :], "<f4")[:36]
         for ref in (base_ref, record.closed.outputs.model)
@@ -285,7 +286,7 @@ def test_a_close_that_leaves_a_late_delta_out_is_refused(coordinator: Coordinato
 @pytest.mark.parametrize("num_tokens", [1, 2, 3, 1000, 2**29 - 1])
 def test_weights_are_the_integer_below_fedbuffs(late: int, num_tokens: int, coordinator_record: Any) -> None:
     record, entry = coordinator_record(late, num_tokens)
-    found = weight(record, entry)
+    found = weight(TokensWeighting(), record, entry)
     assert found == max(1, found)
     assert found == 1 or found * found * (1 + late) <= num_tokens * num_tokens
     assert (found + 1) ** 2 * (1 + late) > num_tokens * num_tokens
@@ -317,7 +318,7 @@ def test_a_late_deltas_share_is_of_weights_and_leaving_it_out_leaves_the_others(
     late.send()
     fill(coordinator, "a")
     record = coordinator.run.rounds[1]
-    weighed = weights(record)
+    weighed = weights(coordinator.run, record)
     assert weighed["c"] < weighed["a"]
     found = {row.institution: row for row in round_figures(coordinator.run, record, coordinator.blobs).rows}
     assert found["c"].num_tokens == found["a"].num_tokens

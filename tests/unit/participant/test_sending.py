@@ -12,7 +12,7 @@ from common import strict_json
 from common.errors import CoordinatorUnreachable, MissingBlob, SlotTaken, StorageFailure
 from common.ledger.state import RoundRecord
 from common.statements.envelope import parse
-from common.statements.kinds import Answer, Contribution
+from common.statements.kinds import Answer, ClearWeight, Contribution
 from participant.bench.worker_protocol import EvaluationSums, Result
 from participant.reporter import RoundReporter
 from tests.support.agents import Institution
@@ -157,3 +157,12 @@ def test_two_threads_that_sign_one_slot_leave_one_statement(north: Institution) 
         thread.join()
     assert len(failures) == 1
     assert north.outbox.answered(run) is not None
+
+
+def test_a_contribution_says_bytes_where_the_worker_counted_them(north: Institution, tmp_path: Path) -> None:
+    record = north.open_round(weighting={"type": "bytes"})
+    result = RESULT.model_copy(update={"num_bytes": 77})
+    signed = north.outbox.sign_contribution(north.run, record, result, a_delta(tmp_path))
+    predicate = parse(signed.envelope).predicate
+    assert isinstance(predicate, Contribution)
+    assert predicate.weight == ClearWeight(num_tokens=20, num_bytes=77)

@@ -230,4 +230,5 @@ def test_the_schema_describes_every_field_for_editors() -> None:
 def test_the_schema_says_which_tag_means_which_section() -> None:
     discriminator = plan_schema()["properties"]["model"]["discriminator"]
     assert discriminator["propertyName"] == "type"
-    assert set(discriminator["mapping"]) == {"gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer"}
+    types = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer", "pretrained"}
+    assert set(discriminator["mapping"]) == types

@@ -10,7 +10,7 @@ from common.errors import UnreadableData
 from llmasos.datasets.records import Example, Wanted, read_examples, survey_examples
 from tests.support.records import write_records
 
-WANTED = Wanted(("source", "target"), ("note",), task="seq2seq")
+WANTED = Wanted((("source", "target"),), "seq2seq")
 RECORDS = [
     {"source": "ein Haus", "target": "a house", "patient": "7"},
     {"source": "zwei, drei", "target": "two\nthree", "patient": "8"},

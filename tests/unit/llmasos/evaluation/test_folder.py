@@ -19,9 +19,9 @@ from llmasos.cli import app  # noqa: E402
 from llmasos.datasets.text import Document  # noqa: E402
 from llmasos.evaluation.documents import windows_of  # noqa: E402
 from llmasos.evaluation.folder import EvaluationOptions  # noqa: E402
-from llmasos.evaluation.perplexity import next_token_nats  # noqa: E402
 from llmasos.generation import load_module  # noqa: E402
 from llmasos.models.build import build_model, export_hf  # noqa: E402
+from llmasos.tasks.causal_lm import next_token_nats  # noqa: E402
 from llmasos.tokenizers import bytes_tokenizer, save, train_bpe  # noqa: E402
 from tests.support.texts import make_institutions  # noqa: E402
 

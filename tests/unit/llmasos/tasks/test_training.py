@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ import numpy as np  # noqa: E402
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate  # noqa: E402
 from llmasos.tasks.base import tensors_of  # noqa: E402
 from llmasos.tasks.registry import objective_of  # noqa: E402
-from tests.support.records import LABELS, a_labelled_text, a_translation, make_records  # noqa: E402
+from tests.support.records import (  # noqa: E402
+    LABELS,
+    a_conversation,
+    a_labelled_text,
+    a_preference,
+    a_question,
+    a_translation,
+    make_records,
+)
+from tests.support.texts import make_institutions  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -30,17 +39,33 @@ class Case:
     task: dict[str, Any]
     folder: Callable[[Path], Path]
     golden: tuple[float, ...]
+    plan: dict[str, Any] = field(default_factory=dict)
 
 
 def _records(make: Callable[[str, int], dict[str, Any]]) -> Callable[[Path], Path]:
     return lambda root: make_records(root, make, count=1)["clinic"]
 
 
+def _text(root: Path) -> Path:
+    return make_institutions(root, count=1)["clinic"]
+
+
+TEMPLATE = {role: {"prefix": f"<|{role}|>", "suffix": ""} for role in ("system", "user", "assistant")}
+LORA = {"adapter": {"type": "lora", "r": 4}}
+BETTER = {"type": "preference", "template": TEMPLATE, "beta": 1}
+ASKED = {"type": "question-answering", "stride": 4}
+CHAT = {"type": "instruction", "template": TEMPLATE}
+NEXT = {"type": "masked-lm", "next_sentence": True}
 CLASSES = {"type": "sequence-classification", "labels": list(LABELS)}
 
 CASES = {
-    "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9082, 4.8056, 4.2921, 3.7757, 3.8201)),
-    "classification": Case(CLASSES, _records(a_labelled_text), (0.688, 0.6931, 0.6933, 0.695, 0.6312)),
+    "seq2seq": Case({"type": "seq2seq"}, _records(a_translation), (5.9722, 5.0464, 4.5167, 3.9878, 3.6718)),
+    "masked-lm": Case({"type": "masked-lm"}, _text, (5.5545, 5.3161, 4.8121, 4.4936, 4.0556)),
+    "next-sentence": Case(NEXT, _text, (4.5978, 4.4496, 4.1925, 3.7232, 3.4957)),
+    "questions": Case(ASKED, _records(a_question), (3.1144, 3.0051, 2.7616, 2.9905, 2.6075)),
+    "preference": Case(BETTER, _records(a_preference), (0.6931, 0.6123, 0.344, 0.1521, 0.2062), LORA),
+    "instruction": Case(CHAT, _records(a_conversation), (5.5497, 5.1535, 4.816, 4.3829, 3.9031)),
+    "classification": Case(CLASSES, _records(a_labelled_text), (0.7009, 0.6932, 0.694, 0.6965, 0.6223)),
 }
 
 
@@ -52,7 +77,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def make(case: Case, tmp_path: Path, learner: Make) -> Make:
     folder = case.folder(tmp_path / "data")
-    return lambda **changes: learner(folder, case.task, **changes)
+    return lambda **changes: learner(folder, case.task, **(case.plan | changes))
 
 
 def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:

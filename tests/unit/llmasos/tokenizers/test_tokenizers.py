@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from common.errors import StorageFailure, TooLittleData, UnreadableData, UsageError
 from llmasos.tokenizers import (
     END_OF_DOCUMENT,
+    byte_lengths,
     bytes_tokenizer,
     end_of_document_id,
     load,
@@ -108,3 +109,20 @@ def test_a_tokenizer_without_an_end_of_document_is_refused(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"has no token <\|endoftext\|>, which ends a document"):
         load(tmp_path / "tokenizer.json")
+
+
+def test_byte_lengths_of_a_texts_tokens_add_up_to_its_bytes() -> None:
+    text = "the cat sat — 今天天气怎么样 ☃"
+    trained = train_bpe([text * 20, "the cat sat on the mat " * 20], 400)
+    for tokenizer in (bytes_tokenizer(), trained):
+        lengths = byte_lengths(tokenizer)
+        assert lengths[tokenizer.encode(text).ids].sum() == len(text.encode())
+        assert lengths[end_of_document_id(tokenizer)] == 0
+    assert trained.encode("the").ids[0] > 256 or byte_lengths(trained).max() > 1
+
+
+def test_byte_lengths_of_words_are_those_of_what_they_decode_to() -> None:
+    from tokenizers import Tokenizer, models
+
+    words = Tokenizer(models.WordLevel({"猫": 0, "cat": 1}, unk_token="cat"))
+    assert byte_lengths(words).tolist() == [3, 3]

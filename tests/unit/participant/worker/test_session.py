@@ -495,3 +495,17 @@ def test_without_personal_layers_there_is_no_folder(desk: Callable[..., Desk]) -
     one.prepare()
     one.train(1)
     assert not (one.job / "personal").exists()
+
+
+def test_bytes_are_said_where_the_plan_weighs_by_them_also_of_a_round_that_was_interrupted(
+    desk: Callable[..., Desk],
+) -> None:
+    plain, one = desk(), desk(weighting={"type": "bytes"})
+    for each in (plain, one):
+        each.prepare()
+    tokens, both = plain.train()[0], one.train()[0]
+    assert (tokens.num_bytes, tokens.num_tokens) == (None, both.num_tokens)
+    assert 0.9 * both.num_tokens < both.num_bytes <= both.num_tokens  # a byte a token, but for ends of documents
+    one.restart()
+    one.prepare()
+    assert one.train(resume=True)[0].num_bytes == both.num_bytes
