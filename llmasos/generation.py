@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
 from llmasos.models.architecture import CAUSAL_LM
+from llmasos.models.attention import implementation_of
 from llmasos.models.classes import MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
 from llmasos.tokenizers import end_of_document_id, load, pad_id
@@ -153,6 +154,7 @@ def load_module(model_dir: Path, head: str = CAUSAL_LM) -> PreTrainedModel:
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
         ) from err
     model: PreTrainedModel = loaded[0]
+    model.config._attn_implementation = implementation_of(model.config, str(model.config._attn_implementation))
     if absent := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random numbers
         raise UsageError(
             f"{model_dir} holds a part of a model: its weights lack {absent[0]} and {len(absent) - 1} more."

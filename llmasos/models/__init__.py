@@ -3,6 +3,7 @@
 classes.py        model type + head → a class of transformers, and no other
 architecture.py   a plan's model section → a transformers configuration, by allow-list
 build.py          configuration + seed → module
+attention.py      block-sparse attention, by a mask
 adapters.py       LoRA beside frozen weights, by peft
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
