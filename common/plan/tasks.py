@@ -271,7 +271,63 @@ class Preference(TaskSection):
         return (self.prompt, self.chosen, self.rejected)
 
 
-Task = Annotated[
+SingleTask = Annotated[
     CausalLM | MaskedLM | Seq2Seq | SequenceClassification | QuestionAnswering | Instruction | Preference,
+    Field(discriminator="type"),
+]
+
+
+class Part(PlanSection):
+    """One task of a mixture."""
+
+    weight: Annotated[
+        Number, Field(gt=0, le=1_000_000, description="Its share of the rows, beside the others' weights.")
+    ]
+    task: SingleTask
+
+
+class Mixture(TaskSection):
+    """Several tasks on one model, row by row, by weights (arXiv:1910.10683, section 3.5.2)."""
+
+    type: Literal["mixture"] = "mixture"
+    tasks: Annotated[
+        tuple[Part, ...],
+        Field(
+            min_length=2, max_length=32, description="The tasks and their weights; all with the same head of the model."
+        ),
+    ]
+
+    @property
+    def head(self) -> str:
+        return self.tasks[0].task.head
+
+    @property
+    def num_labels(self) -> int | None:
+        return self.tasks[0].task.num_labels
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(token for part in self.tasks for token in part.task.special_tokens))
+
+    @model_validator(mode="after")
+    def _rows_go_together(self) -> Mixture:
+        heads = sorted({part.task.head for part in self.tasks})
+        if len(heads) > 1:
+            raise ValueError(f"the tasks of a mixture must share a head of the model, got {', '.join(heads)}")
+        if any(isinstance(part.task, Preference) for part in self.tasks):
+            raise ValueError(
+                "task preference cannot be part of a mixture: its rows are pairs; run it after the mixture"
+            )
+        labels = {part.task.num_labels for part in self.tasks}
+        if len(labels) > 1:
+            raise ValueError("the tasks of a mixture must have the same number of labels")
+        running = [part.task.type for part in self.tasks if not part.task.field_names]
+        if len(running) > 1:
+            raise ValueError(f"a mixture can have one task on running text, got {', '.join(running)}")
+        return self
+
+
+Task = Annotated[
+    CausalLM | MaskedLM | Seq2Seq | SequenceClassification | QuestionAnswering | Instruction | Preference | Mixture,
     Field(discriminator="type"),
 ]
