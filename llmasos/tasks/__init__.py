@@ -13,5 +13,6 @@ records.py          tasks on records with fields
   instruction.py      answers in a conversation
   preference.py       the better of two answers
 mixture.py          several tasks on one model
+plugin.py           a task from an entry point of this installation
 encoding.py         padding, cutting, labels
 """

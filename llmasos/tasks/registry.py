@@ -11,6 +11,7 @@ from common.plan.tasks import (
     Instruction,
     MaskedLM,
     Mixture,
+    Plugin,
     Preference,
     QuestionAnswering,
     Seq2Seq,
@@ -25,6 +26,7 @@ from llmasos.tasks.instruction import Conversations, turns_of
 from llmasos.tasks.masked_lm import MaskedWindows, Masking
 from llmasos.tasks.mixture import MixtureRecipe
 from llmasos.tasks.next_sentence import HiddenTokensAndNext, SegmentPairs, SegmentRecipe
+from llmasos.tasks.plugin import load_plugin
 from llmasos.tasks.preference import AnswerPairs, Preferred
 from llmasos.tasks.question_answering import Questions, Spans
 from llmasos.tasks.records import RecordRecipe, RecordTask
@@ -53,6 +55,8 @@ def objective_of(task: Task) -> Objective:
             return TokenLabels()
         case Mixture():
             return TokenLabels() if task.head == "causal-lm" else objective_of(task.tasks[0].task)
+        case Plugin():
+            return load_plugin(task).objective(task)
         case Preference():
             return Preferred(float(task.beta))
 
@@ -61,6 +65,8 @@ def recipe_of(plan: Plan, tokenizer: Tokenizer) -> Recipe:
     """How the plan's task makes batches of an institution's data."""
     if isinstance(plan.task, CausalLM):
         return WindowRecipe(NextTokenWindows(plan.local.sequence_length), plan, tokenizer)
+    if isinstance(plan.task, Plugin):
+        return load_plugin(plan.task).recipe(plan, tokenizer)
     if isinstance(plan.task, Mixture):
         return _mixture_recipe(plan, plan.task, tokenizer)
     if isinstance(plan.task, MaskedLM):
