@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_AS_WRITTEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class Clock(Protocol):
@@ -49,7 +52,7 @@ class ManualClock:
 
 def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds, as statements carry it: 2026-11-21T22:12:00.000Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:
@@ -58,4 +61,8 @@ def parse_rfc3339(text: str) -> datetime:
     Raises:
         ValueError: the text has another form; offsets other than Z are refused.
     """
+    if _AS_WRITTEN.fullmatch(text):
+        return datetime.fromisoformat(
+            text
+        )  # a tenth of strptime's time, which a ledger's reader spends on every statement
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)

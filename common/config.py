@@ -31,6 +31,7 @@ def load_yaml(
     environment: Mapping[str, str] | None = None,
     prefix: str = "LLMASOS_",
     overrides: Mapping[str, Any] | None = None,
+    beside: Path | None = None,
 ) -> M:
     """Read `path` as a `model`.
 
@@ -38,11 +39,13 @@ def load_yaml(
         environment: variables that begin with `prefix` set fields: LLMASOS_WORK__PORT sets work.port. Their values are
             read as YAML. None: the environment is not asked.
         overrides: values by dotted field, as flags give them; None as a value means that the flag was not given.
+        beside: the folder that relative paths in the file start from, for a model that reads what one names.
 
     Raises:
         InvalidConfiguration: unreadable, not YAML, or not what the model says.
     """
-    return _load(_read_file(path), str(path), model, environment=environment, prefix=prefix, overrides=overrides)[0]
+    text = _read_file(path)
+    return _load(text, str(path), model, environment=environment, prefix=prefix, overrides=overrides, beside=beside)[0]
 
 
 def load_yaml_with_lines(path: Path, model: type[M]) -> tuple[M, Mapping[str, int], str]:
@@ -65,6 +68,7 @@ def _load(
     environment: Mapping[str, str] | None = None,
     prefix: str = "",
     overrides: Mapping[str, Any] | None = None,
+    beside: Path | None = None,
 ) -> tuple[M, strict_yaml.Document]:
     document = strict_yaml.read(text, source=source)
     if not isinstance(document.value, dict):
@@ -77,7 +81,7 @@ def _load(
         if value is not None:
             layers.put(tuple(dotted.split(".")), value, f"flag for {dotted}")
     try:
-        return model.model_validate(layers.data), document
+        return model.model_validate(layers.data, context={"beside": beside}), document
     except ValidationError as error:
         raise InvalidConfiguration(_summary(source, layers.problems(error, model))) from error
 

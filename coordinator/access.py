@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, compress, repeat
+from operator import is_not
 
 from common.blobs.reference import BlobRef
 from common.codecs import codec
@@ -18,7 +21,7 @@ from common.errors import (
     WrongParent,
 )
 from common.ledger.staleness import is_awaited, most_stale
-from common.ledger.state import Contributed, LedgerState, RunRecord
+from common.ledger.state import Contributed, LedgerState, RoundRecord, RunRecord
 from common.ledger.tasks import plan_blobs
 from common.statements.kinds import Member
 from coordinator.ledger import Ledger
@@ -32,35 +35,37 @@ refused. With SCAFFOLD a contribution has two kinds, delta and control."""
 class BlobAccess:
     """Decides from the ledger's newest state; any thread."""
 
-    def __init__(self, ledger: Ledger, *, max_plan_blob_bytes: int) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, ledger: Ledger, *, max_plan_blob_bytes: int, recovery: Callable[[Member, BlobRef], None] | None = None
+    ) -> None:
+        """
+        Args:
+            recovery: raises where a recovering coordinator has not asked that member for that blob.
+        """
+        self._ledger, self._recovery = ledger, recovery
         self._max_plan_blob_bytes = max_plan_blob_bytes
         self._lock = threading.Lock()
         self._begun: dict[str, dict[str, set[str]]] = {}
-        self._known: tuple[LedgerState, NamedBlobs] | None = None
+        self._named = NamedBlobs()
 
     def check_read(self, reader: Member, ref: BlobRef) -> None:
         """
         Raises:
             NotAuthorised: no statement names this blob for this member.
+            CoordinatorRecovering: which statements there are is not known.
         """
+        self._ledger.gate.expect_open()
         state = self._ledger.state
-        named = self._named(state)
-        delta = named.delta(ref)
+        with self._lock:
+            self._named.learn(state)
+            delta, is_state = self._named.delta(ref), self._named.is_server_state(ref)
         if delta is not None:
             allowed = delta.readable_by(reader)
         else:
-            may = may_read_state if named.is_server_state(ref) else may_read_model
+            may = may_read_state if is_state else may_read_model
             allowed = any(may(run, reader, ref) for run in state.runs.values())
         if not allowed:
             raise NotAuthorised(f"No statement gives {reader.name} the blob {ref}.")
-
-    def _named(self, state: LedgerState) -> NamedBlobs:
-        """Made anew only when the ledger has grown: reads come far more often, from the curious above all."""
-        known = self._known
-        if known is None or known[0] is not state:
-            known = self._known = (state, NamedBlobs(state))
-        return known[1]
 
     def check_write(self, writer: Member, ref: BlobRef, purpose: UploadPurpose) -> None:
         """
@@ -68,12 +73,19 @@ class BlobAccess:
             RoundNotOpen, NotInCohort, RoleMissing, WrongParent: the blob is not wanted.
             BlobTooLarge, BadBlobReference: it is not what the plan's manifest implies.
             TooManyRequests: the institution began too many different blobs for this round.
+            CoordinatorRecovering: which rounds are open is not known.
         """
+        if not purpose.recovery:
+            self._ledger.gate.expect_open()
         if ref.algorithm != self._ledger.state.genesis.blob_digest:
             raise BadBlobReference(
                 f"The blob's algorithm is {ref.algorithm}, this consortium's {self._ledger.state.genesis.blob_digest}."
             )
-        if purpose.plan is not None:
+        if purpose.recovery:
+            if self._recovery is None:
+                raise NotAuthorised(f"Nobody asked {writer.name} for {ref}.")
+            self._recovery(writer, ref)
+        elif purpose.plan is not None:
             self._check_plan_blob(writer, ref)
         else:
             self._check_contribution_blob(writer, ref, purpose.round_opened or "")
@@ -122,30 +134,44 @@ class BlobAccess:
 
 @dataclass(frozen=True, slots=True)
 class NamedDelta:
-    """A contribution that names a blob, and its run."""
+    """A contribution that names a blob, its run and the plan's delta_audience."""
 
     entry: Contributed
-    run: RunRecord
+    run: str
+    audience: tuple[str, ...]
 
     def readable_by(self, reader: Member) -> bool:
         """Whether this member contributed it, or is in the audience of the plan that it was contributed to."""
-        return (
-            reader.name == self.entry.contribution.institution or reader.name in self.run.statement.plan.delta_audience
-        )
+        return reader.name == self.entry.contribution.institution or reader.name in self.audience
 
 
 class NamedBlobs:
-    """Which blobs the ledger names as deltas, found in one pass: asking costs the same however long the ledger is."""
+    """Which blobs the ledger names as deltas: asking costs the same however long the ledger is, and so does learning."""
 
-    def __init__(self, state: LedgerState) -> None:
+    def __init__(self) -> None:
         self._deltas: dict[BlobRef, NamedDelta] = {}
         self._models: dict[BlobRef, int] = {}
         self._states: set[BlobRef] = set()
+        self._state: LedgerState | None = None
+        self._rounds: dict[str, tuple[RoundRecord, ...]] = {}
+
+    def learn(self, state: LedgerState) -> NamedBlobs:
+        """Take in what that state has and the one before had not. A ledger only grows, so nothing is ever taken out."""
+        if state is self._state:
+            return self
         for run in state.runs.values():
-            self._add_models(run)
-            for record in run.rounds:
-                for entry in record.contributions.values():
-                    self._add_deltas(NamedDelta(entry, run))
+            known = self._rounds.get(run.run)
+            if known is None:
+                self._add_model(run.statement.initial.model, run.place.index)
+                self._add_model(run.statement.initial.tokenizer, run.place.index)
+            before = known or ()
+            if run.rounds is not before:
+                changed = compress(run.rounds, chain(map(is_not, run.rounds, before), repeat(True)))
+                for record in changed:
+                    self._add_round(run, record)
+                self._rounds[run.run] = run.rounds
+        self._state = state
+        return self
 
     def delta(self, ref: BlobRef) -> NamedDelta | None:
         """Whose delta that blob is, or None where it is none.
@@ -167,23 +193,23 @@ class NamedBlobs:
             if known is None or named.entry.place.index < known.entry.place.index:
                 self._deltas[ref] = named
 
-    def _add_models(self, run: RunRecord) -> None:
-        named = [(ref, run.place.index) for ref in (run.statement.initial.model, run.statement.initial.tokenizer)]
-        named += [
-            (ref, record.closed_place.index)
-            for record in run.rounds
-            if record.closed is not None and record.closed_place is not None
-            for ref in record.closed.outputs.blobs
-        ]
-        closed = [record.closed for record in run.rounds if record.closed is not None]
-        self._states.update(each.outputs.server_state for each in closed if each.outputs.server_state is not None)
-        for ref, index in named:
-            self._models[ref] = min(index, self._models.get(ref, index))
+    def _add_round(self, run: RunRecord, record: RoundRecord) -> None:
+        for entry in record.contributions.values():
+            self._add_deltas(NamedDelta(entry, run.run, run.statement.plan.delta_audience))
+        if record.closed is None or record.closed_place is None:
+            return
+        for ref in record.closed.outputs.blobs:
+            self._add_model(ref, record.closed_place.index)
+        if record.closed.outputs.server_state is not None:
+            self._states.add(record.closed.outputs.server_state)
+
+    def _add_model(self, ref: BlobRef, index: int) -> None:
+        self._models[ref] = min(index, self._models.get(ref, index))
 
 
 def named_as_delta(state: LedgerState, ref: BlobRef) -> NamedDelta | None:
     """As `NamedBlobs.delta`, for who asks once."""
-    return NamedBlobs(state).delta(ref)
+    return NamedBlobs().learn(state).delta(ref)
 
 
 def may_read_model(run: RunRecord, reader: Member, ref: BlobRef) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +21,15 @@ from common.identity.authority import Authority
 from common.identity.keys import SigningKey
 from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
+from common.ledger.heads import log_key
 from common.logs import configure, get_logger
 from common.reduce.selftest import run_self_test
 from common.service_manager import ServiceManager
+from common.wire.messages import Wanted
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
 from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
-from coordinator.backing_up import expect_recovered
 from coordinator.board import Board
 from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.cosignatures import Cosignatures
@@ -43,6 +45,7 @@ from coordinator.metrics import StoredMeasurements
 from coordinator.notices import Sources
 from coordinator.observers import Observed, Observers
 from coordinator.proposals import ProposalPorts, Proposals
+from coordinator.recovering import Recovery, RecoveryPorts
 from coordinator.refusals import RefusalBook
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Steps
@@ -153,10 +156,36 @@ class CoordinatorApp:
         self._genesis, self._cosignatures = self.layout.genesis.read_bytes(), Cosignatures()
         self.database = Database(file_url(self.layout.state))
         self.ledger = Ledger(self.database, keys.statement, self._clock, self._genesis)
-        self.log = Log(self.ledger, keys.log, HeadFile(self.layout.log_head), self._cosignatures)
         self.blobs = FolderBlobStore(self.layout.blobs)
+        head = HeadFile(self.layout.log_head)
+        self.recovery = self._recovery(head)  # before the log, which signs nothing while it is pending
+        self.log = Log(self.ledger, keys.log, head, self._cosignatures)
         self._inspections = Inspections(self.ledger, self.blobs)
         self.board = Board(self.ledger, self._clock, self.config.lease_seconds)
+
+    def _recovery(self, head: HeadFile) -> Recovery:
+        state = self.ledger.state
+        return Recovery(
+            RecoveryPorts(
+                home=self.layout.home,
+                ledger=self.ledger,
+                database=self.database,
+                blobs=self.blobs,
+                clock=self._clock,
+                lease_seconds=self.config.lease_seconds,
+                head=head.beyond(state.size, log_key(state.genesis)),
+                call=self._on_engine,
+                resumed=self._resumed,
+            )
+        )
+
+    def _on_engine(self, work: Callable[[], Wanted]) -> Wanted:
+        return self.engine.call(work)  # which is made after what it asks
+
+    def _resumed(self) -> None:
+        """What institutions saw is here, and is signed on."""
+        self.witnesses.recall()
+        self.ledger.wake()
 
     def _membership(self, keys: Keys, aggregation: Aggregation) -> MembershipDesk:
         return MembershipDesk(
@@ -182,6 +211,7 @@ class CoordinatorApp:
                 clock=self._clock,
                 departures=membership,
                 beat=self._heartbeat.beat,
+                holds=self.recovery.holds,
             )
         )
 
@@ -214,13 +244,19 @@ class CoordinatorApp:
             started_at=clock.now(),
             open_calls=lambda: self._listeners.open_calls,
             version=installed_version(),
+            recovering=self.recovery.waits_for,
         )
         views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
         self._moved = CountedBytes(self.board)
         sources = Sources(self.ledger, self.board, views, self.database)
         self.health = Health(
             (self._engine_fault, self._heartbeat.fault),
-            (self._stopping_fault, disk_check(host), certificate_check(self.layout.tls_certificate, clock)),
+            (
+                self._stopping_fault,
+                self.recovery.fault,
+                disk_check(host),
+                certificate_check(self.layout.tls_certificate, clock),
+            ),
         )
         self._observers = Observers(self.config, Observed(sources, views, self._moved, clock, self.health))
         certificate = ServerCertificate(
@@ -304,13 +340,18 @@ class CoordinatorApp:
             members=self.ledger,
             desk=desk,
             board=self.board,
-            access=BlobAccess(self.ledger, max_plan_blob_bytes=self.config.limits.max_model_bytes),
+            access=BlobAccess(
+                self.ledger,
+                max_plan_blob_bytes=self.config.limits.max_model_bytes,
+                recovery=self.recovery.check_upload,
+            ),
             views=views,
             inquiries=InquiryDesk(self.ledger, self._clock),
             refusals=RefusalBook(self.ledger, self.engine),
             moved=self._moved,
             store=self.blobs,
             arrivals=self._inspections,
+            recovery=self.recovery,
             health=self.health,
         )
 
@@ -324,7 +365,6 @@ def serve(home: Path, stopping: threading.Event) -> None:
     config = load_config(home)
     configure(format=config.logging.format, level=config.logging.level)
     with HomeLock(home):
-        expect_recovered(home)
         app = CoordinatorApp(home, config)
         manager = ServiceManager(app.health)
         try:

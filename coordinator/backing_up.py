@@ -147,6 +147,6 @@ def expect_recovered(home: Path) -> None:
         raise NotRecovered(
             f"{home} was restored from a backup of {note.get('made_at')} with {note.get('entries')} ledger entries, and "
             "institutions may have seen more. Nothing is signed until that is known.",
-            "Let institutions export what they hold (llmasos-participant evidence export FILE --with-deltas), then: "
-            "llmasos-coordinator recover --from FILE. If nothing was signed after the backup: recover --nothing-newer.",
+            "Start it: institutions' daemons bring what they saw. Or let them export it (llmasos-participant evidence export "
+            "FILE --with-deltas), then: llmasos-coordinator recover --from FILE.",
         )

@@ -12,12 +12,16 @@ from hashlib import sha256
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock
 from common.errors import (
+    BadSignature,
+    CoordinatorRecovering,
+    MalformedStatement,
     MissingBlob,
     RefusalError,
     RoundNotOpen,
     WrongSigner,
 )
 from common.ledger.heads import expect_seen, log_key
+from common.ledger.notes import parse_note, read_checkpoint
 from common.ledger.rules import admit_verified, signer_key
 from common.ledger.staleness import is_awaited
 from common.ledger.state import Place, RoundRecord, RunRecord
@@ -89,6 +93,7 @@ class CommandDesk:
         try:
             unverified = parse(envelope)
             _expect_own(sender, unverified)
+            self._expect_not_ahead(unverified)
             known = self._known(unverified)
             if known is not None and self._ledger.envelope(known) == envelope:
                 return known.index  # before the signature: its key may have been rotated since
@@ -102,6 +107,26 @@ class CommandDesk:
             code = err.code
             self._engine.call(lambda: self._record_refusal(sender, envelope, unverified, statement, code))
             raise
+
+    def _expect_not_ahead(self, unverified: UnverifiedStatement) -> None:
+        """
+        Raises:
+            CoordinatorRecovering: what it names as seen, and this log signed, is more than this ledger: nothing is refused in
+                ignorance, and the sender's follower presents it.
+        """
+        said = unverified.predicate
+        if not isinstance(said, Contribution) or said.checkpoint is None:
+            return
+        try:
+            head = read_checkpoint(parse_note(said.checkpoint.encode()), log_key(self._ledger.state.genesis))
+        except (MalformedStatement, BadSignature):
+            return  # judged with the rest of it
+        state = self._ledger.state
+        given_up = any(each.gave_up(head) for each in state.lineages)
+        if head.size > state.size and not given_up:
+            raise CoordinatorRecovering(
+                f"{said.institution} saw {head.size:,} entries, this ledger has {self._ledger.state.size:,}."
+            )
 
     def _known(self, statement: UnverifiedStatement | Statement) -> Place | None:
         return self._ledger.state.places.get(statement.digest)

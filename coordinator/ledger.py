@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 
@@ -23,6 +24,7 @@ from common.ledger.state import LedgerState, Place
 from common.ledger.tree import StoredTree
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Kind, Member, Predicate, Roster
+from coordinator.gate import SigningGate
 from coordinator.ports import LedgerSlice
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
 from coordinator.store.tiles import Tiles
@@ -30,6 +32,16 @@ from coordinator.store.tree import LedgerTree, envelope_hash
 
 Beside = Callable[[Transaction], None]
 """More writes in the transaction that appends a statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """An entry that was in this ledger before, when it was appended by what it says, and what stands beside it."""
+
+    admission: Admission
+    at: datetime
+    beside: Beside | None = None
+
 
 TAIL_ENTRIES, TAIL_BYTES = 256, 4 * 1024 * 1024
 """Newest envelopes that stay in memory: every follower asks for them at once."""
@@ -51,11 +63,21 @@ class Ledger:
         LedgerConflict: the stored envelopes do not follow from each other under this genesis, or the stored tree not from them.
     """
 
-    def __init__(self, database: Database, key: SigningKey, clock: Clock, genesis_envelope: bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        key: SigningKey,
+        clock: Clock,
+        genesis_envelope: bytes,
+        gate: SigningGate | None = None,
+    ) -> None:
+        self.gate = gate or SigningGate()
         self._database = database
         self._key = key
         self._clock = clock
-        self._grown = threading.Condition()
+        lock = threading.RLock()
+        self._grown = threading.Condition(lock)
+        self._hurry = threading.Condition(lock)
         self._appended_at: dict[int, datetime] = {}
         self._holders: tuple[Roster | None, dict[str, Member]] = (None, {})
         self._seals = database.seals()
@@ -75,6 +97,10 @@ class Ledger:
         """The head of the tree of all that is durable."""
         return self._published[1].head()
 
+    def head_after(self, envelopes: Sequence[bytes]) -> TreeHead:
+        """What the head would be, were these appended."""
+        return self._published[1].grown([envelope_hash(envelope) for envelope in envelopes])[0].head()
+
     def tree(self) -> StoredTree:
         """The tree of all that is durable now: heads and proofs of this size and every earlier one."""
         return self._tiles.of(self._published[1])
@@ -92,7 +118,7 @@ class Ledger:
         with self._grown:
             came = self._grown.wait_for(lambda: self.state.size > from_index or or_when(), timeout=wait_seconds)
             if came and wait_seconds > 0:
-                self._grown.wait_for(lambda: self._hurried >= from_index or or_when(), timeout=LINGER_SECONDS)
+                self._hurry.wait_for(lambda: self._hurried >= from_index or or_when(), timeout=LINGER_SECONDS)
             size, tail = self.state.size, tuple(self._tail)
         rows = self._rows(from_index, tail, max_bytes) if size > from_index else []
         return LedgerSlice(from_index, tuple(row.envelope for row in rows if row.index < size), size)
@@ -180,6 +206,7 @@ class Ledger:
 
     def seal(self, round_opened: str, reason: str) -> None:
         """Durably take no more contributions to that round."""
+        self.gate.expect_open()
         seal = Seal(round_opened, reason, rfc3339(self._clock.now()))
         with self._database.transaction() as tx:
             tx.seal(seal)
@@ -187,11 +214,16 @@ class Ledger:
         self.wake()
 
     def append(self, predicate: Predicate, parent: Place, beside: Beside | None = None) -> Place:
-        """Sign and append a statement of the coordinator's, durably."""
+        """Sign and append a statement of the coordinator's, durably.
+
+        Raises:
+            CoordinatorRecovering: nothing is signed now.
+        """
         return self._write(admit_verified(self.state, self.draft(predicate, parent)), beside)
 
     def draft(self, predicate: Predicate, parent: Place) -> Statement:
         """A statement of the coordinator's, signed and not appended: institutions may have to approve it first."""
+        self.gate.expect_open()
         return sign(predicate, parent=Parent(parent.kind.value, parent.digest), key=self._key)
 
     def take(self, statement: Statement, beside: Beside | None = None) -> Place:
@@ -200,32 +232,44 @@ class Ledger:
         The key that counts is the one of the roster right below its own index, and the roster may have changed since the caller
         looked: under another key than that its signature does not count.
         """
+        self.gate.expect_open()
         state = self.state
         if signer_key(state, statement) != statement.signer_key:
             return self._write(admit(state, statement.envelope), beside)
         return self._write(admit_verified(state, statement), beside)
 
-    def take_back(self, admission: Admission, beside: Beside | None = None) -> Place:
-        """Append an entry that was in this ledger before, and that somebody else kept: after a restore, before all else."""
-        return self._write(admission, beside)
+    def take_back(self, taken: Sequence[TakenBack]) -> None:
+        """Append entries that were in this ledger before, and that somebody else kept: after a restore, before all else.
+
+        Args:
+            taken: each follows on the one before; all become durable together.
+        """
+        self._write_all(taken)
+        self._seals = self._database.seals()
 
     def _write(self, admission: Admission, beside: Beside | None) -> Place:
-        place, now = admission.place, self._clock.now()
-        row = LedgerRow(place.index, place.digest, place.kind.value, rfc3339(now), admission.statement.envelope)
-        tree, tiles = self._published[1].grown([envelope_hash(row.envelope)])
+        self._write_all([TakenBack(admission, self._clock.now(), beside)])
+        return admission.place
+
+    def _write_all(self, entries: Sequence[TakenBack]) -> None:
+        rows = [_row(entry) for entry in entries]
+        tree, tiles = self._published[1].grown([envelope_hash(row.envelope) for row in rows])
         with self._database.transaction() as tx:
-            tx.append(row)
+            tx.append(*rows)
             tx.keep_tiles(tiles)
-            if beside is not None:
-                beside(tx)
-        self._appended_at[place.index] = parse_rfc3339(row.appended_at)
+            for entry in entries:
+                if entry.beside is not None:
+                    entry.beside(tx)
+        self._appended_at |= {row.index: parse_rfc3339(row.appended_at) for row in rows}
         with self._grown:
-            self._published = (admission.state, tree)
-            self._remember(row)
-            if place.kind not in UNHURRIED:
-                self._hurried = place.index
+            self._published = (entries[-1].admission.state, tree)
+            for row in rows:
+                self._remember(row)
+            hurried = [each.admission.place.index for each in entries if each.admission.place.kind not in UNHURRIED]
+            if hurried:
+                self._hurried = max(self._hurried, *hurried)
+                self._hurry.notify_all()
             self._grown.notify_all()
-        return place
 
     def _remember(self, row: LedgerRow) -> None:
         self._tail.append(row)
@@ -237,6 +281,7 @@ class Ledger:
         """Let waiting readers look again. Any thread, holding no lock that they could wait for."""
         with self._grown:
             self._grown.notify_all()
+            self._hurry.notify_all()
 
     def _replay(self, genesis_envelope: bytes) -> tuple[LedgerState, LedgerTree]:
         """The fold of what is stored, and its tree, computed anew and compared with the stored one."""
@@ -261,3 +306,8 @@ class Ledger:
             tree, tiles = tree.grown([envelope_hash(row.envelope) for row in rows])
             self._tiles.expect(tiles)
         return state, tree
+
+
+def _row(entry: TakenBack) -> LedgerRow:
+    place = entry.admission.place
+    return LedgerRow(place.index, place.digest, place.kind.value, rfc3339(entry.at), entry.admission.statement.envelope)

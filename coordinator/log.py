@@ -49,8 +49,11 @@ class HeadFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def check(self, tree: StoredTree, key: NoteKey) -> int:
+    def check(self, tree: StoredTree, key: NoteKey, *, recovers: bool = False) -> int:
         """How many entries that checkpoint has, when they are a beginning of `tree`; 0 where none is known.
+
+        Args:
+            recovers: the tree may be shorter: what it lacks is asked for before anything is signed.
 
         Raises:
             TwoHistories: entries of a checkpoint that was signed are missing, or are others.
@@ -58,6 +61,8 @@ class HeadFile:
         signed = self._read(key)
         if signed is None:
             return 0
+        if recovers and signed.size > tree.size:
+            return signed.size
         if signed.size > tree.size:
             raise TwoHistories(
                 f"The state database holds {tree.size} entries, but {self._path.name} shows that {signed.size} were "
@@ -81,6 +86,11 @@ class HeadFile:
         puts back, and that does not happen in the seconds in which the system writes its files out.
         """
         atomic_write(self._path, note.encode(), durable=False)
+
+    def beyond(self, size: int, key: NoteKey) -> Note | None:
+        """That checkpoint, when it is of more than `size` entries: the database beside it is an older one."""
+        head = self._read(key)
+        return parse_note(self._path.read_bytes()) if head is not None and head.size > size else None
 
     def _read(self, key: NoteKey) -> TreeHead | None:
         try:
@@ -106,7 +116,7 @@ class Log:
         self.key = expect_log_key(ledger.state.genesis, key)
         self._signing = threading.Lock()
         self._notes = Newest[int, Note](NOTES_KEPT)
-        self._signed = file.check(ledger.tree(), self.key)
+        self._signed = file.check(ledger.tree(), self.key, recovers=ledger.gate.closed)
 
     def newest(self) -> Note:
         """The checkpoint of all that is durable, signed by the log alone."""
@@ -177,6 +187,7 @@ class Log:
             known = self._notes.get(head.size)
             if known is not None:  # another thread was asked for the same one
                 return known
+            self._ledger.gate.expect_open()
             note = sign_note(Note(checkpoint_text(self.key.name, head)), self.key.name, self._key)
             if head.size > self._signed:
                 self._file.write(note)  # before anybody sees the note: what is not remembered was never signed

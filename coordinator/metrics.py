@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.errors import BadCommitment, UnknownObject, UsageError
 from common.ledger.state import RoundRecord, RunRecord
 from common.logs import get_logger
-from common.statements.envelope import Statement
+from common.statements.envelope import Statement, UnverifiedStatement
 from common.statements.kinds import Contribution
 from common.strict_json import StrictJsonError, dumps, loads
 from coordinator.ledger import Ledger
@@ -45,7 +45,9 @@ class ContributionMetrics(BaseModel):
     train_loss_fixed: int | None = Field(default=None, ge=0, lt=2**53)
 
 
-def metrics_row(run: RunRecord, statement: Statement, metrics: Metrics | None) -> MetricsRow | None:
+def metrics_row(
+    run: RunRecord, statement: Statement | UnverifiedStatement, metrics: Metrics | None
+) -> MetricsRow | None:
     """The row to keep for a contribution, or None where the plan keeps metrics at home.
 
     Raises:

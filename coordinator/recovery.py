@@ -10,7 +10,7 @@ is not known here, and not made up: whoever holds more finds two histories, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,6 @@ from pathlib import Path
 
 from common.backup.restoring import restoration, settle
 from common.blobs.reader import chunk_buffer
-from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, parse_rfc3339, rfc3339
 from common.errors import RefusalError, TwoHistories, UsageError
@@ -32,18 +31,22 @@ from common.ledger.heads import log_key, tree_of
 from common.ledger.merkle import leaf_hash
 from common.ledger.notes import parse_note, read_checkpoint
 from common.ledger.rules import Admission, admit
-from common.ledger.state import LedgerState, RunRecord
+from common.ledger.state import LedgerState
 from common.logs import get_logger
 from common.statements.kinds import Contribution, Control, RoundClosed, RoundOpened
 from common.verify.blobs import named_blobs
 from coordinator.config import CoordinatorConfig, HomeLayout
-from coordinator.ledger import Beside, Ledger
+from coordinator.lacking import lacking_in_words
+from coordinator.ledger import Beside, Ledger, TakenBack
 from coordinator.metrics import metrics_row
 from coordinator.ports import Metrics
 from coordinator.rows.rounds import SEAL_REASONS, UNSEALED
 from coordinator.store.database import Database, Seal, Transaction, file_url
 
 log = get_logger(__name__)
+
+TOGETHER = 256
+"""Entries that become durable at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def recover(layout: HomeLayout, config: CoordinatorConfig, files: Sequence[Path]
         admissions = _history(database, before, bundles)
         _take_back(ledger, database, time, admissions, bundles.values())
         came = sum(_import_blobs(bundle, ledger.state, blobs) for bundle in bundles.values())
-        found = Recovered(before.size, ledger.state.size, came, tuple(_lacking(ledger.state, blobs)))
+        found = Recovered(before.size, ledger.state.size, came, tuple(lacking_in_words(ledger.state, blobs)))
         settle(layout.home, at=rfc3339(clock.now()), entries=found.after, files=[file.name for file in files])
     return found
 
@@ -175,9 +178,20 @@ def _take_back(
 ) -> None:
     sealed = set(database.seals())
     measured = {digest: each for bundle in bundles for digest, each in bundle.metrics.items()}
+    for first in range(0, len(admissions), TOGETHER):
+        ledger.take_back(taken_back(admissions[first : first + TOGETHER], time, measured, sealed))
+
+
+def taken_back(
+    admissions: Sequence[Admission], time: ClaimedTime, measured: Mapping[str, Measured], sealed: Collection[str]
+) -> list[TakenBack]:
+    """These entries as rows, with the times that statements claim, and what the tables hold besides."""
+    taken = []
     for admission in admissions:
         time.reach(admission)
-        ledger.take_back(admission, _beside(admission, measured, sealed, rfc3339(time.now())))
+        beside = _beside(admission, measured, sealed, rfc3339(time.now()))
+        taken.append(TakenBack(admission, time.now(), beside))
+    return taken
 
 
 def _beside(admission: Admission, measured: Mapping[str, Measured], sealed: Collection[str], now: str) -> Beside:
@@ -212,34 +226,3 @@ def _import_blobs(bundle: Bundle, state: LedgerState, store: FolderBlobStore) ->
             writer.commit()
         came += 1
     return came
-
-
-def _lacking(state: LedgerState, store: FolderBlobStore) -> Iterator[str]:
-    """What a run that goes on needs and nobody brought."""
-    for run in state.active_runs:
-        needed = [
-            ("model", run.model),
-            ("server_state", run.server_state),
-            ("tokenizer", run.statement.initial.tokenizer),
-        ]
-        for name, ref in needed:
-            if ref is not None and not store.contains(ref):
-                yield f"the {name} of {run.run}, {ref}; {_way_on(run, store)}"
-        current = run.open_round
-        for name, entry in current.contributions.items() if current else ():
-            for ref in entry.contribution.blobs.values():
-                if not store.contains(ref):
-                    yield (
-                        f"the delta of {name} for round {entry.contribution.round} of {run.run}: the round will be abandoned, "
-                        f"unless {name} exports it with --with-deltas"
-                    )
-
-
-def _way_on(run: RunRecord, store: FolderBlobStore) -> str:
-    """The newest round whose outputs are here."""
-    for record in reversed(run.standing):
-        outputs = record.closed.outputs if record.closed else None
-        refs: list[BlobRef | None] = [outputs.model, outputs.server_state] if outputs else []
-        if outputs is not None and all(ref is None or store.contains(ref) for ref in refs):
-            return f"start, and: llmasos-coordinator run rollback {run.run} --to-round {record.number}"
-    return f"start, and: llmasos-coordinator run rollback {run.run} --to-round 0"

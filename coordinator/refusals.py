@@ -62,7 +62,7 @@ class RefusalBook:
 
     def note(self, sender: Member, error: LLMasOSError, purpose: UploadPurpose | None, refused_sha256: str) -> None:
         """Record what a call was refused for, where that is recorded. Any thread; waits for the engine the first time only."""
-        if not isinstance(error, RECORDED_OF_CALLS):
+        if not isinstance(error, RECORDED_OF_CALLS) or self._ledger.gate.closed:
             return
         opened = purpose.round_opened if purpose is not None else None
         found = self._ledger.state.round_by_opening(opened) if opened else None

@@ -12,12 +12,21 @@ from pydantic import ValidationError
 
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, rfc3339
-from common.errors import LedgerConflict, MalformedStatement, MissingBlob, NotAuthorised, UnknownObject, UsageError
+from common.errors import (
+    LedgerConflict,
+    MalformedStatement,
+    MissingBlob,
+    NotAuthorised,
+    UnknownObject,
+    UnsupportedProtocol,
+    UsageError,
+)
 from common.ledger.rulebook.steering import left_by
 from common.ledger.state import LedgerState, Place, RunRecord
 from common.logs import get_logger
 from common.reduce import inspect_delta
 from common.statements.kinds import Control, PlanStatement
+from common.statements.versions import SPOKEN
 from common.strict_json import StrictJsonError, loads
 from common.tensors import model_header, model_size
 from coordinator.access import named_as_delta
@@ -52,7 +61,7 @@ class InitialBlobs:
             if delta is not None:
                 raise NotAuthorised(
                     f"The plan's initial {name}, {ref}, is what {delta.entry.contribution.institution} contributed "
-                    f"to {delta.run.run}.",
+                    f"to {delta.run}.",
                     "A delta is its contributor's; begin from a model.",
                 )
 
@@ -86,8 +95,10 @@ class RunDesk:
             NotAuthorised: a blob is an institution's delta; as a model, others could read it.
             WrongTensors, NonFiniteDelta: the model's tensors are not the manifest's, or not all finite.
             InvalidConfiguration, BlobTooLarge: this coordinator cannot aggregate rounds of that plan.
+            UnsupportedProtocol: the plan offers protocol versions that this coordinator does not speak.
         """
         draft = _parse_draft(plan_json)
+        _expect_spoken(draft)
         self._engine.check_plan(draft)
         self._initial.expect_initial(draft)
         expected = model_size(draft.manifest)
@@ -218,6 +229,16 @@ def find_run(state: LedgerState, prefix: str) -> RunRecord:
         names = ", ".join(sorted(state.runs)) or "none yet"
         raise UnknownObject(f"{len(found)} runs begin with {prefix!r}; runs here: {names}.")
     return found[0]
+
+
+def _expect_spoken(draft: PlanStatement) -> None:
+    """Whatever institutions choose from the offer, this coordinator must conduct."""
+    offered = draft.protocol_versions
+    if offered.least not in SPOKEN or offered.most not in SPOKEN:
+        raise UnsupportedProtocol(
+            f"The plan offers protocol versions {offered}, this coordinator speaks {SPOKEN}.",
+            "Prepare the plan with the coordinator's release, or upgrade the coordinator.",
+        )
 
 
 def _parse_draft(plan_json: bytes) -> PlanStatement:

@@ -66,8 +66,9 @@ class Witnesses:
         self._ports = ports
         self._ledger, self._log, self._cosignatures = ports.ledger, ports.log, ports.cosignatures
         self._counted: tuple[int, object, object, Coverage] = (-1, None, None, Coverage())
-        self._recall()
-        self._kept = self.covered()
+        self._kept = 0
+        if not ports.ledger.gate.closed:  # what is kept is read under notes of the log's, which signs nothing yet
+            self.recall()
 
     def take(self, sender: Member, cosignature: Cosignature) -> None:
         """Count a witness's cosignature, when it says more than its last one.
@@ -182,7 +183,7 @@ class Witnesses:
         signers = sum(map(len, coverage.shown_by.values()))
         log.info("checkpoint cosigned by a majority", extra={"size": coverage.size, "witnesses": signers})
 
-    def _recall(self) -> None:
+    def recall(self) -> None:
         """Cosignatures from before a restart: a witness sends each one once."""
         lines = {(key.name, key.id): (name, key) for name, key in witnesses_of(self._ledger.state).items()}
         for data in self._ports.database.checkpoints(newest=REMEMBERED_NOTES):
@@ -203,6 +204,7 @@ class Witnesses:
                     log.warning("kept checkpoint unreadable", extra={"error": err.message})
                 else:
                     self._cosignatures.keep(name, Cosigned(size, each, key))
+        self._kept = self.covered()
 
 
 def _openings(state: LedgerState) -> Iterator[int]:

@@ -12,8 +12,10 @@ from typing import NoReturn
 from common.terminal import new_app, run_app
 from llmasos.commands import plan
 from llmasos.commands.demo import demo
+from llmasos.commands.evaluate import evaluate
 from llmasos.commands.generate import generate
 from llmasos.commands.simulate import simulate
+from llmasos.commands.tune import tune
 from llmasos.commands.verify import verify
 from llmasos.commands.witness import witness
 
@@ -22,6 +24,8 @@ app.add_typer(plan.app, name="plan")
 app.command()(simulate)
 app.command()(demo)
 app.command()(generate)
+app.command()(evaluate)
+app.command()(tune)
 app.command()(verify)
 app.command()(witness)
 

@@ -1,4 +1,4 @@
-"""What the extras `train` and `flower` bring, checked before it is imported, and kept from calling home."""
+"""What the extras bring, checked before it is imported, and kept from calling home."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def require_train(*packages: str, task: str) -> None:
     os.environ.update(_OFFLINE)
 
 
+def require_extra(extra: str, *packages: str, task: str) -> None:
+    """Make sure that `packages`, which `extra` brings, can be imported.
+
+    Raises:
+        MissingExtra: names the task, the packages that are absent, and the extra.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingExtra(
+            f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.",
+            f"Install them: pip install 'llmasos[{extra}]'.",
+        )
+
+
 FLOWER_QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 """Flower's and Ray's switches against calling home; for the processes that we start, unless somebody set them otherwise."""
 
@@ -41,9 +55,4 @@ def require_flower(*packages: str, task: str) -> None:
     Raises:
         MissingExtra: names the task and the packages that are absent.
     """
-    missing = [package for package in ("flwr", *packages) if find_spec(package) is None]
-    if missing:
-        raise MissingExtra(
-            f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.",
-            "Install them: pip install 'llmasos[flower]'.",
-        )
+    require_extra("flower", "flwr", *packages, task=task)

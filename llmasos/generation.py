@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
-from llmasos.models.architecture import MODEL_TYPES, model_class
+from llmasos.models.architecture import CAUSAL_LM
+from llmasos.models.attention import implementation_of
+from llmasos.models.classes import MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
-from llmasos.tokenizers import end_of_document_id, load
+from llmasos.tokenizers import end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
 _FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
@@ -60,10 +64,20 @@ def generate_text(
     """
     require_train("torch", "transformers", "tokenizers", task="generate text")
     sampling = Sampling(temperature, top_k, seed)
+    model, tokenizer = load_module(model_dir), load(model_dir / "tokenizer.json")
+    return continue_text(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+
+
+def continue_text(
+    model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, *, max_new_tokens: int, sampling: Sampling
+) -> str:
+    """As `generate_text`, of a model in memory, on its device and as it is: put it in evaluation mode.
+
+    Raises:
+        UsageError: max_new_tokens is below 0.
+    """
     if max_new_tokens < 0:
         raise UsageError(f"max_new_tokens is {max_new_tokens}, expected 0 or more.")
-    model = _load_model(model_dir)
-    tokenizer = load(model_dir / "tokenizer.json")
     end = end_of_document_id(tokenizer)
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
     written: list[int] = []
@@ -72,6 +86,30 @@ def generate_text(
             break
         written.append(token)
     return str(tokenizer.decode([*ids, *written], skip_special_tokens=False))
+
+
+def write_target(
+    model: PreTrainedModel, tokenizer: Tokenizer, source: str, *, max_new_tokens: int, sampling: Sampling
+) -> str:
+    """What an encoder-decoder in memory writes for a source, up to its end or `max_new_tokens`; as tasks on pairs train it
+    (llmasos.tasks.seq2seq).
+
+    Raises:
+        UsageError: max_new_tokens is below 0.
+    """
+    if max_new_tokens < 0:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}, expected 0 or more.")
+    end = end_of_document_id(tokenizer)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    room = max_new_tokens if longest is None else min(max_new_tokens, longest)
+    ids = tokenizer.encode(source, add_special_tokens=False).ids
+    ids = [*(ids if longest is None else ids[: longest - 1]), end]
+    written: list[int] = []
+    for token in islice(_target(model, ids, pad_id(tokenizer), sampling), room):
+        if token == end:
+            break
+        written.append(token)
+    return str(tokenizer.decode(written, skip_special_tokens=False))
 
 
 def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
@@ -84,24 +122,43 @@ def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in found) if isinstance(found, list) else ()
 
 
-def _load_model(model_dir: Path) -> PreTrainedModel:
-    """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched."""
+def load_module(model_dir: Path, head: str = CAUSAL_LM) -> PreTrainedModel:
+    """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched.
+
+    Args:
+        head: what it ends in, as llmasos.models.classes names it.
+
+    Raises:
+        UsageError: the folder holds no model, one that this release does not know, or a part of one.
+    """
     absent = [name for name in _FILES if not (model_dir / name).is_file()]
     if absent:
         raise UsageError(f"{model_dir} is no model folder: it holds no {' and no '.join(absent)}.", _FIX)
     try:
         config = json.loads((model_dir / "config.json").read_bytes())
         model_type = config.get("model_type") if isinstance(config, dict) else None
-        found = model_class(str(model_type))
-        model: PreTrainedModel = found.from_pretrained(
-            model_dir, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        found = model_class(str(model_type), head)
+        loaded: Any = found.from_pretrained(
+            model_dir,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa" if found._supports_sdpa else "eager",
+            output_loading_info=True,
         )
     except InvalidConfiguration as err:
-        raise UsageError(f"{model_dir} holds a model of a type not in {', '.join(MODEL_TYPES)}.", _FIX) from err
+        wrong = f"head {head}" if model_type in MODEL_TYPES else f"a type not in {', '.join(MODEL_TYPES)}"
+        raise UsageError(f"{model_dir} holds a model of {wrong}.", _FIX) from err
     except (OSError, ValueError, RuntimeError, _safetensors_error()) as err:
         raise UsageError(
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
         ) from err
+    model: PreTrainedModel = loaded[0]
+    model.config._attn_implementation = implementation_of(model.config, str(model.config._attn_implementation))
+    if absent := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random numbers
+        raise UsageError(
+            f"{model_dir} holds a part of a model: its weights lack {absent[0]} and {len(absent) - 1} more."
+        )
     model.train(False)
     return model
 
@@ -119,18 +176,38 @@ def _continue(model: PreTrainedModel, ids: list[int], sampling: Sampling) -> Ite
 
     context = int(model.config.max_position_embeddings)
     generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
+    device = model.device
     seen = list(ids[-context:])
     fresh, cache = seen, None
     with torch.inference_mode():
         while True:
-            out = model(input_ids=torch.tensor([fresh]), past_key_values=cache, use_cache=True)
-            token = _choose(out.logits[0, -1], sampling, generator)
+            out = model(input_ids=torch.tensor([fresh], device=device), past_key_values=cache, use_cache=True)
+            token = _choose(out.logits[0, -1].cpu(), sampling, generator)
             yield token
             seen.append(token)
             fresh, cache = [token], out.past_key_values
             if len(seen) > context:
                 seen = seen[-max(1, context // 2) :]
                 fresh, cache = list(seen), None
+
+
+def _target(model: PreTrainedModel, ids: list[int], begin: int, sampling: Sampling) -> Iterator[int]:
+    """Tokens of the target, without end, after `begin`; at most as many as the decoder has positions may be taken."""
+    import torch
+
+    generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
+    fresh, cache = begin, None
+    with torch.inference_mode():
+        encoded = model.get_encoder()(input_ids=torch.tensor([ids], device=model.device))
+        while True:
+            out = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=torch.tensor([[fresh]], device=model.device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            fresh, cache = _choose(out.logits[0, -1].cpu(), sampling, generator), out.past_key_values
+            yield fresh
 
 
 def _choose(logits_V: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:

@@ -13,17 +13,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from common.plan.model import Plan
 from llmasos.extras import require_train
 from llmasos.preparation import load_prepared
-from llmasos.tokenizers import load, vocab_size_of
-
-if TYPE_CHECKING:
-    from llmasos.tasks.base import Batch
+from llmasos.tokenizers import load
 
 _KIBIBYTE = 1 if sys.platform == "darwin" else 1024
 """What getrusage counts in."""
@@ -62,15 +55,17 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
     require_train("torch", "transformers", "tokenizers", task="measure a plan")
     import torch
 
-    from llmasos.models.build import build_model
+    from llmasos.models.build import model_of
+    from llmasos.tasks.registry import recipe_of
     from llmasos.training.device import set_up
     from llmasos.training.loop import LocalTraining, RoundWork, StepDone
 
     prepared = load_prepared(folder)
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
+    tokenizer = load(prepared.tokenizer)
+    recipe = recipe_of(plan, tokenizer)
     machine = set_up(threads)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, tokenizer)
     training = LocalTraining(plan, model, machine)
     training.anchor({entry.name for entry in prepared.draft.manifest if entry.group == "trainable"})
     boundaries: list[float] = []
@@ -81,7 +76,7 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
         boundaries.append(time.perf_counter())
 
     work = RoundWork(trained_rounds=0, seed=plan.seed, steps=steps + 1)
-    training.run_round(work, lambda step: _random_batch(plan, vocab_size, step), at_boundary)
+    training.run_round(work, recipe.sample, at_boundary)
     seconds = (boundaries[-1] - boundaries[0]) / steps
     return Measured(
         device=machine.name,
@@ -94,9 +89,3 @@ def measure_plan(folder: Path, *, steps: int, threads: int) -> Measured:
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE,
         peak_device_bytes=int(torch.cuda.max_memory_allocated()) if machine.kind == "cuda" else 0,
     )
-
-
-def _random_batch(plan: Plan, vocab_size: int, step: int) -> Batch:
-    shape = (plan.local.batch_size, plan.local.sequence_length + 1)
-    tokens_BT = np.random.default_rng((plan.seed, step)).integers(0, vocab_size, size=shape, dtype=np.int64)
-    return {"tokens": tokens_BT}

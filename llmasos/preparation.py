@@ -33,12 +33,15 @@ from common.plan.load import load_plan
 from common.plan.model import Plan
 from common.plan.tokenizers import BpeTokenizer, BytesTokenizer, GivenTokenizer
 from common.statements.kinds import InitialBlobs, PlanStatement
+from common.statements.versions import SPOKEN
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
-from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe, vocab_size_of
+from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe
+from llmasos.tokenizers.special import add_special, check_special
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
 
 DRAFT, MODEL, TOKENIZER, PLAN = "draft.json", "model.safetensors", "tokenizer.json", "plan.yaml"
@@ -82,19 +85,20 @@ def prepare(
         InvalidConfiguration: the plan breaks its schema.
         AlreadyInitialised: `out` exists and is not an empty folder.
         MissingExtra: torch, transformers or tokenizers are not installed.
-        UsageError, TooLittleData, StorageFailure: the tokenizer's text or file, or `out`, cannot be used.
+        UsageError, TooLittleData, StorageFailure: the tokenizer's text or file, the model's folder, or `out`, cannot be used.
     """
     plan = load_plan(plan_file)
     require_train("torch", "transformers", "tokenizers", task="prepare a plan")
     _refuse_taken(out)
     tokenizer = _tokenizer(plan, plan_file.resolve().parent)
+    model = _initial_model(plan, tokenizer, plan_file.resolve().parent)
     run = f"{plan.name[:50].rstrip('-')}-{suffix()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             folder = Path(temporary) / "prepared"
             folder.mkdir()
-            draft = _fill(folder, plan, tokenizer, run, algorithm)
+            draft = _fill(folder, (run, plan), tokenizer, model, algorithm)
             shutil.copyfile(plan_file, folder / PLAN)
             folder.rename(out)
     except OSError as err:
@@ -155,12 +159,23 @@ def _refuse_taken(out: Path) -> None:
 
 
 def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
-    """The plan's tokenizer; paths in the plan are relative to the plan file's folder `beside`."""
-    match plan.tokenizer:
+    """The plan's tokenizer with the special tokens that its task needs; paths in the plan are relative to the plan file's
+    folder `beside`."""
+    needed = plan.task.special_tokens
+    if isinstance(plan.tokenizer, GivenTokenizer):
+        path = beside / plan.tokenizer.path
+        tokenizer = load(path)
+        check_special(tokenizer, needed, where=str(path), task=plan.task.type)
+        return tokenizer
+    tokenizer = _made_tokenizer(plan.tokenizer, beside)
+    add_special(tokenizer, needed)
+    return tokenizer
+
+
+def _made_tokenizer(section: BytesTokenizer | BpeTokenizer, beside: Path) -> Tokenizer:
+    match section:
         case BytesTokenizer():
             return bytes_tokenizer()
-        case GivenTokenizer(path=path):
-            return load(beside / path)
         case BpeTokenizer(vocab_size=vocab_size, text=text):
             place = beside / text
             try:
@@ -171,15 +186,27 @@ def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
                 ) from err
 
 
-def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: DigestName) -> PlanStatement:
-    """Write model, tokenizer and draft."""
-    from llmasos.models.build import build_model
+def _initial_model(plan: Plan, tokenizer: Tokenizer, beside: Path) -> torch.nn.Module:
+    """The model that training starts from: random weights, or those of the folder that the plan names."""
+    from llmasos.models.build import model_of
+    from llmasos.models.pretrained import fill_from_folder
+
+    model = model_of(plan, tokenizer)
+    if plan.model.weights is not None:
+        fill_from_folder(model, plan.model, beside / plan.model.weights)
+    return model
+
+
+def _fill(
+    folder: Path, named: tuple[str, Plan], tokenizer: Tokenizer, model: torch.nn.Module, algorithm: DigestName
+) -> PlanStatement:
+    """Write model, tokenizer and draft of the run with that id and plan."""
     from llmasos.models.manifest import manifest_of
     from llmasos.models.personal import check_personal
     from llmasos.models.tensors import write_tensors
 
+    run, plan = named
     save(tokenizer, folder / TOKENIZER)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
     manifest = manifest_of(model, plan.is_personal)
     check_personal(plan, manifest)
     write_tensors(model, folder / MODEL, manifest, mode=BY_UMASK)
@@ -190,6 +217,7 @@ def _fill(folder: Path, plan: Plan, tokenizer: Tokenizer, run: str, algorithm: D
         initial=InitialBlobs(
             model=file_reference(folder / MODEL, algorithm), tokenizer=file_reference(folder / TOKENIZER, algorithm)
         ),
+        protocol_versions=SPOKEN,
     )
     with replacing(folder / DRAFT, mode=BY_UMASK) as file:
         file.write(strict_json.dumps(draft.model_dump(mode="json")))

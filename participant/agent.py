@@ -42,6 +42,7 @@ MOST_WAIT_SECONDS = 30.0
 """Between attempts that say nothing of the task. A disk that is full, here or at the coordinator, is waited for as long as the
 round is open: somebody will make room."""
 WAITING = "waiting for a plan or a round"
+RECOVERING = "waiting for the coordinator, which takes back what institutions saw"
 CATCHING_UP = "catching up with the ledger after a restore; nothing is signed before"
 
 
@@ -59,6 +60,7 @@ class Agent:
         self._given_up: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._begun: str | None = None
+        self._recoveries = 0
         self._last_rounds: frozenset[str] | None = None
         self._stopping = threading.Event()
 
@@ -83,6 +85,11 @@ class Agent:
                 self._ports.status.doing(CATCHING_UP)
                 self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
                 continue
+            if self._ports.follower.recovering:
+                self._ports.status.doing(RECOVERING)
+                self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
+                continue
+            self._forget_refusals()
             if self._leaves(state):
                 return
             self._ports.membership.tick()
@@ -91,6 +98,13 @@ class Agent:
                 self._attempt(task)
             else:
                 self._mirror.wait_beyond(state.size, IDLE_SECONDS, wakes=wakes)
+
+    def _forget_refusals(self) -> None:
+        """What a coordinator refused before it had its ledger back is tried again."""
+        if self._recoveries != self._ports.follower.recoveries:
+            self._recoveries = self._ports.follower.recoveries
+            self._given_up.clear()
+            self._attempts.clear()
 
     def answer(self, run: RunRecord) -> bool:
         """Answer a plan; whether there was an answer to give."""

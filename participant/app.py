@@ -24,6 +24,7 @@ from participant.config import HomeLayout, ParticipantConfig, load_config
 from participant.datasets import data_sets
 from participant.encoding import DeltaEncoder
 from participant.follower import Follower, FollowerPorts, diagnosis
+from participant.handing_back import HandingBack, HandingBackPorts
 from participant.hours.pausing import Gatekeeper
 from participant.identity.keys import SigningKeys
 from participant.identity.membership import Membership, MembershipPorts
@@ -40,7 +41,7 @@ from participant.ports import AgentPorts
 from participant.residuals import Residuals
 from participant.sending import Outbox, OutboxPorts
 from participant.speed import pacing_of
-from participant.status import StatusFile
+from participant.status import GATHER_SECONDS, StatusFile
 from participant.telemetry import Observed, ParticipantCollector
 from participant.witnessing import Witnessing, WitnessingPorts
 
@@ -58,7 +59,7 @@ class ParticipantApp:
         envelope = layout.genesis.read_bytes()
         trust_root, genesis = open_genesis(envelope)
         self._genesis = genesis
-        self.status = StatusFile(layout.status, clock)
+        self.status = StatusFile(layout.status, clock, GATHER_SECONDS)
         self.journal = Journal(layout.journal)
         self.journal.check()
         self.orders, self.records = Orders(layout.journal), Records(layout.journal)
@@ -104,6 +105,18 @@ class ParticipantApp:
         self.health = Health((beating.fault,), (self.status.connection_fault,))
         self.metrics = self._metrics(policy, clock)
         inquiring = Inquiring(self.session, self.mirror, outbox, policy, self.records)
+        self.handing_back = HandingBack(
+            HandingBackPorts(
+                institution=config.institution,
+                session=self.session,
+                mirror=self.mirror,
+                journal=self.journal,
+                witnessing=self.witnessing,
+                blobs=self.blobs,
+                clock=clock,
+                beat=beating.beat,
+            )
+        )
         self.follower = Follower(
             FollowerPorts(
                 session=self.session,
@@ -115,6 +128,8 @@ class ParticipantApp:
                 proposals=lambda count: self.status.tell(open_proposals=count),
                 caught_up=self.restoration.caught_up,
                 beat=beating.beat,
+                hand_back=self.handing_back.once,
+                learn_lineage=self.handing_back.learn_lineage,
             )
         )
         self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
@@ -200,6 +215,7 @@ class ParticipantApp:
         if self.metrics is not None:
             self.metrics.stop()
         self.workbench.close()
+        self.handing_back.stop()
         self.session.close()
         self.follower.stop()
         self.blobs.close()

@@ -11,11 +11,13 @@ from pathlib import Path
 from common.errors import (
     BadSignature,
     CertificateExpired,
+    CoordinatorRecovering,
     CoordinatorUnreachable,
     IdentityError,
     LedgerConflict,
     LLMasOSError,
     MalformedStatement,
+    NewLineage,
     RefusalError,
     TooManyRequests,
 )
@@ -32,6 +34,8 @@ log = get_logger(__name__)
 POLL_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
 MOST_PAUSE_SECONDS = 15.0
+RECOVERING_SECONDS = 1.0
+"""Between two calls to a coordinator that recovers: it goes on with what it is shown, and notices who is silent."""
 UNANSWERED_SECONDS = 1.0
 """Between polls that end at once and tell nothing new."""
 DIAGNOSE_AFTER = 3
@@ -62,6 +66,12 @@ class FollowerPorts:
     """Called when the own copy is as long as the coordinator said, and its checkpoint was found to be this history."""
     beat: Callable[[], None] = lambda: None
     """Called at each turn of the loop."""
+    hand_back: Callable[[], bool] = lambda: False
+    """Give a recovering coordinator what it lacks; whether it goes on."""
+    learn_lineage: Callable[[], LedgerConflict] = lambda: NewLineage(
+        "The coordinator says that it began a new lineage."
+    )
+    """Fetch and verify the statement that began a new lineage; what to end with, once it is kept for a person to decide."""
 
 
 class Follower:
@@ -73,6 +83,11 @@ class Follower:
         self._explain = ports.explain
         self._tell = ports.tell
         self._proposals, self._beat, self._caught_up = ports.proposals, ports.beat, ports.caught_up
+        self._hand_back, self._learn_lineage = ports.hand_back, ports.learn_lineage
+        self.recovering = False
+        """Whether the coordinator said, when it was last asked, that it recovers and signs nothing."""
+        self.recoveries = 0
+        """How often it came back from that since this start: what it refused before, it may have refused in ignorance."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._told = ""
@@ -92,8 +107,10 @@ class Follower:
         while not self._stopping.is_set():
             self._beat()
             try:
-                self._follow_once()
+                self._turn()
                 failures = 0
+            except CoordinatorRecovering as err:
+                self._wait_for_recovery(err)
             except CoordinatorUnreachable as err:
                 if self._stopping.is_set():
                     return
@@ -109,8 +126,33 @@ class Follower:
                 log.warning("following failed", extra={"code": err.code, "error": err.message})
                 self._pause(failures)
 
+    def _turn(self) -> None:
+        """Follow; or, where the coordinator holds less than was seen here, give it what it lacks."""
+        try:
+            self._follow_once()
+        except CoordinatorRecovering as err:
+            self._witnessing.cut_off()
+            self._on_recovering(err)
+            if not self._hand_back():
+                self._stopping.wait(RECOVERING_SECONDS)
+
+    def _on_recovering(self, err: CoordinatorRecovering) -> None:
+        self.recovering = True
+        self._tell("recovering", err.message)
+        if err.message != self._told:
+            self._told = err.message
+            log.warning("coordinator is recovering", extra={"error": err.message})
+
+    def _wait_for_recovery(self, err: CoordinatorRecovering) -> None:
+        """It does not even know this institution's certificate yet."""
+        self._on_recovering(err)
+        self._stopping.wait(RECOVERING_SECONDS)
+
     def _follow_once(self) -> None:
         entries = self._poll()
+        if self.recovering:
+            self.recoveries += 1
+            self.recovering = False
         self._tell("connected")
         self._proposals(entries.open_proposals)
         self._told = ""
@@ -127,6 +169,8 @@ class Follower:
     def _admit(self, entries: LedgerEntries) -> None:
         try:
             self._mirror.admit(entries.first_index, entries.envelopes)
+        except NewLineage:
+            raise
         except LedgerConflict:
             # The checkpoint beside it may be what proves the two histories; one that is not the log's proves nothing.
             with suppress(BadSignature, MalformedStatement):
@@ -142,7 +186,11 @@ class Follower:
                 wait_seconds=POLL_SECONDS,
                 cosignature=cosignature,
                 cosigned_size=self._witnessing.covered,
+                seen_size=self._witnessing.seen_size,
+                lineage=self._mirror.state.lineage,
             )
+        except NewLineage:
+            raise self._learn_lineage() from None  # the coordinator's own words decide nothing: its statement does
         except RefusalError as err:
             if cosignature is not None and not isinstance(err, TooManyRequests):
                 self._witnessing.sent(cosignature)

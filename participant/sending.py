@@ -73,6 +73,7 @@ class Outbox:
         run: RunRecord,
         *,
         accept: bool,
+        protocol_version: int = 1,
         reasons: tuple[str, ...] = (),
         agreement: str | None = None,
         availability: tuple[str, ...] = (),
@@ -80,6 +81,7 @@ class Outbox:
         """Sign and journal the answer to a plan.
 
         Args:
+            protocol_version: of those that the plan offers, as common.statements.versions says.
             agreement: SHA-256 of a data-use agreement.
             availability: windows, as common.windows writes them.
         """
@@ -88,6 +90,7 @@ class Outbox:
             run=run.run,
             accept=accept,
             reasons=reasons,
+            protocol_version=protocol_version,
             nonce=secrets.token_hex(32),
             data_use_agreement=agreement,
             availability=availability,

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from common.clock import Clock, rfc3339
+from common.errors import StorageFailure
 from common.homes import atomic_write
+from common.logs import get_logger
+
+log = get_logger(__name__)
+
+GATHER_SECONDS = 0.2
+"""A daemon's changes that follow each other so soon are written at once: a short round has a dozen."""
 
 
 class StatusFile:
-    """Written at each change; thread-safe."""
+    """Written at each change, or changes that follow each other within `gather_seconds` at once; thread-safe."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, gather_seconds: float = 0.0) -> None:
         self._path = path
         self._clock = clock
+        self._gather_seconds = gather_seconds
         self._lock = threading.Lock()
+        self._written_at = -math.inf
+        self._later: threading.Timer | None = None
         self._fields: dict[str, Any] = {"pid": os.getpid(), "connection": "connecting", "activity": "starting"}
 
     def doing(self, activity: str, **fields: str | int) -> None:
@@ -45,17 +57,36 @@ class StatusFile:
     def stopped(self) -> None:
         after = {"connection": "closed", "run": "", "round": 0, "deadline": "", "rounds_held": [], "transfer": None}
         activity = "left" if self._fields["activity"] == "left" else "stopped"
+        self._gather_seconds = 0.0
         self._change({"activity": activity, **after})
 
     def _change(self, fields: dict[str, Any]) -> None:
         with self._lock:
             after = {**self._fields, **fields}
-            if after == self._fields and self._path.exists():
+            if after == self._fields and (self._later is not None or self._path.exists()):
                 return
-            self._fields = after
-            written = {**after, "changed_at": rfc3339(self._clock.now())}
-            # Not synced: it says what a process does now, and after a loss of power there is none.
-            atomic_write(self._path, _text(written).encode(), durable=False)
+            self._fields, self._changed_at = after, rfc3339(self._clock.now())
+            wait = self._written_at + self._gather_seconds - time.monotonic()
+            if wait <= 0:
+                self._write()
+            elif self._later is None:
+                self._later = threading.Timer(wait, self._write_later)
+                self._later.daemon = True
+                self._later.start()
+
+    def _write_later(self) -> None:
+        with self._lock:
+            if self._later is None:
+                return
+            try:
+                self._write()
+            except StorageFailure as err:
+                log.warning("status cannot be written", extra={"error": err.message})
+
+    def _write(self) -> None:
+        self._later, self._written_at = None, time.monotonic()
+        # Not synced: it says what a process does now, and after a loss of power there is none.
+        atomic_write(self._path, _text({**self._fields, "changed_at": self._changed_at}).encode(), durable=False)
 
 
 def _text(fields: dict[str, Any]) -> str:

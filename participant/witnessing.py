@@ -96,6 +96,30 @@ class Witnessing:
         newest = self._seen.newest
         return newest.note.encode().decode() if newest is not None and newest.head.size > opening else None
 
+    @property
+    def newest_note(self) -> bytes:
+        """The newest checkpoint that this copy bears out, signed by the log alone; empty where there is none."""
+        newest = self._seen.newest
+        return newest.note.encode() if newest is not None else b""
+
+    @property
+    def newest_size(self) -> int:
+        """Its entries."""
+        newest = self._seen.newest
+        return newest.head.size if newest is not None else 0
+
+    @property
+    def ahead(self) -> tuple[bytes, ...]:
+        """The largest checkpoint of more entries than this copy has, if one was seen."""
+        largest = self._seen.largest_ahead
+        return (largest.note.encode(),) if largest is not None else ()
+
+    @property
+    def seen_size(self) -> int:
+        """Entries of the largest tree that the log is known to have signed for."""
+        largest = self._seen.largest_ahead
+        return largest.head.size if largest is not None else self.newest_size
+
     def expect_one_history(self) -> None:
         """
         Raises:

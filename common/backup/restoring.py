@@ -102,6 +102,17 @@ def restoration(home: Path) -> dict[str, object] | None:
     return found
 
 
+def mark_behind(home: Path, clock: Clock, **found: object) -> None:
+    """Note that this home holds less than its daemon said, whoever put it back: as after `restore`, until it is settled.
+
+    Of a home that is so marked already, what was found is noted besides.
+    """
+    note = restoration(home)
+    if note is None or note.get("settled"):
+        note = {"made_at": None, "restored_at": rfc3339(clock.now()), "settled": None}
+    atomic_write(home / RESTORED, json.dumps(note | found).encode())
+
+
 def settle(home: Path, **found: object) -> None:
     """The daemon knows now what it said since the backup; from here on the home is like any other."""
     note = restoration(home)

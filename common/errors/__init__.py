@@ -47,6 +47,7 @@ from common.errors.identity import (
     WrongFingerprint,
 )
 from common.errors.operations import (
+    CoordinatorRecovering,
     CoordinatorUnreachable,
     DaemonNotRunning,
     DeviceFailed,
@@ -73,6 +74,7 @@ from common.errors.statements import (
     LedgerConflict,
     MalformedMessage,
     MalformedStatement,
+    NewLineage,
     NotEnoughApprovals,
     NotInCohort,
     PolicyRefuses,
@@ -122,6 +124,7 @@ __all__ = [
     "BlobError",
     "BlobTooLarge",
     "CertificateExpired",
+    "CoordinatorRecovering",
     "CoordinatorUnreachable",
     "CorruptChunk",
     "DaemonNotRunning",
@@ -147,6 +150,7 @@ __all__ = [
     "MissingExtra",
     "ModelOverflow",
     "NameNotResolved",
+    "NewLineage",
     "NonFiniteDelta",
     "NotAuthorised",
     "NotEnoughApprovals",

@@ -20,6 +20,13 @@ class CoordinatorUnreachable(OperationError):
     default_fix = "Check that the coordinator runs and that its address and port are reachable from here."
 
 
+class CoordinatorRecovering(CoordinatorUnreachable):
+    """The coordinator may hold less of its ledger than was signed for: until it has what institutions saw it signs nothing."""
+
+    code = "coordinator-recovering"
+    default_fix = "Let institutions' daemons run: each presents what it saw. See docs/operations.md#backup."
+
+
 class NameNotResolved(CoordinatorUnreachable):
     """The host's name has no address, as this machine's resolver says."""
 

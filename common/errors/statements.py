@@ -93,7 +93,7 @@ class UnsupportedProtocol(StatementError):
 
     code = "unsupported-protocol"
     status = Status.FAILED_PRECONDITION
-    default_fix = "Install a release that speaks the consortium's protocol version."
+    default_fix = "Install a release that speaks it, or wait until the other side has one that speaks yours."
 
 
 class BadCommitment(StatementError):
@@ -119,6 +119,14 @@ class TwoHistories(LedgerConflict):
         "Stop, and export the evidence: llmasos-participant evidence export FILE. "
         "What each side does next: docs/operations.md#two-histories."
     )
+
+
+class NewLineage(LedgerConflict):
+    """The coordinator began a new lineage: entries that it had signed for are given up, since nobody holds them."""
+
+    code = "new-lineage"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Read what is given up, and decide: llmasos-participant lineage show, then lineage accept."
 
 
 class NotEnoughApprovals(StatementError):

@@ -146,6 +146,8 @@ def _adapted(plan: Plan) -> tuple[tuple[str, int, str], ...]:
 
 
 def _vocabulary(plan: Plan) -> int | None:
+    if plan.model.vocab_size is not None:
+        return plan.model.vocab_size
     match plan.tokenizer:
         case BytesTokenizer():
             return 257

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from common import strict_yaml
 from common.config import load_yaml
 from common.plan.model import Plan
+from common.plan.pretrained import PRETRAINED, Pretrained
 
 SCHEMA_ID = "https://llmasos.org/schema/plan/v1"
 
@@ -26,11 +27,13 @@ def load_plan(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Plan
     Args:
         overrides: values by dotted field, `{"local.steps": 50}`; None as a value is passed over.
 
+    A model of type pretrained is read from its folder's config.json: the plan has its architecture.
+
     Raises:
         InvalidConfiguration: file, line, field, expected and got. The environment never changes a plan: what several
             institutions agree on stands in one file.
     """
-    return load_yaml(path, Plan, overrides=overrides)
+    return load_yaml(path, Plan, overrides=overrides, beside=path.resolve().parent)
 
 
 def plan_yaml(plan: Plan) -> str:
@@ -41,6 +44,10 @@ def plan_yaml(plan: Plan) -> str:
 def plan_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a plan file."""
     schema = Plan.model_json_schema(mode="validation")
+    model = schema["properties"]["model"]  # in a file alone, a folder may stand for an architecture
+    schema["$defs"]["Pretrained"] = Pretrained.model_json_schema()
+    model["oneOf"].append({"$ref": "#/$defs/Pretrained"})
+    model["discriminator"]["mapping"][PRETRAINED] = "#/$defs/Pretrained"
     return (
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
         | schema

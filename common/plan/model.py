@@ -16,20 +16,22 @@ computes with the same number.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from common.names import Name
 from common.plan.adapters import Adapter, LoRA, NoAdapter
-from common.plan.architectures import GPT2, Model
+from common.plan.architectures import GPT2, Model, architectures_with
 from common.plan.codecs import Codec, DownlinkCodec, Float32Codec
 from common.plan.fields import Number, PlanSection
 from common.plan.local import MAX_NUM_TOKENS, Evaluation, Local, Scaffold
+from common.plan.pretrained import PRETRAINED, section_of
 from common.plan.rounds import Buffered, Cohort, Retention, StopRules, Synchronous
 from common.plan.rules import Rule, WeightedMean, unfit
 from common.plan.server_optimizers import ServerOptimizer, ServerSGD
-from common.plan.tasks import CausalLM, Task
+from common.plan.tasks import CausalLM, Preference, Task
 from common.plan.tokenizers import BytesTokenizer, Tokenizer
 from common.plan.weighting import BytesWeighting, TokensWeighting, Weighting
 
@@ -43,6 +45,16 @@ class NoPrivacy(PlanSection):
 Privacy = NoPrivacy
 
 
+def _architecture(given: Any, info: ValidationInfo) -> Any:
+    """The architecture's section for one of type pretrained, which stands in files alone: nobody else has the folder."""
+    if not isinstance(given, dict) or given.get("type") != PRETRAINED:
+        return given
+    beside = (info.context or {}).get("beside")
+    if not isinstance(beside, Path):
+        raise ValueError("type pretrained stands in plan files alone; expected the architecture itself")
+    return section_of(given, beside)
+
+
 class Plan(PlanSection):
     """A run, from architecture to stop rule."""
 
@@ -51,7 +63,7 @@ class Plan(PlanSection):
     description: Annotated[str, Field(max_length=2000, description="For people.")] = ""
     seed: Annotated[int, Field(ge=0, lt=2**32, description="All randomness of the run follows from it.")] = 0
     task: Task = CausalLM()
-    model: Model = GPT2()
+    model: Annotated[Model, BeforeValidator(_architecture)] = GPT2()
     adapter: Adapter = NoAdapter()
     personal: Annotated[
         tuple[Annotated[str, Field(max_length=200, pattern=r"^\w+(\.\w+)*$")], ...],
@@ -146,6 +158,10 @@ class Plan(PlanSection):
     def _fits_together(self) -> Plan:
         if len(set(self.personal)) != len(self.personal):
             raise ValueError("personal names a layer twice")
+        if self.personal and self.model.weights is not None:
+            # What is personal is in no model file: an institution could only begin with random values.
+            raise ValueError("personal layers need a model with random initial weights; model.weights names a folder")
+        self._check_head()
         if self.local.sequence_length > self.model.context_tokens:
             raise ValueError(
                 f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"
@@ -161,6 +177,10 @@ class Plan(PlanSection):
             raise ValueError(f"mode.buffer {self.mode.buffer} is below quorum {self.quorum}")
         if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
             raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
+        if isinstance(self.task, Preference) and not isinstance(self.adapter, LoRA):
+            raise ValueError(
+                f"task preference needs adapter lora, got {self.adapter.type}: without its adapter the model is the reference"
+            )
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)
@@ -169,6 +189,12 @@ class Plan(PlanSection):
                 f"its linear layers are {names}"
             )
         return self
+
+    def _check_head(self) -> None:
+        head = self.task.head
+        if head not in self.model.heads:
+            fit = ", ".join(architectures_with(head))
+            raise ValueError(f"task {self.task.type} needs a model with head {head} ({fit}), got {self.model.title}")
 
     def _check_correction(self) -> None:
         """What SCAFFOLD does not go with yet; the server_state, which institutions read, holds its control variate alone."""

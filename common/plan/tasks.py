@@ -1,30 +1,277 @@
-"""The plan's `task`: what the model learns from an institution's data."""
+"""The plan's `task`: what the model learns from an institution's data, and which fields of its records that is in.
+
+task: {type: causal-lm}
+task: {type: seq2seq, source: german, target: english}
+task: {type: sequence-classification, labels: [benign, malignant]}
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import re
+from abc import abstractmethod
+from decimal import Decimal
+from typing import Annotated, Literal
 
-from common.plan.fields import PlanSection
+from pydantic import Field, model_validator
+
+from common.plan.fields import Number, PlanSection
+
+PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
+"""Special tokens: padding, the beginning of a row, the end of a text in it, and what stands for a hidden token."""
+
+FieldName = Annotated[str, Field(min_length=1, max_length=200)]
+"""A field of .jsonl and .csv records."""
 
 
 class TaskSection(PlanSection):
     """Base of every task's section."""
 
     type: str
-    head: ClassVar[str]
-    """What the model must end in, as an architecture's `heads` names it."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """What the model must end in, as an architecture's `heads` names it."""
 
     @property
     def num_labels(self) -> int | None:
         """How many classes the head tells apart; None where it predicts tokens or places."""
         return None
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """What the tokenizer must have besides `<|endoftext|>`; `plan prepare` adds them where it makes one."""
+        return ()
+
+    @model_validator(mode="after")
+    def _fields_are_distinct(self) -> TaskSection:
+        names = self.field_names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"task {self.type} names field {twice[0]!r} twice")
+        return self
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields of records that it reads; none: it reads plain text."""
+        return ()
+
 
 class CausalLM(TaskSection):
     """Predict the next token."""
 
     type: Literal["causal-lm"] = "causal-lm"
-    head: ClassVar[str] = "causal-lm"
+
+    @property
+    def head(self) -> str:
+        return "causal-lm"
 
 
-Task = CausalLM
+class MaskedLM(TaskSection):
+    """Find hidden tokens: of those drawn, 8 in 10 are hidden, 1 is another token, 1 stays (BERT, arXiv:1810.04805)."""
+
+    type: Literal["masked-lm"] = "masked-lm"
+    mask_fraction: Annotated[Number, Field(gt=0, lt=1, description="Share of the tokens that are to be found.")] = (
+        Decimal("0.15")
+    )
+    next_sentence: Annotated[
+        bool, Field(description="Also say whether the second half of a row follows the first in its document.")
+    ] = False
+
+    @property
+    def head(self) -> str:
+        return "pre-training" if self.next_sentence else "masked-lm"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return (PAD, CLS, SEP, MASK)
+
+
+class Seq2Seq(TaskSection):
+    """Write a target for a source: translation, summary (arXiv:1706.03762)."""
+
+    type: Literal["seq2seq"] = "seq2seq"
+    source: Annotated[FieldName, Field(description="Field of the text that the encoder reads.")] = "source"
+    target: Annotated[FieldName, Field(description="Field of the text that is to be written.")] = "target"
+    prefix: Annotated[
+        str, Field(max_length=1000, description="Put before each source, as in 'summarize: ' (arXiv:1910.10683).")
+    ] = ""
+
+    @property
+    def head(self) -> str:
+        return "seq2seq-lm"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return (PAD,)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.source, self.target)
+
+
+class SequenceClassification(TaskSection):
+    """Say which of the labels a text has, or a pair of texts (arXiv:1810.04805, section 4.1)."""
+
+    type: Literal["sequence-classification"] = "sequence-classification"
+    labels: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=200)], ...],
+        Field(min_length=2, max_length=10_000, description="Every label, in the order of the model's outputs."),
+    ]
+    text: Annotated[FieldName, Field(description="Field of the text.")] = "text"
+    text_pair: Annotated[FieldName | None, Field(description="Field of a second text, where pairs are judged.")] = None
+    label: Annotated[FieldName, Field(description="Field of the label.")] = "label"
+
+    @property
+    def head(self) -> str:
+        return "sequence-classification"
+
+    @property
+    def num_labels(self) -> int | None:
+        return len(self.labels)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return (PAD, CLS, SEP)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.text, self.label) if self.text_pair is None else (self.text, self.text_pair, self.label)
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> SequenceClassification:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("task.labels names a label twice")
+        return self
+
+
+_SPECIAL = re.compile(r"<\|\w{1,50}\|>")
+END_OF_DOCUMENT = "<|endoftext|>"
+
+
+class Turn(PlanSection):
+    """What stands around what somebody says. `<|name|>` is a special token, which nobody's text can spell."""
+
+    prefix: Annotated[str, Field(max_length=1000, description="Before it.")]
+    suffix: Annotated[str, Field(max_length=1000, description="After it.")]
+
+    @property
+    def pieces(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Prefix and suffix, each cut into special tokens and the text between them."""
+        return _pieces(self.prefix), _pieces(self.suffix)
+
+
+def _pieces(text: str) -> tuple[str, ...]:
+    return tuple(piece for piece in re.split(f"({_SPECIAL.pattern})", text) if piece)
+
+
+def is_special(piece: str) -> bool:
+    """Whether a piece of a template is a special token."""
+    return _SPECIAL.fullmatch(piece) is not None
+
+
+class ChatTemplate(PlanSection):
+    """How a conversation becomes one text: ChatML, if nothing else is said. Data, not a program: nothing in it is run."""
+
+    system: Turn = Turn(prefix="<|im_start|>system\n", suffix="<|im_end|>\n")
+    user: Turn = Turn(prefix="<|im_start|>user\n", suffix="<|im_end|>\n")
+    assistant: Turn = Turn(prefix="<|im_start|>assistant\n", suffix="<|im_end|>\n")
+
+    @property
+    def turns(self) -> dict[str, Turn]:
+        """By role."""
+        return {"system": self.system, "user": self.user, "assistant": self.assistant}
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """In the order in which they come."""
+        pieces = [piece for turn in self.turns.values() for side in turn.pieces for piece in side]
+        return tuple(dict.fromkeys(piece for piece in pieces if is_special(piece) and piece != END_OF_DOCUMENT))
+
+
+class Instruction(TaskSection):
+    """Answer as in conversations: the assistant's words alone are targets (arXiv:2203.02155, section 3.5)."""
+
+    type: Literal["instruction"] = "instruction"
+    messages: Annotated[
+        FieldName,
+        Field(description="Field of a conversation, [{role, content}, …]; or the next two, of a record without."),
+    ] = "messages"
+    prompt: Annotated[FieldName, Field(description="Field of what the user says.")] = "prompt"
+    response: Annotated[FieldName, Field(description="Field of what the assistant answers.")] = "response"
+    template: ChatTemplate = ChatTemplate()
+
+    @property
+    def head(self) -> str:
+        return "causal-lm"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return self.template.special_tokens
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.messages, self.prompt, self.response)
+
+
+class QuestionAnswering(TaskSection):
+    """Find the answer to a question in a text: its first and its last token (arXiv:1606.05250)."""
+
+    type: Literal["question-answering"] = "question-answering"
+    question: Annotated[FieldName, Field(description="Field of the question.")] = "question"
+    context: Annotated[FieldName, Field(description="Field of the text that may hold the answer.")] = "context"
+    answer: Annotated[
+        FieldName, Field(description="Field of the answer, word for word as in the context; empty: there is none.")
+    ] = "answer"
+    answer_start: Annotated[
+        FieldName,
+        Field(description="Field of the character at which it begins, from 0; without it, where it first stands."),
+    ] = "answer_start"
+    stride: Annotated[
+        int, Field(ge=0, le=131072, description="Tokens that two windows of a long context share, at most.")
+    ] = 64
+
+    @property
+    def head(self) -> str:
+        return "question-answering"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return (PAD, CLS, SEP)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.question, self.context, self.answer, self.answer_start)
+
+
+class Preference(TaskSection):
+    """Prefer one answer to another, by how often the model without its adapter would give them (DPO, arXiv:2305.18290)."""
+
+    type: Literal["preference"] = "preference"
+    prompt: Annotated[FieldName, Field(description="Field of what the user says, or of a conversation so far.")] = (
+        "prompt"
+    )
+    chosen: Annotated[FieldName, Field(description="Field of the better answer.")] = "chosen"
+    rejected: Annotated[FieldName, Field(description="Field of the worse one.")] = "rejected"
+    beta: Annotated[Number, Field(gt=0, le=100, description="How closely the model is held to the reference.")] = (
+        Decimal("0.1")
+    )
+    template: ChatTemplate = ChatTemplate()
+
+    @property
+    def head(self) -> str:
+        return "causal-lm"
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return self.template.special_tokens
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return (self.prompt, self.chosen, self.rejected)
+
+
+Task = Annotated[
+    CausalLM | MaskedLM | Seq2Seq | SequenceClassification | QuestionAnswering | Instruction | Preference,
+    Field(discriminator="type"),
+]

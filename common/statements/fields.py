@@ -11,6 +11,7 @@ from common.clock import parse_rfc3339, rfc3339
 from common.names import Sha256Hex
 
 PROTOCOL_VERSION: Final = 1
+"""The consortium's, from its genesis on: how statements are signed and ordered."""
 
 
 def _timestamp(value: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from common.blobs.reference import BlobRef
 from common.names import Name, Sha256Hex
 from common.plan.model import Plan
-from common.statements.fields import PROTOCOL_VERSION, Code, Hex32, Predicate
+from common.statements.fields import Code, Hex32, Predicate
+from common.statements.versions import RunVersion, RunVersions
 
 
 class Tensor(Predicate):
@@ -42,6 +43,15 @@ class PlanStatement(Predicate):
     plan: Plan
     manifest: Annotated[tuple[Tensor, ...], Field(min_length=1, max_length=20_000)]
     initial: InitialBlobs
+    protocol_versions: RunVersions = RunVersions()
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Versions that are the default are left out, so that a release before there was a choice reads the statement."""
+        fields: dict[str, Any] = handler(self)
+        if self.protocol_versions == RunVersions():
+            fields.pop("protocol_versions", None)
+        return fields
 
     @model_validator(mode="after")
     def _manifest_is_ordered(self) -> PlanStatement:
@@ -64,7 +74,7 @@ class Answer(Predicate):
     run: Name
     accept: bool
     reasons: Annotated[tuple[Code, ...], Field(max_length=32)] = ()
-    protocol_version: Literal[1] = PROTOCOL_VERSION
+    protocol_version: RunVersion = 1
     nonce: Hex32
     data_use_agreement: Sha256Hex | None = None
     availability: Annotated[

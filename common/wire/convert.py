@@ -101,7 +101,7 @@ def piece_from_wire(message: common_pb2.ChunkPiece | Piece) -> Piece:
 def purpose_to_wire(purpose: Purpose) -> blobs_pb2.Purpose:
     if purpose.round_opened is not None:
         return blobs_pb2.Purpose(round_opened=bytes.fromhex(purpose.round_opened))
-    return blobs_pb2.Purpose(plan=purpose.plan)
+    return blobs_pb2.Purpose(recovery=True) if purpose.recovery else blobs_pb2.Purpose(plan=purpose.plan)
 
 
 def purpose_from_wire(message: blobs_pb2.Purpose) -> Purpose:
@@ -114,8 +114,10 @@ def purpose_from_wire(message: blobs_pb2.Purpose) -> Purpose:
             return Purpose(round_opened=check.exactly(message, "round_opened", DIGEST_BYTES).hex())
         case "plan":
             return Purpose(plan=check.name(message, "plan"))
+        case "recovery" if message.recovery:
+            return Purpose(recovery=True)
         case _:
-            raise MalformedMessage("Purpose.purpose is absent: expected round_opened or plan.")
+            raise MalformedMessage("Purpose.purpose is absent: expected round_opened, plan or recovery.")
 
 
 def begin_request_to_wire(ref: BlobRef, leaves: bytes, purpose: Purpose) -> blobs_pb2.BeginRequest:
@@ -188,10 +190,21 @@ def envelope_from_wire(message: common_pb2.Envelope) -> bytes:
 
 
 def follow_request_to_wire(
-    from_index: int, *, wait_seconds: float, cosignature: Cosignature | None = None, cosigned_size: int = 0
+    from_index: int,
+    *,
+    wait_seconds: float,
+    cosignature: Cosignature | None = None,
+    cosigned_size: int = 0,
+    seen_size: int = 0,
+    lineage: int = 0,
 ) -> work_pb2.FollowRequest:
-    milliseconds = min(MAX_FOLLOW_MILLISECONDS, max(0, round(wait_seconds * 1000)))
-    request = work_pb2.FollowRequest(from_index=from_index, wait_milliseconds=milliseconds, cosigned_size=cosigned_size)
+    request = work_pb2.FollowRequest(
+        from_index=from_index,
+        wait_milliseconds=min(MAX_FOLLOW_MILLISECONDS, max(0, round(wait_seconds * 1000))),
+        cosigned_size=cosigned_size,
+        seen_size=seen_size,
+        lineage=lineage,
+    )
     if cosignature is not None:
         request.cosignature.size, request.cosignature.signature = cosignature.size, cosignature.signature
     return request

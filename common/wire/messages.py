@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from common.blobs.reference import BlobRef
+
 ActivityName = Literal[
     "fetching",
     "preparing",
@@ -103,16 +105,49 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a blob is sent for; exactly one of the two is set."""
+    """What a blob is sent for; exactly one of the three is set."""
 
     round_opened: str | None = None
     """SHA-256 of the round-opened statement's payload, hexadecimal digits."""
     plan: str | None = None
     """A run's name, by an operator."""
+    recovery: bool = False
+    """A recovering coordinator asked for it."""
 
     def __post_init__(self) -> None:
-        if (self.round_opened is None) == (self.plan is None):
-            raise ValueError("a purpose is a round or a plan, one of the two")
+        if (self.round_opened is not None) + (self.plan is not None) + self.recovery != 1:
+            raise ValueError("a purpose is a round, a plan or a recovery, one of the three")
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What an institution saw of the ledger, for a coordinator that may hold less.
+
+    Args:
+        checkpoint: a note, signed by the log alone; empty: none.
+        envelopes: consecutive entries from `first_index` on.
+        consistency: from the tree that ends with the last of them to the checkpoint's.
+        metrics: of its own contributions, by their digests.
+        lacking: what it was asked for and does not hold.
+    """
+
+    checkpoint: bytes
+    first_index: int = 0
+    envelopes: tuple[bytes, ...] = ()
+    consistency: tuple[bytes, ...] = ()
+    metrics: tuple[tuple[str, MetricsRecord], ...] = ()
+    lacking: tuple[BlobRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a recovering coordinator asks for next; with `recovering` False, nothing."""
+
+    recovering: bool
+    ledger_size: int
+    blobs: tuple[BlobRef, ...] = ()
+    metrics: tuple[str, ...] = ()
+    lineage: int = 0
 
 
 @dataclass(frozen=True, slots=True)

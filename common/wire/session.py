@@ -42,6 +42,7 @@ from common.wire.convert_log import (
     proposals_from_wire,
     receipt_from_wire,
 )
+from common.wire.convert_recovery import present_to_wire, wanted_from_wire
 from common.wire.errors import rpc_errors
 from common.wire.framing import blobs_stub
 from common.wire.handshake import Expected
@@ -57,9 +58,11 @@ from common.wire.messages import (
     LedgerEntries,
     LogHead,
     MetricsRecord,
+    Presented,
     Proposal,
     Purpose,
     RenewalRequest,
+    Wanted,
 )
 from common.wire.pacing import Pacer, Pacing
 from common.wire.proxy import proxy_for
@@ -143,15 +146,24 @@ class Session:
         wait_seconds: float,
         cosignature: Cosignature | None = None,
         cosigned_size: int = 0,
+        seen_size: int = 0,
+        lineage: int = 0,
     ) -> LedgerEntries:
         """Ledger entries from `from_index` on; waits up to `wait_seconds` (30 at most) for the first.
 
         Args:
             cosignature: a witness's, on a checkpoint that came before.
             cosigned_size: entries that a majority of the witnesses cosigned, as is known here.
+            seen_size: entries of the largest tree that the log is known to have signed for.
+            lineage: entries up to the statement that began the newest lineage here; 0: none.
         """
         request = convert.follow_request_to_wire(
-            from_index, wait_seconds=wait_seconds, cosignature=cosignature, cosigned_size=cosigned_size
+            from_index,
+            wait_seconds=wait_seconds,
+            cosignature=cosignature,
+            cosigned_size=cosigned_size,
+            seen_size=seen_size,
+            lineage=lineage,
         )
         reply = self.call(lambda stubs: stubs.work.Follow(request, timeout=CALL_SECONDS + wait_seconds))
         return convert.entries_from_wire(reply, from_index=from_index)
@@ -190,6 +202,11 @@ class Session:
         """Put this institution's signature under a draft."""
         request = approve_request_to_wire(payload_sha256, signature)
         return approved_from_wire(self.call(lambda stubs: stubs.work.Approve(request, timeout=COMMAND_SECONDS)))
+
+    def present(self, presented: Presented) -> Wanted:
+        """Show a coordinator that may hold less of the ledger what is held here; what it wants next."""
+        request = present_to_wire(presented)
+        return wanted_from_wire(self.call(lambda stubs: stubs.work.Present(request, timeout=COMMAND_SECONDS)))
 
     # --- data plane ---------------------------------------------------------------------------------------------------
 

@@ -291,18 +291,22 @@ class _Download:
 
     def _begun(self) -> Upload:
         if self._upload is None:
-            with rpc_errors():
-                request = convert.leaves_request_to_wire(self._ref)
-                message = self._lanes[0].stub.Leaves(request, timeout=CALL_SECONDS)
-            leaves = convert.leaves_from_wire(message, self._ref)
             self._upload = self._store.begin(
                 self._ref,
-                leaves,
+                self._leaves(),
                 owner=self._owner,
                 durable=self._options.durable,
                 instead_of=self._options.instead_of,
             )
         return self._upload
+
+    def _leaves(self) -> bytes:
+        if self._ref.chunks == 1 and self._ref.size:
+            return bytes.fromhex(self._ref.root)  # a tree of one leaf is that leaf
+        with rpc_errors():
+            request = convert.leaves_request_to_wire(self._ref)
+            message = self._lanes[0].stub.Leaves(request, timeout=CALL_SECONDS)
+        return convert.leaves_from_wire(message, self._ref)
 
     def _get(self, lane: Lane, crew: Crew, upload: Upload) -> None:
         """One stream after the other, until the pool is empty."""

@@ -75,6 +75,8 @@ class BlobsServicer:
             for piece in incoming:
                 finished = receiver.add(piece)
                 if finished is not None:
+                    if wanted.purpose.recovery:
+                        self._access.check_write(call.member, wanted.ref, wanted.purpose)  # also: the sender is busy
                     self._moved.moved(call.member.name, up=finished)
                     stored += 1
             # Where the connection breaks the stream ends too, often in the middle of a chunk: answered, and nobody's fault.

@@ -74,7 +74,7 @@ def upload_request_from_wire(message: blobs_pb2.BeginRequest | blobs_pb2.PutRequ
     purpose = purpose_from_wire(check.present(message, "purpose"))
     return UploadRequest(
         ref=blob_ref_from_wire(check.present(message, "ref")),
-        purpose=UploadPurpose(round_opened=purpose.round_opened, plan=purpose.plan),
+        purpose=UploadPurpose(purpose.round_opened, purpose.plan, purpose.recovery),
     )
 
 
@@ -121,6 +121,13 @@ class FollowAsked:
     wait_seconds: float
     cosignature: Cosignature | None = None
     cosigned_size: int = 0
+    seen_size: int = 0
+    lineage: int = 0
+
+    @property
+    def known(self) -> int:
+        """Entries that the caller knows this log to have signed for, or holds."""
+        return max(self.from_index, self.seen_size)
 
 
 def follow_from_wire(message: work_pb2.FollowRequest) -> FollowAsked:
@@ -129,6 +136,8 @@ def follow_from_wire(message: work_pb2.FollowRequest) -> FollowAsked:
         wait_seconds=check.integer(message, "wait_milliseconds", most=MAX_FOLLOW_MILLISECONDS) / 1000,
         cosignature=cosignature_from_wire(message),
         cosigned_size=check.integer(message, "cosigned_size"),
+        seen_size=check.integer(message, "seen_size"),
+        lineage=check.integer(message, "lineage"),
     )
 
 

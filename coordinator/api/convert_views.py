@@ -58,6 +58,7 @@ def run_view_to_wire(view: RunView) -> operations_pb2.RunView:
         quorum=view.quorum,
         opened_at=view.opened_at,
         eta_seconds=view.eta_seconds,
+        protocol_version=view.protocol_version,
     )
 
 
@@ -77,6 +78,7 @@ def run_view_from_wire(message: operations_pb2.RunView) -> RunView:
         quorum=message.quorum,
         opened_at=message.opened_at,
         eta_seconds=message.eta_seconds,
+        protocol_version=message.protocol_version,
     )
 
 

@@ -9,12 +9,12 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from common.clock import Clock
-from common.errors import RoleMissing, UnknownCertificate
+from common.errors import CoordinatorRecovering, RoleMissing, UnknownCertificate
 from common.identity.certificates import certificate_id, check_time, validity
 from common.statements.kinds import CertificateId, Member, Role
 from coordinator.api.calls import Call, Caller
 from coordinator.api.limits import AddressLimiter, CallLimiter, peer_address
-from coordinator.ports import Members
+from coordinator.ports import Members, RecoveryDesk
 
 FOLLOW = "/llmasos.v1.Work/Follow"
 OPERATIONS = "/llmasos.v1.Operations/"
@@ -51,8 +51,10 @@ class Door(Protocol):
 class WorkDoor:
     """Mutual TLS proved a key; the roster says whose it is and what that member may do."""
 
-    def __init__(self, members: Members, limiter: CallLimiter, clock: Clock) -> None:
-        self._members, self._limiter, self._clock = members, limiter, clock
+    def __init__(
+        self, members: Members, limiter: CallLimiter, clock: Clock, recovery: RecoveryDesk | None = None
+    ) -> None:
+        self._members, self._limiter, self._clock, self._recovery = members, limiter, clock, recovery
 
     def admit(self, method: str, context: Any) -> Admitted:
         spiffe_id, pem = presented(context)
@@ -63,7 +65,7 @@ class WorkDoor:
         def member() -> Member:
             return find(certificate.serial, certificate.spki_sha256, spiffe_id)
 
-        caller = Caller(member=member(), still_active=member)
+        caller = Caller(member=self._known(member), still_active=member)
         leave = self._limiter.enter(caller.member.name, "blob" if method in BLOB_STREAMS else "control")
         try:
             if method.startswith(OPERATIONS):
@@ -72,6 +74,19 @@ class WorkDoor:
             leave()
             raise
         return Admitted(Call(context, self._clock, caller), leave)
+
+    def _known(self, member: Callable[[], Member]) -> Member:
+        """
+        Raises:
+            UnknownCertificate: no member's certificate.
+            CoordinatorRecovering: the same, while the roster that names it may be among what is lacking.
+        """
+        try:
+            return member()
+        except UnknownCertificate as err:
+            if self._recovery is not None and self._recovery.pending:
+                raise CoordinatorRecovering(f"{err.message} The coordinator recovers: that may change.") from err
+            raise
 
 
 def check_role(member: Member, operation: str) -> None:

@@ -23,7 +23,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from common.errors import InternalError, LLMasOSError, MalformedMessage, OperationError, RefusalError
+from common.errors import (
+    CoordinatorRecovering,
+    InternalError,
+    LLMasOSError,
+    MalformedMessage,
+    OperationError,
+    RefusalError,
+)
 from common.wire.errors import status_of, status_text, trailing_metadata
 from coordinator.api.call_log import CallLog
 from coordinator.api.calls import Call, OpenCalls
@@ -127,6 +134,9 @@ class Interceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
                 yield call
         except grpc.RpcError:
             raise  # the caller went away; grpc knows its own exception again
+        except CoordinatorRecovering as error:
+            self._log.refused(call.institution if call else "", peer_address(context.peer()), method, error)
+            _abort(context, error)
         except (OperationError, InternalError) as error:
             logger.exception("call failed", extra={"method": method, "code": error.code})
             _abort(context, type(error)("The coordinator could not do this; its log says why.", error.default_fix))

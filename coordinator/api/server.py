@@ -51,6 +51,7 @@ from coordinator.ports import (
     LedgerReader,
     LogHeads,
     Members,
+    RecoveryDesk,
     Refusals,
     Views,
     WitnessDesk,
@@ -84,6 +85,7 @@ class Ports:
     moved: BytesMoved
     store: FolderBlobStore
     arrivals: Arrivals
+    recovery: RecoveryDesk
     health: Health = field(default_factory=Health)
 
 
@@ -180,11 +182,13 @@ class Listeners:
             "/llmasos.v1.Operations/RunLogs": waiting,
             "/llmasos.v1.Operations/Inquire": waiting,
         }
-        door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock)
+        door = WorkDoor(ports.members, CallLimiter(settings.work_limits, self._clock), self._clock, ports.recovery)
         interceptor = Interceptor(door, self._open_calls, pools, ports.refusals, self._call_log)
         server = self._server(interceptor, self._pool("api-control", CONTROL_THREADS), settings.window_bytes)
         intake = Intake(ports.store, max_unfinished_bytes=settings.max_unfinished_bytes)
-        asked = WorkPorts(ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries)
+        asked = WorkPorts(
+            ports.ledger, ports.log, ports.witnesses, ports.desk, ports.board, ports.inquiries, ports.recovery
+        )
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log, cosigned=True), server)
         add_health_to_server(HealthServicer(ports.health), server)

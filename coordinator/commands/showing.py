@@ -45,6 +45,7 @@ def run_text(view: RunView, now: datetime, zone: tzinfo | None = None) -> str:
     """A run in full: plan, cohort, rounds, refusals."""
     lines = _labelled("run", view.run) + _labelled("plan", f"{view.plan_name}, {view.rounds_planned} training rounds")
     lines += _labelled("quorum", f"{view.quorum} contributions")
+    lines += _labelled("version", f"{view.protocol_version} of the protocol")
     lines += _labelled("phase", view.phase + (f": {view.end_reason}" if view.end_reason else ""))
     if view.opened_at and view.deadline:
         opened, until = (moment_text(each, now=now, zone=zone) for each in (view.opened_at, view.deadline))

@@ -32,6 +32,7 @@ def status_text(found: CoordinatorStatus, address: str, here: datetime) -> str:
         ("fingerprint", found.fingerprint),
         ("address", address),
         ("release", f"{found.version}, running for {_since(found.started_at, now)}"),
+        *([("recovering", found.recovering)] if found.recovering else []),
         ("ledger", f"{found.ledger_size:,} statements"),
         ("members", f"{found.members_active} active, {found.trainers_connected} trainers seen in the last minute"),
         ("runs", f"{found.runs_active} active"),

@@ -6,6 +6,7 @@ blob bytes go straight to the blob store and never pass the engine.
     ledger      entries, heads and proofs, witnesses, members
     commands    what changes something
     work        reports, inquiries, blobs, refused calls
+    recovery    what institutions bring after a restore
     views       what operators see
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from coordinator.ports.commands import NOTHING, Desk, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, Steering
 from coordinator.ports.ledger import LedgerReader, LedgerSlice, LogHeads, Members, WitnessDesk
+from coordinator.ports.recovery import RecoveryDesk
 from coordinator.ports.views import (
     CoordinatorStatus,
     EstimateView,
@@ -49,6 +51,7 @@ __all__ = [
     "Members",
     "Metrics",
     "ParticipantView",
+    "RecoveryDesk",
     "RefusalView",
     "Refusals",
     "RenewalOffer",

@@ -85,6 +85,7 @@ class RunView:
     quorum: int = 0
     opened_at: str = ""
     eta_seconds: float = 0.0
+    protocol_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ class CoordinatorStatus:
     authority_expires_at: str
     open_calls: int
     fingerprint: str
+    recovering: str = ""
+    """What is waited for before anything is signed; empty: nothing."""
 
 
 class Views(Protocol):

@@ -63,11 +63,13 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UploadPurpose:
-    """What a blob is sent for: one of the two is set."""
+    """What a blob is sent for: one of the three is set."""
 
     round_opened: str | None = None
     """Digest of the round-opened statement, hexadecimal."""
     plan: str | None = None
+    recovery: bool = False
+    """The coordinator asked for it while it recovers."""
 
 
 class Access(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -56,11 +56,14 @@ from coordinator.rounds.ports import (
 log = get_logger(__name__)
 
 T = TypeVar("T")
+_Command = tuple[Callable[[], Any], Future[Any]]
 
 TICK_SECONDS = 0.5
 """How often leases and deadlines are looked at while a round is open."""
 IDLE_TICK_SECONDS = 10.0
 """How often the loop goes round where no run is active: only to show that it does."""
+STALLED_AGAIN_SECONDS = 60.0
+"""How often a run is said to be stalled while it stays so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class EnginePorts:
     departures: Departures = field(default_factory=NoDepartures)
     beat: Callable[[], None] = lambda: None
     """Called at each turn of the loop."""
+    holds: Callable[[], bool] = lambda: False
+    """Whether nothing may be decided now, asked at each turn: the coordinator recovers."""
 
 
 class Engine:
@@ -84,8 +89,9 @@ class Engine:
     def __init__(self, ports: EnginePorts) -> None:
         self._ports = ports
         self._chronicle = ports.chronicle
-        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._stalled: dict[str, tuple[str, float]] = {}
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -96,15 +102,25 @@ class Engine:
                 self._ports.beat()
                 self.advance_all()
                 try:
-                    active = self._chronicle.state.active_runs
+                    active = bool(self._chronicle.state.active_runs) or self._ports.holds()
                     command = self._commands.get(timeout=TICK_SECONDS if active else IDLE_TICK_SECONDS)
                 except queue.Empty:
                     continue
-                if command is None:
+                if not self._obey(command):
                     return
-                _settle(*command)
         finally:
             self._ended.set()
+
+    def _obey(self, command: _Command | None) -> bool:
+        """Run it and those that wait behind it, before the rounds are looked at again; False: to stop is one of them."""
+        waiting = self._commands.qsize()
+        while command is not None:
+            _settle(*command)
+            if not waiting:
+                return True
+            waiting -= 1
+            command = self._commands.get()
+        return False
 
     def stop(self) -> None:
         """Ends `run` after the commands that are queued already."""
@@ -118,9 +134,12 @@ class Engine:
         """
         answer: Future[T] = Future()
         self._commands.put((action, answer))
-        while not wait([answer], timeout=TICK_SECONDS).done:
-            if self._ended.is_set() and not answer.done():
-                raise OperationError("The coordinator is stopping.", "Ask again when it runs.")
+        while not answer.done():
+            try:
+                return answer.result(timeout=TICK_SECONDS)
+            except TimeoutError:
+                if self._ended.is_set() and not answer.done():
+                    raise OperationError("The coordinator is stopping.", "Ask again when it runs.") from None
         return answer.result()
 
     def post(self, action: Callable[[], None]) -> None:
@@ -129,6 +148,8 @@ class Engine:
 
     def advance_all(self) -> None:
         """One pass over all active runs; a run that fails by our fault is logged and tried again at the next tick."""
+        if self._ports.holds():
+            return
         self._let_go()
         for record in self._chronicle.state.active_runs:
             state = self.state_of(record)
@@ -136,8 +157,17 @@ class Engine:
                 while (after := self.advance(state)) != state:
                     state = after
             except LLMasOSError as err:
-                log.error("run stalled", extra={"run": record.run, "code": err.code, "error": err.message})
+                self._stalls(record.run, err)
+            else:
+                self._stalled.pop(record.run, None)
         self._let_go()  # a round that was closed just now may have been the last to need a delta of somebody who left
+
+    def _stalls(self, run: str, err: LLMasOSError) -> None:
+        """Say it when it begins or has another cause, then once a minute: it is tried again at each tick."""
+        before, now = self._stalled.get(run), self._ports.clock.monotonic()
+        if before is None or before[0] != err.code or now - before[1] >= STALLED_AGAIN_SECONDS:
+            self._stalled[run] = (err.code, now)
+            log.error("run stalled", extra={"run": run, "code": err.code, "error": err.message})
 
     def _let_go(self) -> None:
         try:

@@ -283,16 +283,10 @@ class Transaction(ProposalWrites):
         self._connection.execute(insert(tables.checkpoints).values(size=size, note=note))
 
     def seal(self, seal: Seal) -> None:
-        self._connection.execute(
-            insert(tables.seals).values(round_opened=seal.round_opened, reason=seal.reason, sealed_at=seal.sealed_at)
-        )
+        insert_rows(self._connection, tables.seals, [(seal.round_opened, seal.reason, seal.sealed_at)])
 
     def keep_metrics(self, row: MetricsRow) -> None:
-        self._connection.execute(
-            insert(tables.metrics).values(
-                contribution=row.contribution, run=row.run, content=row.content, salt=row.salt
-            )
-        )
+        insert_rows(self._connection, tables.metrics, [(row.contribution, row.run, row.content, row.salt)])
 
     def delete_metrics(self, contributions: Sequence[str]) -> int:
         """Delete the metrics of these contributions; how many there were. `Database.let_go_of_deleted` comes after."""

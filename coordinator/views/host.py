@@ -35,6 +35,8 @@ class Host:
     started_at: datetime
     open_calls: Callable[[], int]
     version: str = "unknown"
+    recovering: Callable[[], str] = lambda: ""
+    """What a recovering coordinator waits for."""
 
     def blob_bytes(self) -> int:
         """Bytes of all whole blobs."""

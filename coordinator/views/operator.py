@@ -152,4 +152,5 @@ class OperatorViews:
             authority_expires_at=rfc3339(authority),
             open_calls=host.open_calls(),
             fingerprint=state.genesis_place.digest,
+            recovering=host.recovering(),
         )

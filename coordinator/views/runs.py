@@ -76,6 +76,7 @@ class RunViews:
             quorum=run.statement.plan.quorum,
             opened_at=rfc3339(self._ledger.appended_at(run.current.place)) if run.current else "",
             eta_seconds=0.0 if phase in {Phase.ENDED, Phase.PAUSED} else self._eta(run, participants, rounds),
+            protocol_version=run.protocol_version,
         )
 
     def _of(self, state: LedgerState, run: RunRecord) -> _Kept:

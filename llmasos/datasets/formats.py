@@ -70,7 +70,7 @@ Reader = Callable[[Path, Columns], Iterator[Record]]
 def read_whole(path: Path, columns: Columns) -> Iterator[Record]:
     """The file as one document; `columns` mean nothing here, so it names no unit."""
     del columns
-    with _open(path, newline=None) as file:
+    with open_text(path, newline=None) as file:
         yield Record("", file.read())
 
 
@@ -81,14 +81,14 @@ def read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
         UnreadableData: a line is not a JSON object, lacks the column, or holds something other than text there; its unit is
             neither text nor a number.
     """
-    with _open(path, newline="\n") as file:
+    with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            record = _json_object(line, path, number)
+            record = json_object(line, path, number)
             text = _text(record, columns.text, path, number)
             if text is not None:
-                yield Record(str(number), text, _json_unit(record, columns.unit, path, number))
+                yield Record(str(number), text, json_unit(record, columns.unit, path, number))
 
 
 def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
@@ -100,7 +100,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
             without quotes would give it another's unit.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
-    with _open(path, newline="") as file:
+    with open_text(path, newline="") as file:
         # Strict: a quote that is never closed would make one document of all records after it.
         rows = csv.DictReader(file, strict=True)
         try:
@@ -140,7 +140,11 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-def _json_object(line: str, path: Path, number: int) -> dict[str, object]:
+def json_object(line: str, path: Path, number: int) -> dict[str, object]:
+    """
+    Raises:
+        UnreadableData: the line is not a JSON object.
+    """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -160,7 +164,11 @@ def _text(record: dict[str, object], column: str, path: Path, number: int) -> st
     return value
 
 
-def _json_unit(record: dict[str, object], column: str | None, path: Path, number: int) -> str | None:
+def json_unit(record: dict[str, object], column: str | None, path: Path, number: int) -> str | None:
+    """
+    Raises:
+        UnreadableData: the unit is neither text nor a number.
+    """
     value = record.get(column) if column is not None else None
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise UnreadableData(f"{path}:{number} holds something other than text or a number in column {column!r}.")
@@ -184,7 +192,7 @@ def _no_column(path: Path, number: int, column: str, fix: str) -> UnreadableData
     return UnreadableData(f"{path}:{number} has no column {column!r}.", fix)
 
 
-def _open(path: Path, *, newline: str | None) -> TextIO:
+def open_text(path: Path, *, newline: str | None) -> TextIO:
     """Open as UTF-8, or as the byte order mark says; bytes that are no text become U+FFFD."""
     try:
         with path.open("rb") as raw:

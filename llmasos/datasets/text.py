@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from common.errors import StorageFailure, TooLittleData, UnreadableData, UsageError
 from llmasos.datasets.formats import DEFAULT_COLUMN, READABLE, READERS, Columns, Record
@@ -25,6 +26,23 @@ from llmasos.datasets.formats import DEFAULT_COLUMN, READABLE, READERS, Columns,
 _SPLIT_CONTEXT = b"llmasos/v1/held-out\0"
 _UNIT_CONTEXT = b"llmasos/v1/held-out-unit\0"
 _RANKS = 2**64
+
+
+class Splittable(Protocol):
+    """What is on one side of the split: a document, or a record with fields."""
+
+    @property
+    def content(self) -> str:
+        """What decides its side where it is a unit of its own."""
+        ...
+
+    @property
+    def unit(self) -> str | None:
+        """Whose it is; None: it is a unit of its own."""
+        ...
+
+
+S = TypeVar("S", bound=Splittable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,10 @@ class Document:
     name: str
     text: str
     unit: str | None = None
+
+    @property
+    def content(self) -> str:
+        return self.text
 
 
 def read_documents(
@@ -77,7 +99,7 @@ def survey(
         UsageError, StorageFailure: as `read_documents`.
     """
     columns = Columns(text_column or DEFAULT_COLUMN, unit_field)
-    for path, name in _files(folder):
+    for path, name in files_in(folder):
         yield path
         try:
             for record in READERS[path.suffix.lower()](path, columns):
@@ -86,7 +108,7 @@ def survey(
                 if unit_field is not None and record.unit is None:
                     yield _without_unit(path, record, unit_field)
                 named = f"{name}:{record.place}" if record.place else name
-                yield Document(_clean(named), _clean(record.text), record.unit)
+                yield Document(clean(named), clean(record.text), record.unit)
         except UnreadableData as err:
             yield err
 
@@ -101,12 +123,12 @@ class Units:
     def __len__(self) -> int:
         return len(self._ranks)
 
-    def add(self, document: Document) -> str | int:
+    def add(self, document: Splittable) -> str | int:
         """The key of the document's unit."""
         key = len(self._ranks) if document.unit is None else document.unit
         if key not in self._ranks:
             context, content = (
-                (_SPLIT_CONTEXT, document.text) if document.unit is None else (_UNIT_CONTEXT, document.unit)
+                (_SPLIT_CONTEXT, document.content) if document.unit is None else (_UNIT_CONTEXT, document.unit)
             )
             digest = hashlib.sha256(context + self._seed + content.encode()).digest()
             self._ranks[key] = int.from_bytes(digest[:8], "big")
@@ -137,20 +159,30 @@ def split_documents(
     Raises:
         TooLittleData: no documents, a single one of one character, or several of a single unit; names `source`.
     """
-    fraction = Fraction(str(held_out_fraction))  # by its digits: 0.1 is a tenth
+    kept = list(documents)
+    if len(kept) == 1 and kept[0].unit is None:
+        return _cut(kept[0], Fraction(str(held_out_fraction)), source)
+    return split_units(kept, held_out_fraction, seed=seed, source=source)
+
+
+def split_units(
+    things: Iterable[S], held_out_fraction: Decimal | float, *, seed: int, source: str = "the data"
+) -> tuple[list[S], list[S]]:
+    """As `split_documents`, of anything that belongs to units, and nothing is cut.
+
+    Raises:
+        TooLittleData: nothing, or a single unit; names `source`.
+    """
     units = Units(seed)
-    kept = [(units.add(document), document) for document in documents]
+    kept = [(units.add(thing), thing) for thing in things]
     if not kept:
         raise TooLittleData(f"{source} holds no text: 0 documents, at least 1 is needed.")
     if len(units) == 1:
-        only = kept[0][1]
-        if only.unit is None:
-            return _cut(only, fraction, source)
         raise single_unit(source, len(kept))
-    held_out = units.held_out(fraction)
+    held_out = units.held_out(Fraction(str(held_out_fraction)))  # by its digits: 0.1 is a tenth
     return (
-        [document for key, document in kept if key not in held_out],
-        [document for key, document in kept if key in held_out],
+        [thing for key, thing in kept if key not in held_out],
+        [thing for key, thing in kept if key in held_out],
     )
 
 
@@ -187,8 +219,12 @@ def _without_unit(path: Path, record: Record, unit_field: str) -> UnreadableData
     )
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files to read, with their names inside the folder, in the order of the names' bytes."""
+def files_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Files to read, with their names inside the folder, in the order of the names' bytes.
+
+    Raises:
+        UsageError, StorageFailure: as `read_documents`.
+    """
     if folder.is_file():
         if folder.suffix.lower() not in READERS:
             raise UsageError(f"{folder} is not a format that is read.", f"Read are {', '.join(sorted(READERS))}.")
@@ -228,6 +264,6 @@ def _is_own_file(path: Path, root: Path) -> bool:
         raise StorageFailure(f"{path} could not be read: {err.strerror or err}.", READABLE) from err
 
 
-def _clean(text: str) -> str:
-    """Without lone surrogates, which JSON escapes and file names may hold and UTF-8 cannot."""
+def clean(text: str) -> str:
+    """The text without lone surrogates, which JSON escapes and file names may hold and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()

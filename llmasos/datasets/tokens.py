@@ -56,17 +56,22 @@ def write_tokens(documents: Iterable[Document], tokenizer: Tokenizer, path: Path
     count = 0
     with replacing(path) as file:
         file.write(_HEADER.pack(MAGIC, VERSION, dtype.itemsize, vocab_size, 0))
-        for group in _groups(chain.from_iterable(_pieces(document.text) for document in documents)):
-            texts = [text for text, _ in group]
-            for encoding, (_, is_last) in zip(
-                tokenizer.encode_batch(texts, add_special_tokens=False), group, strict=True
-            ):
-                ids = np.asarray([*encoding.ids, end] if is_last else encoding.ids, dtype=dtype)
-                file.write(ids.data)
-                count += ids.size
+        for piece, is_last in encoded_pieces(documents, tokenizer):
+            ids = np.asarray([*piece, end] if is_last else piece, dtype=dtype)
+            file.write(ids.data)
+            count += ids.size
         file.seek(0)
         file.write(_HEADER.pack(MAGIC, VERSION, dtype.itemsize, vocab_size, count))
     return count
+
+
+def encoded_pieces(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[list[int], bool]]:
+    """The documents' tokens piece by piece, so that memory stays bounded; with each, whether it is its document's last."""
+    for group in _groups(chain.from_iterable(pieces_of(document.text) for document in documents)):
+        texts = [text for text, _ in group]
+        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+        for encoding, (_, is_last) in zip(encodings, group, strict=True):
+            yield encoding.ids, is_last
 
 
 @dataclass(slots=True)
@@ -190,7 +195,7 @@ def _check_header(path: Path, header: bytes, size: int) -> tuple[int, int, np.dt
     return vocab_size, count, dtype
 
 
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
     """A document in pieces that end at a line's end where there is one; with each, whether it is the last."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:

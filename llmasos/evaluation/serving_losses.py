@@ -26,10 +26,10 @@ from llmasos.datasets.text import read_documents
 from llmasos.datasets.tokens import TokenFile, held_out_windows, write_tokens
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
 from llmasos.extras import require_train
-from llmasos.models.build import build_model
+from llmasos.models.build import model_of
 from llmasos.models.tensors import read_tensors
 from llmasos.tasks.causal_lm import NextToken, window_row
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import load
 from llmasos.training.device import set_up
 
 
@@ -55,7 +55,7 @@ def serve(config: Config, models: Iterable[Path]) -> Iterable[str]:
     """
     machine, plan = set_up(config.threads), config.statement.plan
     tokenizer = load(config.tokenizer)
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size_of(tokenizer), seed=plan.seed)
+    model = model_of(plan, tokenizer)
     write_tokens(read_documents(config.text), tokenizer, config.tokens)
     batch_size = plan.local.micro_batch_size or plan.local.batch_size
     with TokenFile.open(config.tokens) as tokens:

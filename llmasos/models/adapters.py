@@ -9,6 +9,9 @@ A target layer, such as transformer.h.0.attn.c_attn, is wrapped by peft. Its ten
 
 So frozen tensors are called as in the model without an adapter, and trained ones as in peft's files, without their prefix. The
 layer computes base(x) + lora_alpha / r × B A x. B begins as 0, so the initial model computes what the base model does.
+
+A head for classes or answers is new with each task, so it is trained whole beside the adapter, as peft's modules_to_save; its
+tensors are trainable under their own names.
 """
 
 from __future__ import annotations
@@ -32,6 +35,15 @@ ADAPTER = "default"
 FILE_PREFIX = "base_model.model."
 """What peft's files put before each name."""
 
+_TASK_TYPES = {
+    "causal-lm": "CAUSAL_LM",
+    "seq2seq-lm": "SEQ_2_SEQ_LM",
+    "sequence-classification": "SEQ_CLS",
+}
+"""peft's names of heads. It has none for masked language models, and what it wraps for question answering forgets which
+segment a token is of."""
+_NEW_HEADS = {"sequence-classification": ("score", "classifier"), "question-answering": ("qa_outputs",)}
+"""Modules that a task begins anew, by the head they are of."""
 _WRAPPED, _A, _B = ".base_layer.", f".lora_A.{ADAPTER}.", f".lora_B.{ADAPTER}."
 
 
@@ -45,8 +57,8 @@ def is_adapter_tensor(name: str) -> bool:
     return name.endswith((".lora_A.weight", ".lora_B.weight"))
 
 
-def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed: int) -> None:
-    """Put the plan's adapter into `module`, in place, and freeze everything else; without one, nothing changes.
+def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed: int, head: str) -> None:
+    """Put the plan's adapter into `module`, in place, and freeze all but it and a new head; without one, nothing changes.
 
     A is normal with variance 1 / (3 × inputs), which is that of peft's uniform default, in the bits that
     llmasos.models.initial defines from seed and name; B is 0. torch's global random state moves: fork it.
@@ -59,7 +71,13 @@ def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed
     require_train("peft", task="train an adapter")
     from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(_config(adapter, model), module, adapter_name=ADAPTER)
+    new = [name for name in _NEW_HEADS.get(head, ()) if hasattr(module, name)]
+    inject_adapter_in_model(_config(adapter, model, module, head), module, adapter_name=ADAPTER)
+    for name in new:
+        module.get_submodule(name).requires_grad_(True)
+    config = adapter_of(module)
+    if config is not None and new:
+        config.modules_to_save = new  # for the files; peft itself would put a second copy of the head into the model
     for name, parameter in module.named_parameters():
         if _A in name:
             inputs = parameter.shape[1]
@@ -69,21 +87,32 @@ def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed
             parameter.detach().zero_()
 
 
-def _config(adapter: LoRA, model: Model) -> LoraConfig:
+def _config(adapter: LoRA, model: Model, module: torch.nn.Module, head: str) -> LoraConfig:
     from peft import LoraConfig
 
-    targets = adapter.target_modules
-    if isinstance(targets, str):
-        targets = tuple(sorted({path.rpartition(".")[2] for path in model.linear_layers}))
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=_TASK_TYPES.get(head),
         r=adapter.r,
         lora_alpha=adapter.lora_alpha,
         lora_dropout=float(adapter.lora_dropout),
-        target_modules=list(targets),
+        target_modules=_target_modules(adapter, model, module),
         fan_in_fan_out=isinstance(model, GPT2),  # GPT-2's layers keep their weights transposed
         bias="none",
     )
+
+
+def _target_modules(adapter: LoRA, model: Model, module: torch.nn.Module) -> list[str]:
+    """Ends of names, for peft: as short as they may be without meaning a layer outside the blocks too (BERT's pooler)."""
+    paths = adapter.targets(model)
+    short = {path.rpartition(".")[2] for path in paths}
+    if isinstance(adapter.target_modules, tuple):
+        short = set(adapter.target_modules)
+    meant = _ending(module, set(paths))
+    return sorted(short if _ending(module, short) == meant else paths)
+
+
+def _ending(module: torch.nn.Module, ends: set[str]) -> set[str]:
+    return {name for name, _ in module.named_modules() if any(name.endswith(f".{end}") for end in ends)}
 
 
 def adapter_of(module: torch.nn.Module) -> LoraConfig | None:

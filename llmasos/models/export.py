@@ -3,8 +3,9 @@
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
     adapter/     adapter_config.json  adapter_model.safetensors         where an adapter was trained
 
-`AutoModelForCausalLM.from_pretrained(folder)` and `AutoTokenizer.from_pretrained(folder)` load it offline, with the source's
-logits. model.safetensors is the run's model blob, byte for byte, so that anyone can compare its digest with the ledger.
+`AutoModelForCausalLM.from_pretrained(folder)`, or the Auto class for the model's head, and
+`AutoTokenizer.from_pretrained(folder)` load it offline, with the source's logits. model.safetensors is the run's model blob,
+byte for byte, so that anyone can compare its digest with the ledger.
 
 With an adapter it is the merged model, whose bits depend on the machine; `adapter/` holds the run's very bits in peft's format:
 `PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base.
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import StorageFailure, UsageError
+from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
-from llmasos.models.adapters import FILE_PREFIX, adapter_config, adapter_of, merged_tensors
+from llmasos.models.adapters import FILE_PREFIX, adapter_config, adapter_of, is_adapter_tensor, merged_tensors
 from llmasos.models.manifest import manifest_of
 from llmasos.models.tensors import by_name, write_tensors, write_values
-from llmasos.tokenizers import END_OF_DOCUMENT, end_of_document_id, load
+from llmasos.tokenizers import END_OF_DOCUMENT, end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +52,7 @@ def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, ini
     if adapter_of(model) is None:
         write_tensors(model, folder / WEIGHTS, manifest, mode=BY_UMASK)
         return
-    frozen = [entry for entry in manifest if entry.group == "frozen"]
-    write_values(merged_tensors(model), folder / WEIGHTS, frozen, mode=BY_UMASK)
+    write_values(merged_tensors(model), folder / WEIGHTS, without_adapter(manifest), mode=BY_UMASK)
     _write_adapter(model, folder / "adapter")
 
 
@@ -64,8 +65,12 @@ def export_base(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> N
     """
     adapter_config(model)  # first: a model without an adapter has no base
     _write_description(model, tokenizer_path, folder)
-    frozen = [entry for entry in manifest_of(model) if entry.group == "frozen"]
-    write_tensors(model, folder / WEIGHTS, frozen, mode=BY_UMASK)
+    write_tensors(model, folder / WEIGHTS, without_adapter(manifest_of(model)), mode=BY_UMASK)
+
+
+def without_adapter(manifest: Sequence[Tensor]) -> list[Tensor]:
+    """Of a manifest, what a model without the adapter has, in that order; its trained head is as trained."""
+    return [entry for entry in manifest if not is_adapter_tensor(entry.name)]
 
 
 def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
@@ -91,10 +96,10 @@ def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Pat
             f"{tokenizer_path} ends documents with token {end}, the model knows {config.vocab_size} tokens.",
             "Export a model with the tokenizer that it was trained with.",
         )
-    _describe(config, end)
+    _describe(config, end, pad_id(tokenizer))
     _make(folder)
     _write(folder / "config.json", _json(config.to_dict() | ({INITIAL_KEY: list(initial)} if initial else {})))
-    _write(folder / "generation_config.json", _json({"bos_token_id": end, "eos_token_id": end, "do_sample": True}))
+    _write(folder / "generation_config.json", _json(_generation_config(config)))
     _write(folder / "tokenizer.json", tokenizer_path.read_bytes())
     _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config)))
 
@@ -106,22 +111,34 @@ def _make(folder: Path) -> None:
         raise StorageFailure(f"{folder} could not be made: {err.strerror or err}.") from err
 
 
-def _describe(config: Any, end: int) -> None:
+def _describe(config: Any, end: int, pad: int) -> None:
     """What a released configuration says beyond the architecture."""
     config.use_cache = True
     config.bos_token_id = config.eos_token_id = end
     config.dtype = "float32"
+    if config.is_encoder_decoder:
+        config.decoder_start_token_id = end  # what a decoder reads first is the end of what was before
+    if config.is_encoder_decoder or config.model_type == "bert" or config.pad_token_id is not None:
+        config.pad_token_id = pad  # elsewhere rows are not padded
+
+
+def _generation_config(config: Any) -> dict[str, object]:
+    found: dict[str, object] = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    if config.is_encoder_decoder:
+        return found | {"decoder_start_token_id": config.decoder_start_token_id, "pad_token_id": config.pad_token_id}
+    return found | {"do_sample": True}
 
 
 def _tokenizer_config(config: Any) -> dict[str, object]:
-    return {
+    found: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_DOCUMENT,
         "eos_token": END_OF_DOCUMENT,
         "unk_token": END_OF_DOCUMENT,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config.max_position_embeddings,
     }
+    longest = getattr(config, "max_position_embeddings", None)  # T5's positions are relative and have no end
+    return found if longest is None else found | {"model_max_length": longest}
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -9,7 +9,10 @@ each tensor has a stream of its own, read as integers, and only exact operations
     normal   = (sum of the 12 rows − 12 · 65535 / 2) / 65536       exact; mean 0, variance 1 (Irwin-Hall)
     weight   = float32(normal) · float32(standard deviation)       rounded once
 
-Standard deviations are GPT-2's: 0.02, and 0.02 / √(2 · layers) for GPT-2's residual projections; gains are 1, biases 0.
+Standard deviations are GPT-2's: 0.02, and 0.02 / √(2 · layers) for GPT-2's residual projections; T5's own, which depend on
+widths (Raffel et al., arXiv:1910.10683, as in their code); for the Transformer of 2017 those of its code, 1 / √d_model for
+embeddings and Glorot's √(2 / (inputs + outputs)) for layers. Gains are 1, biases 0. Tables of sinusoidal positions are what
+they are, computed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from common.plan.architectures import GPT2, Model
+from common.plan.architectures import GPT2, T5, Model, Transformer
 from llmasos.models.architecture import INITIALIZER_RANGE
 
 if TYPE_CHECKING:
@@ -33,20 +36,45 @@ _CONTEXT = b"llmasos/v1/initial\0"
 
 
 def fill_initial(module: torch.nn.Module, model: Model, *, seed: int) -> None:
-    """Overwrite every parameter of `module` (on the CPU, float32, contiguous) with its initial value."""
+    """Overwrite every parameter of `module` (on the CPU, float32, contiguous) with its initial value; tables of sinusoidal
+    positions, which transformers fills and does not train, stay."""
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         weights = parameter.detach().numpy().reshape(-1)
         if parameter.dim() < 2:
             weights[:] = 0.0 if name.endswith("bias") else 1.0
         else:
-            fill_normal(weights, standard_deviation(model, name), name=name, seed=seed)
+            outputs, inputs = parameter.shape
+            fill_normal(weights, standard_deviation(model, name, inputs=inputs, outputs=outputs), name=name, seed=seed)
 
 
-def standard_deviation(model: Model, name: str) -> float:
-    """Of the matrix `name` in an architecture; residual projections shrink with depth (Radford et al. 2019, section 2.3)."""
+def standard_deviation(model: Model, name: str, *, inputs: int, outputs: int) -> float:
+    """Of the matrix `name`, shape (outputs, inputs), in an architecture. GPT-2's residual projections shrink with depth
+    (Radford et al. 2019, section 2.3)."""
     if isinstance(model, GPT2) and name.endswith("c_proj.weight"):
         return INITIALIZER_RANGE / math.sqrt(2 * model.n_layer)
+    if isinstance(model, T5):
+        return _t5_deviation(model, name)
+    if isinstance(model, Transformer):
+        if name.endswith(("shared.weight", "embed_tokens.weight")):
+            return 1 / math.sqrt(model.d_model)
+        return math.sqrt(2 / (inputs + outputs))
     return INITIALIZER_RANGE
+
+
+def _t5_deviation(model: T5, name: str) -> float:
+    """T5 leaves out the 1 / √d_kv of attention, so its queries start smaller; its tied output is scaled in the model."""
+    match name.split(".")[-2]:
+        case "shared":
+            return 1.0
+        case "q":
+            return 1 / math.sqrt(model.d_model * model.d_kv)
+        case "o":
+            return 1 / math.sqrt(model.num_heads * model.d_kv)
+        case "wo":
+            return 1 / math.sqrt(model.d_ff)
+    return 1 / math.sqrt(model.d_model)
 
 
 def fill_normal(weights_P: NDArray[np.float32], deviation: float, *, name: str, seed: int) -> None:

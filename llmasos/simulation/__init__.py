@@ -8,6 +8,7 @@
     watch.py          `run watch --format json`, parsed into types
     monitor.py        follows a run to its end and notices daemons that died
     baselines.py      the same training without a federation: each alone, and all text pooled
+    counting.py       an n-gram model of all text, to compare with
     results.py        what was measured, in one value
     table.py, report_html.py, report_json.py, svg.py, readme.py      how it is told
 

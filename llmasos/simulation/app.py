@@ -31,6 +31,7 @@ from llmasos.preparation import Prepared, prepare
 from llmasos.simulation import final_model
 from llmasos.simulation.baselines import BaselineSet, run_baselines
 from llmasos.simulation.cores import usable_cores
+from llmasos.simulation.counting import can_count, count
 from llmasos.simulation.deployment import Commands, Deployment, InstitutionFolder
 from llmasos.simulation.layout import Layout, claim
 from llmasos.simulation.live import open_progress
@@ -163,7 +164,10 @@ def write_plan(source: Path, layout: Layout, *, public: bool) -> Plan:
         InvalidConfiguration: file, line, field, expected and got.
     """
     plan = load_plan(source)
-    tokenizer = plan.tokenizer
+    tokenizer, weights = plan.tokenizer, plan.model.weights
+    if weights is not None:
+        folder = str(source.resolve().parent / weights)
+        plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": folder})})
     if tokenizer.type == "bpe":
         text = layout.public if public else source.resolve().parent / tokenizer.text
         plan = plan.model_copy(update={"tokenizer": tokenizer.model_copy(update={"text": str(text)})})
@@ -258,10 +262,14 @@ class Simulation:
 
     def compare(self, results: Results, prepared: Prepared, processes: Processes, show: Progress) -> Results:
         """The final model's scores, a sample of what it writes, and the baselines."""
-        show.stage("sampling")
-        text = final_model.sample(self.layout.model, self.options.prompt)
-        results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
+        if prepared.draft.plan.task.head == "causal-lm":  # others do not go on with a text
+            show.stage("sampling")
+            text = final_model.sample(self.layout.model, self.options.prompt)
+            results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
         results = replace(results, federated=self.federated_scores(results, prepared))
+        if can_count(prepared.draft.plan):
+            show.stage("counting n-grams, to compare with")
+            results = replace(results, ngram=count(prepared, self.options.institutions, self.layout.tokens))
         if self.options.baselines and results.steps:
             show.stage("encoding text for the comparison")
             final_model.encode_texts(prepared, self.options.institutions, self.layout.tokens)

@@ -29,12 +29,11 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
     Raises:
         WrongTensors, StorageFailure: they are not the plan's, or cannot be read.
     """
-    from llmasos.models.build import build_model, read_tensors
-    from llmasos.tokenizers import load, vocab_size_of
+    from llmasos.models.build import model_of, read_tensors
+    from llmasos.tokenizers import load
 
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(prepared.tokenizer))
     read_tensors(model, tensors, prepared.draft.manifest)
     return model
 
@@ -63,9 +62,10 @@ def sample(folder: Path, prompt: str) -> str:
 
 
 @contextmanager
-def _corpora(
+def open_corpora(
     prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path
 ) -> Iterator[dict[str, Corpus]]:
+    """Every institution's text as tokens, by its name; encoded now where it is not yet."""
     from contextlib import ExitStack
 
     from llmasos.training.corpus import Source, prepare_corpus
@@ -83,7 +83,7 @@ def _corpora(
 
 def encode_texts(prepared: Prepared, institutions: Sequence[InstitutionFolder], tokens: Path) -> None:
     """Encode all institutions' text once, for all baselines that follow."""
-    with _corpora(prepared, institutions, tokens):
+    with open_corpora(prepared, institutions, tokens):
         pass
 
 
@@ -104,7 +104,7 @@ def measure(
     from llmasos.tasks.registry import objective_of
 
     model, sums = load_final(prepared, tensors), {}
-    with _corpora(prepared, institutions, tokens) as corpora:
+    with open_corpora(prepared, institutions, tokens) as corpora:
         for name, one in corpora.items():
             folder, number = own(name)
             PersonalFolder(folder, prepared.draft.manifest).read(model, number)

@@ -101,6 +101,8 @@ def curve_chart(results: Results) -> str:
         marks.append(Mark("best alone, pooled", results.best_alone[1]))
     if results.comparison is not None:
         marks.append(Mark("pooled data", results.comparison.pooled_data.pooled))
+    if results.ngram is not None:
+        marks.append(Mark("n-gram", results.ngram.scores.pooled))
     drawn = [line for line in series if line.points]
     return line_chart(
         drawn,
@@ -179,7 +181,7 @@ def _comparison_table(results: Results) -> str:
 def _curve_caption(results: Results) -> str:
     return (
         f"The federated model after each round, {results.statement.plan.local.steps} optimizer steps an institution each. "
-        "Dashed: the best model trained alone and the one trained on pooled data, both on all held-out text."
+        "Dashed: the best model trained alone, the one trained on pooled data, and the n-gram model, on all held-out text."
     )
 
 

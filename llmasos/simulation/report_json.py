@@ -7,6 +7,7 @@ final         perplexity {pooled, institutions}, digest, path
 alone         pooled perplexity by institution, each model trained on that institution's text only
 alone_own     the same models, each on its own institution's held-out text
 pooled_data   perplexity {pooled, institutions} of the upper bound
+ngram         perplexity {pooled, institutions} of an n-gram model of all training text, order, counted_tokens, left_out_tokens
 verification  result, findings, sides: what each party's own verification says
 seconds       wall time of the whole; `timing` has its parts
 """
@@ -18,7 +19,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from llmasos.simulation.results import Results, Scores, better_alone, scores_of
+from llmasos.simulation.results import Counted, Results, Scores, better_alone, scores_of
 from llmasos.simulation.watch import Round
 
 
@@ -38,6 +39,7 @@ def report(results: Results, *, model: Path) -> dict[str, Any]:
         "alone": {name: _number(scores.pooled) for name, scores in alone.items()},
         "alone_own": {name: _number(scores.institutions.get(name)) for name, scores in alone.items()},
         "pooled_data": _scores(comparison.pooled_data) if comparison else None,
+        "ngram": _counted(results.ngram),
         "equal_steps": results.steps,
         "pooled_batch_multiplier": comparison.batch_multiplier if comparison else None,
         "better_off_alone": better_alone(results),
@@ -81,6 +83,17 @@ def _verification(results: Results) -> dict[str, Any] | None:
         return None
     sides = {side.who: {"result": side.outcome, "rounds": side.rounds} for side in found.sides}
     return {"result": found.outcome, "findings": list(found.findings), "sides": sides}
+
+
+def _counted(ngram: Counted | None) -> dict[str, Any] | None:
+    if ngram is None:
+        return None
+    return {
+        "perplexity": _scores(ngram.scores),
+        "order": ngram.order,
+        "counted_tokens": ngram.num_tokens,
+        "left_out_tokens": ngram.left_out,
+    }
 
 
 def _scores(scores: Scores | None) -> dict[str, Any]:

@@ -32,6 +32,18 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What an n-gram model of all institutions' training text reaches on the same held-out windows."""
+
+    scores: Scores
+    order: int
+    num_tokens: int
+    """Tokens that were counted."""
+    left_out: int = 0
+    """Tokens of the training text that were not, for want of memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Wall seconds of the parts."""
 
@@ -53,6 +65,7 @@ class Results:
     succeeded: bool
     comparison: Comparison | None = None
     federated: Scores | None = None
+    ngram: Counted | None = None
     sample_prompt: str = ""
     sample_text: str = ""
     verification: Verification | None = None

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from common.terminal import printable
-from llmasos.simulation.results import Comparison, Results, Scores, better_alone
+from llmasos.simulation.results import Comparison, Counted, Results, Scores, better_alone
 
-COLUMNS = ("alone, own text", "alone, all text", "federated", "pooled data", "better off")
-FEDERATED_COLUMN = 3
-HEADER_LINES = ("alone,\nown text", "alone,\nall text", "\nfederated", "pooled\ndata", "\nbetter off")
+COLUMNS = ("alone, own text", "alone, all text", "federated", "pooled data", "n-gram", "better off")
+FEDERATED_COLUMN, NGRAM_COLUMN = 3, 5
+HEADER_LINES = ("alone,\nown text", "alone,\nall text", "\nfederated", "pooled\ndata", "\nn-gram", "\nbetter off")
 MISSING = "-"
 ROWS = 16
 """Of more institutions not each one has a row; report.json holds all."""
@@ -39,6 +39,7 @@ def table_rows(results: Results) -> list[tuple[str, ...]]:
         MISSING if best is None else f"best: {best[1]:,.2f}",
         number(results.federated, None),
         number(comparison.pooled_data if comparison else None, None),
+        number(results.ngram.scores if results.ngram else None, None),
         _better(best[1] if best else None, results.federated.pooled if results.federated else None),
     )
     return [*rows, pooled]
@@ -55,8 +56,9 @@ def _ends(results: Results) -> list[tuple[str, ...]]:
 
 
 def shown(results: Results, cells: Sequence[str]) -> tuple[str, ...]:
-    """Of a row's cells, or of their headings, those that hold anything: without baselines, only the federated model's."""
-    return tuple(cells) if results.comparison is not None else (cells[0], cells[FEDERATED_COLUMN])
+    """Of a row's cells, or of their headings, those that hold anything: without baselines, federated and n-gram."""
+    columns = range(len(cells)) if results.comparison is not None else (0, FEDERATED_COLUMN, NGRAM_COLUMN)
+    return tuple(cells[column] for column in columns if column != NGRAM_COLUMN or results.ngram is not None)
 
 
 def _institution_row(results: Results, name: str) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ def _institution_row(results: Results, name: str) -> tuple[str, ...]:
         number(alone, None),
         number(results.federated, name),
         number(comparison.pooled_data if comparison else None, name),
+        number(results.ngram.scores if results.ngram else None, name),
         _better(alone.institutions.get(name) if alone else None, federated),
     )
 
@@ -125,6 +128,8 @@ def explanations(results: Results) -> Iterator[str]:
     local = plan.local
     comparison = results.comparison
     yield "Held-out perplexity, lower is better: each row on documents that no training saw."
+    if results.ngram is not None:
+        yield _counting(results.ngram)
     if comparison is None:
         return
     yield (
@@ -143,12 +148,22 @@ def explanations(results: Results) -> Iterator[str]:
     )
 
 
+def _counting(ngram: Counted) -> str:
+    """What the n-gram model is, and what it saw."""
+    left_out = f", {ngram.left_out:,} more left out" if ngram.left_out else ""
+    return (
+        f"n-gram: what mere counting reaches on the same windows: modified Kneser-Ney of order {ngram.order} over "
+        f"everybody's training text ({ngram.num_tokens:,} tokens{left_out}), which like pooled data nobody may have."
+    )
+
+
 def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
     """What to try, and what for."""
     model, plan = shlex.quote(str(out / "model")), shlex.quote(str(out / "plan.yaml"))
     again = (f"llmasos verify {shlex.quote(str(out))}", "the same verification again, in full")
+    more = (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours")
     return [
-        (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours"),
+        *([more] if results.statement.plan.task.head == "causal-lm" else []),
         *([again] if results.verification is not None else []),
         ("llmasos simulate --institution NAME=FOLDER … --out out/mine", "the same with your own folders of text"),
         (f"llmasos plan explain {plan}", "what was trained, every default visible"),

@@ -12,12 +12,19 @@ same sum over all held-out rows. So every task is weighted, measured and compare
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, ConfigDict
+
+from common.errors import UnreadableData
+from llmasos.datasets.source import Source
+from llmasos.datasets.text import Splittable
 
 Batch = Mapping[str, npt.NDArray[np.int64]]
 """Arrays of a task's own names, each shape (B, …): row b of all of them belongs together."""
@@ -34,6 +41,107 @@ class Objective(Protocol):
 
     def nats(self, model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
         """The loss of each target, given what the row lets the model see: float32, shape (targets,), nats, ≥ 0."""
+        ...
+
+
+class Facts(BaseModel):
+    """How much data an institution has for a task. A `token` is a number in a token file or row file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: int
+    """Documents, or records with fields."""
+    train_tokens: int
+    held_out_documents: int
+    held_out_tokens: int
+    train_rows: int = 0
+    """What the documents became, where a task makes rows of them."""
+    held_out_rows: int = 0
+    shortened: int = 0
+    """Documents of which something was cut off, since a row holds so many tokens and no more."""
+    left_out: int = 0
+    """Those in which there was nothing to learn, since no target was left within a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one side of the split came to; see Facts."""
+
+    tokens: int
+    rows: int = 0
+    shortened: int = 0
+    left_out: int = 0
+
+
+class Data(Protocol):
+    """One side of the split as a task wrote it, open for reading."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    def batch(self, *, seed: int, step: int) -> Batch:
+        """What step `step` of a round with that seed trains on: a pure function of the file and both."""
+        ...
+
+    def measured_rows(self) -> Iterator[Batch]:
+        """What every model is measured on, each a batch of one row; at most the plan's `evaluation.max_tokens` targets, but
+        one row at least."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Recipe(Protocol):
+    """From an institution's data to a task's batches. What goes in and out of `split` and `write` is what `survey` yields."""
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        ...
+
+    def survey(self, source: Source) -> Iterator[Path | Splittable | UnreadableData]:
+        """Each file and what is in it, and what is wrong as a value, so that all of it can be told; what is empty is passed
+        over.
+
+        Raises:
+            UsageError, StorageFailure: the folder does not exist, or a file cannot be read.
+        """
+        ...
+
+    def split(self, things: Iterable[Any], names: str) -> tuple[list[Any], list[Any]]:
+        """(train, held-out); no unit is on both sides.
+
+        Raises:
+            TooLittleData: there is not enough for two sides; says `names`.
+        """
+        ...
+
+    def write(self, things: Sequence[Any], path: Path) -> Written:
+        """Encode one side.
+
+        Raises:
+            StorageFailure: the file cannot be written.
+        """
+        ...
+
+    def open(self, path: Path) -> Data:
+        """
+        Raises:
+            StorageFailure: the file cannot be read, or was cut short.
+        """
+        ...
+
+    def check(self, facts: Facts, names: str) -> None:
+        """
+        Raises:
+            TooLittleData: there is not enough to train on or to measure on; says `names`.
+        """
+        ...
+
+    def sample(self, seed: int) -> Batch:
+        """A batch of the shapes that training has, of random tokens: time and memory depend on shapes alone."""
         ...
 
 

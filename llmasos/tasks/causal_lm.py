@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from llmasos.datasets.draws import Dice
 from llmasos.tasks.base import Batch, Tensors
 
 TOKENS = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokenWindows:
+    """Windows of `sequence_length` inputs and as many targets, one further on."""
+
+    sequence_length: int
+
+    @property
+    def window(self) -> int:
+        return self.sequence_length + 1
+
+    @property
+    def most_targets(self) -> int:
+        return self.sequence_length
+
+    def row(self, window_T: npt.NDArray[np.int64], dice: Dice) -> Batch:
+        return window_row(window_T)
 
 
 class NextToken:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END_OF_DOCUMENT = "<|endoftext|>"
+PADDING = "[PAD]"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
-def load(path: Path) -> Tokenizer:
+def load(path: Path | str) -> Tokenizer:
     """The tokenizer in `path`, ready to encode whole documents.
 
     Truncation and padding that the file may ask for are switched off, and text that happens to spell a special token is
@@ -30,6 +31,7 @@ def load(path: Path) -> Tokenizer:
     require_train("tokenizers", task="load a tokenizer")
     from tokenizers import Tokenizer
 
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableData(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too large for a tokenizer.")
@@ -75,3 +77,9 @@ def end_of_document_id(tokenizer: Tokenizer) -> int:
 def vocab_size_of(tokenizer: Tokenizer) -> int:
     """Rows that an embedding needs: the largest id plus one, since a foreign file may leave ids out."""
     return int(max(tokenizer.get_vocab(with_added_tokens=True).values())) + 1
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The token that fills rows up to their width: `[PAD]` where the tokenizer has it, else what ends a document."""
+    found = tokenizer.token_to_id(PADDING)
+    return end_of_document_id(tokenizer) if found is None else int(found)

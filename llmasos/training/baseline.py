@@ -34,12 +34,12 @@ from common.names import Name
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import LOSS_SCALE, LossSums, evaluate
 from llmasos.extras import require_train
-from llmasos.models.build import build_model, export_hf
+from llmasos.models.build import export_hf, model_of
 from llmasos.models.tensors import read_tensors
 from llmasos.preparation import Prepared, load_prepared
 from llmasos.tasks.base import Batch, together
 from llmasos.tasks.registry import objective_of
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.device import set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
@@ -205,8 +205,7 @@ def _train(config: Config, plan: Plan, training: LocalTraining, draws: Draws, re
 
 def _initial_model(prepared: Prepared) -> torch.nn.Module:
     plan = prepared.draft.plan
-    vocab_size = vocab_size_of(load(prepared.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(prepared.tokenizer))
     read_tensors(model, prepared.model, prepared.draft.manifest)
     return model
 

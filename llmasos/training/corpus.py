@@ -1,8 +1,8 @@
-"""An institution's text as tokens on disk: read, split by unit, encoded once.
+"""An institution's data as its task reads them, on disk: read, split by unit, encoded once.
 
     TOKENS/
         3f0c…/                     digest of the tokenizer, of how to read and split, and of the folders' listing
-            train.tokens  held_out.tokens  facts.json
+            train.tokens  held_out.tokens  facts.json          or .rows, where a task makes rows of records
 
 A restarted worker finds its tokens again; changed text, another tokenizer or another split has another digest.
 """
@@ -17,68 +17,51 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from common.errors import StorageFailure, TooLittleData
+from common.errors import StorageFailure, TooLittleData, UnreadableData
 from common.plan.model import Plan
+from common.plan.tasks import CausalLM
 from llmasos.atomic import replacing
-from llmasos.datasets.text import Document, read_documents, split_documents
-from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
-from llmasos.tasks.base import Batch
-from llmasos.tasks.causal_lm import TOKENS, window_row
+from llmasos.datasets.source import Source
+from llmasos.datasets.text import Splittable
+from llmasos.tasks.base import Batch, Data, Facts, Recipe
+from llmasos.tasks.registry import recipe_of
 from llmasos.tokenizers import load
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["Corpus", "Facts", "Source", "prepare_corpus"]
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
-_TRAIN, _HELD_OUT, _FACTS = "train.tokens", "held_out.tokens", "facts.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A folder of text. `text_column` and `unit_field` name fields of .jsonl and .csv files: the text, and whose it is."""
-
-    folder: Path
-    text_column: str | None = None
-    unit_field: str | None = None
-
-
-class Facts(BaseModel):
-    """How much text there is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    documents: int
-    train_tokens: int
-    held_out_documents: int
-    held_out_tokens: int
+_TRAIN, _HELD_OUT, _FACTS = "train", "held_out", "facts.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """One institution's tokens, open for reading; a context manager."""
+    """One institution's data as its task wants them, open for reading; a context manager."""
 
     facts: Facts
-    train: TokenFile
-    held_out: TokenFile
+    train: Data
+    held_out: Data
     plan: Plan
 
     def batch(self, *, seed: int, step: int) -> Batch:
         """What the plan's step `step` of a round with that seed trains on."""
-        local = self.plan.local
-        tokens_BT = batches(
-            self.train, seed=seed, step=step, batch_size=local.batch_size, sequence_length=local.sequence_length
-        )
-        return {TOKENS: tokens_BT}
+        return self.train.batch(seed=seed, step=step)
 
     def held_out_rows(self) -> Iterator[Batch]:
         """What every model is measured on here, each a batch of one row."""
-        windows = held_out_windows(self.held_out, self.plan.local.sequence_length, self.plan.evaluation.max_tokens)
-        return map(window_row, windows)
+        return self.held_out.measured_rows()
 
     def close(self) -> None:
         self.train.close()
@@ -94,28 +77,30 @@ class Corpus:
 
 
 def prepare_corpus(sources: Sequence[Source], tokenizer_path: Path, root: Path, plan: Plan) -> Corpus:
-    """The tokens of `sources` as `plan` wants them, from `root` if they are there, else made now.
+    """The data of `sources` as `plan` wants them, from `root` if they are there, else made now.
 
     Raises:
         TooLittleData: names the folders and counts.
         UnreadableData, UsageError, StorageFailure: a folder or file cannot be read, or `root` not be written.
     """
-    folder = root / _digest(sources, tokenizer_path, plan)
-    corpus = _open(folder, plan)
+    digest = _tokenizer_digest(tokenizer_path)
+    recipe = recipe_of(plan, _tokenizer(tokenizer_path, digest))
+    folder = root / _digest(sources, digest, plan)
+    corpus = _open(folder, recipe, plan)
     if corpus is None:
-        _make(folder, sources, tokenizer_path, plan)
-        corpus = _open(folder, plan)
+        _make(folder, sources, recipe)
+        corpus = _open(folder, recipe, plan)
     if corpus is None:
         raise StorageFailure(f"Tokens in {folder} cannot be read, though they were just written.")
     try:
-        _check_enough(corpus, sources)
+        recipe.check(corpus.facts, _names(sources))
     except TooLittleData:
         corpus.close()
         raise
     return corpus
 
 
-def _open(folder: Path, plan: Plan) -> Corpus | None:
+def _open(folder: Path, recipe: Recipe, plan: Plan) -> Corpus | None:
     """The corpus in `folder`; None where there is none, or a damaged one."""
     try:
         facts = Facts.model_validate_json((folder / _FACTS).read_bytes())
@@ -125,31 +110,34 @@ def _open(folder: Path, plan: Plan) -> Corpus | None:
         log.warning("unreadable tokens passed over", extra={"folder": str(folder)})
         return None
     try:
-        train = TokenFile.open(folder / _TRAIN)
+        train = recipe.open(folder / (_TRAIN + recipe.suffix))
     except StorageFailure:
         return None
     try:
-        held_out = TokenFile.open(folder / _HELD_OUT)
+        held_out = recipe.open(folder / (_HELD_OUT + recipe.suffix))
     except StorageFailure:
         train.close()
         return None
     return Corpus(facts, train, held_out, plan)
 
 
-def _make(folder: Path, sources: Sequence[Source], tokenizer_path: Path, plan: Plan) -> None:
-    tokenizer = load(tokenizer_path)
-    train, held_out = split_documents(
-        _documents(sources), plan.evaluation.held_out_fraction, seed=plan.seed, source=_names(sources)
-    )
+def _make(folder: Path, sources: Sequence[Source], recipe: Recipe) -> None:
+    train, held_out = recipe.split(_things(sources, recipe), _names(sources))
     temporary = None
     try:
         _private(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))  # 0700, whatever the umask
+        written = recipe.write(train, temporary / (_TRAIN + recipe.suffix))
+        measured = recipe.write(held_out, temporary / (_HELD_OUT + recipe.suffix))
         facts = Facts(
             documents=len(train) + len(held_out),
-            train_tokens=write_tokens(train, tokenizer, temporary / _TRAIN),
+            train_tokens=written.tokens,
             held_out_documents=len(held_out),
-            held_out_tokens=write_tokens(held_out, tokenizer, temporary / _HELD_OUT),
+            held_out_tokens=measured.tokens,
+            train_rows=written.rows,
+            held_out_rows=measured.rows,
+            shortened=written.shortened + measured.shortened,
+            left_out=written.left_out + measured.left_out,
         )
         with replacing(temporary / _FACTS) as file:
             file.write(facts.model_dump_json().encode() + b"\n")
@@ -168,36 +156,32 @@ def _private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def _documents(sources: Sequence[Source]) -> Iterator[Document]:
-    return chain.from_iterable(
-        read_documents(one.folder, text_column=one.text_column, unit_field=one.unit_field) for one in sources
-    )
-
-
-def _check_enough(corpus: Corpus, sources: Sequence[Source]) -> None:
-    needed = corpus.plan.local.sequence_length + 1
-    facts = corpus.facts
-    if facts.train_tokens < needed:
-        raise TooLittleData(
-            f"{_names(sources)} holds {facts.train_tokens:,} tokens to train on in {facts.documents:,} documents, "
-            f"the plan needs at least {needed:,}."
-        )
-    if facts.held_out_tokens < 2:
-        raise TooLittleData(
-            f"{_names(sources)} holds {facts.held_out_tokens} held-out tokens in {facts.documents:,} documents, "
-            "at least 2 are needed."
-        )
+def _things(sources: Sequence[Source], recipe: Recipe) -> Iterator[Splittable]:
+    for found in chain.from_iterable(recipe.survey(one) for one in sources):
+        if isinstance(found, UnreadableData):
+            raise found
+        if not isinstance(found, Path):
+            yield found
 
 
 def _names(sources: Sequence[Source]) -> str:
     return ", ".join(str(one.folder) for one in sources)
 
 
-def _digest(sources: Sequence[Source], tokenizer_path: Path, plan: Plan) -> str:
+def _tokenizer_digest(path: Path) -> str:
     try:
-        tokenizer = hashlib.sha256(tokenizer_path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as err:
-        raise StorageFailure(f"{tokenizer_path} could not be read: {err.strerror or err}.") from err
+        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(path: Path, digest: str) -> Tokenizer:
+    """Kept, since a process may open thousands of institutions' data."""
+    return load(path)
+
+
+def _digest(sources: Sequence[Source], tokenizer: str, plan: Plan) -> str:
     described = {
         "format": _FORMAT,
         "tokenizer": tokenizer,
@@ -207,6 +191,8 @@ def _digest(sources: Sequence[Source], tokenizer_path: Path, plan: Plan) -> str:
             [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder)] for one in sources
         ],
     }
+    if not isinstance(plan.task, CausalLM):  # whose token files do not depend on how long a window is
+        described |= {"task": plan.task.model_dump(mode="json"), "sequence_length": plan.local.sequence_length}
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 

@@ -27,11 +27,11 @@ from common.errors import NonFiniteDelta, StorageFailure, UsageError, WrongTenso
 from common.ledger.cohort import local_seed
 from common.statements.kinds import Tensor
 from llmasos.evaluation.perplexity import LossSums, evaluate
-from llmasos.models.build import build_model
+from llmasos.models.build import model_of
 from llmasos.models.tensors import by_name, read_tensors
 from llmasos.preparation import Prepared, load_prepared
 from llmasos.tasks.registry import objective_of
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.device import Machine, set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork
@@ -100,8 +100,8 @@ def bench(prepared: Path, threads: int, allow_cuda: bool) -> Bench:
     """
     machine = set_up(threads, allow_cuda=allow_cuda)
     found = load_prepared(prepared)
-    plan, vocab_size = found.draft.plan, vocab_size_of(load(found.tokenizer))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    plan = found.draft.plan
+    model = model_of(plan, load(found.tokenizer))
     read_tensors(model, found.model, found.draft.manifest)
     return Bench(found, model, machine)
 

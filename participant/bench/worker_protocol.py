@@ -133,6 +133,11 @@ class Prepared(Message):
     train_tokens: int
     held_out_documents: int
     held_out_tokens: int
+    train_rows: int = 0
+    """What the documents became, where a task makes rows of records."""
+    held_out_rows: int = 0
+    shortened: int = 0
+    left_out: int = 0
 
 
 class Inspected(Message):

@@ -47,7 +47,8 @@ class Gatekeeper:
             policy = self._policy.current().policy
         except InvalidConfiguration:
             return Closed("paused", None, now=False)
-        return gate(policy, self._pause(now), self._load(), now)
+        load = self._load() if policy.max_load is not None else None
+        return gate(policy, self._pause(now), load, now)
 
     def paused(self) -> Order | None:
         """A person's standing order to pause."""

@@ -77,6 +77,11 @@ class Checkpoints:
                 f"{FIX} To go on in spite of it: llmasos-participant checkpoint acknowledge.",
             )
 
+    @property
+    def largest_ahead(self) -> Checkpoint | None:
+        """The one of most entries, of those beyond the copy."""
+        return max(self._ahead.values(), key=by_size, default=None)
+
     # --- reading and keeping -----------------------------------------------------------------------------------------
 
     def read(self, note: bytes) -> Checkpoint:

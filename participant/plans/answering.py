@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.clock import rfc3339
-from common.errors import LLMasOSError
+from common.errors import LLMasOSError, UnsupportedProtocol
 from common.ledger.state import LedgerState, RunRecord
 from common.logs import get_logger
+from common.statements.versions import SPOKEN
 from participant.bench.workbench import RoundOver
 from participant.memory.orders import Decision
 from participant.memory.records import Event
@@ -26,6 +27,7 @@ log = get_logger(__name__)
 SEEN_SECONDS = 10.0
 RETRY_SECONDS = 30.0
 NO_DATA = "no-data"
+UNSUPPORTED = UnsupportedProtocol.code
 DATA_CODES = {
     "too-little-data": "too-little-data",
     "unreadable-data": "unreadable-data",
@@ -93,6 +95,8 @@ class Answering:
             return None
         if self._ports.orders.get("leave") is not None:
             return Waiting(run.run, "this institution leaves", for_person=False)
+        if SPOKEN.answer_to(run.statement.protocol_versions) is None:
+            return None  # neither policy nor a person can accept it
         decision = self._decision(run)
         if decision is not None:
             return self._waits_in_trouble(run, decision)
@@ -140,6 +144,7 @@ class Answering:
             signed = self._ports.outbox.sign_answer(
                 run,
                 accept=resolution.accept,
+                protocol_version=SPOKEN.answer_to(run.statement.protocol_versions) or SPOKEN.most,
                 reasons=resolution.reasons,
                 agreement=resolution.agreement,
                 availability=availability,
@@ -150,6 +155,13 @@ class Answering:
         return True
 
     def _resolve(self, run: RunRecord) -> Resolution | None:
+        offered = run.statement.protocol_versions
+        if SPOKEN.answer_to(offered) is None:
+            log.error(
+                "protocol version not spoken",
+                extra={"run": run.run, "offered": str(offered), "spoken": str(SPOKEN)},
+            )
+            return Resolution(False, (UNSUPPORTED,))
         decision = self._decision(run)
         if decision is not None:
             return self._by_person(run, decision)
@@ -238,6 +250,7 @@ class Answering:
             "accept": resolution.accept,
             "reasons": list(resolution.reasons),
             "by": resolution.by,
+            "protocol_version": SPOKEN.answer_to(run.statement.protocol_versions) or 0,
         }
         log.info("plan answered", extra=fields)
         self._ports.records.note(Event(rfc3339(self._ports.clock.now()), "plan answered", fields))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes
-from common.plan.architectures import GPT2
 from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
@@ -146,9 +145,7 @@ def activation_bytes(statement: PlanStatement) -> int:
     """
     plan = statement.plan
     local, model = plan.local, plan.model
-    width, layers = (
-        (model.n_embd, model.n_layer) if isinstance(model, GPT2) else (model.hidden_size, model.num_hidden_layers)
-    )
+    width, layers = model.width, model.layers
     value_bytes = 2 if local.precision == "bfloat16" else FLOAT_BYTES
     tokens = (local.micro_batch_size or local.batch_size) * local.sequence_length
     values = layers + 17 if local.gradient_checkpointing else 17 * layers
@@ -157,12 +154,13 @@ def activation_bytes(statement: PlanStatement) -> int:
 
 def vocabulary(statement: PlanStatement) -> int:
     """Tokens that the model knows; of a given tokenizer, the rows of the tallest matrix that is as wide as a token."""
+    if statement.plan.model.vocab_size is not None:
+        return statement.plan.model.vocab_size
     match statement.plan.tokenizer:
         case BytesTokenizer():
             return 257
         case BpeTokenizer(vocab_size=vocab_size):
             return vocab_size
-    model = statement.plan.model
-    width = model.n_embd if isinstance(model, GPT2) else model.hidden_size
+    width = statement.plan.model.width
     tall = (tensor.shape[0] for tensor in statement.manifest if len(tensor.shape) == 2 and tensor.shape[1] == width)
     return max(tall, default=0)

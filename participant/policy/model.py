@@ -47,7 +47,10 @@ class Policy(BaseModel):
         tuple[Annotated[str, Field(pattern=_PATTERN)], ...],
         Field(max_length=MAX_LIST, description="Patterns of the names of runs; * is any text."),
     ] = ("*",)
-    models: Annotated[tuple[Literal["gpt2", "llama"], ...], Field(description="Types of model.")] = ("gpt2", "llama")
+    models: Annotated[
+        tuple[Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer"], ...],
+        Field(description="Types of model."),
+    ] = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer")
     min_quorum: Annotated[int, Field(ge=1, description="Of two deltas, each contributor can compute the other's.")] = 3
     metrics_visibility: Annotated[
         Literal["none", "pooled", "institution"], Field(description="Of this institution's losses, at most.")

@@ -70,6 +70,7 @@ class UsageCounter:
         self._booked: Counter[str] = Counter()
         self._position = 0
         self._settled: dict[str, tuple[int, frozenset[str]]] = {}
+        self._signed: dict[str, tuple[str, ...]] = {}
 
     def of(self, run: RunRecord) -> Usage:
         """What the run has used here so far."""
@@ -94,16 +95,17 @@ class UsageCounter:
 
     def _named(self, slots: Iterable[str]) -> frozenset[str]:
         """Digests of what was signed for these slots, and of the blobs that it names."""
-        found: set[str] = set()
-        for slot in slots:
+        return frozenset(digest for slot in slots for digest in self._named_for(slot))
+
+    def _named_for(self, slot: str) -> tuple[str, ...]:
+        if slot not in self._signed:
             signed = self._journal.signed(slot)
             if signed is None:
-                continue
-            found.add(signed.digest)
+                return ()
             predicate = parse(signed.envelope).predicate
-            if isinstance(predicate, Contribution):
-                found |= {ref.root for ref in predicate.blobs.values()}
-        return frozenset(found)
+            blobs = predicate.blobs.values() if isinstance(predicate, Contribution) else ()
+            self._signed[slot] = (signed.digest, *(ref.root for ref in blobs))  # what was signed for a slot stays
+        return self._signed[slot]
 
 
 def _models_brought(run: RunRecord, worked_on: set[int]) -> int:

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from common.errors import MalformedMessage, StorageFailure, TooLittleData, WrongTensors
 from common.statements.kinds import PlanStatement, Tensor
-from llmasos.models.build import build_model, manifest_of
+from llmasos.models.build import manifest_of, model_of
 from llmasos.models.personal import INITIAL, PersonalFolder
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
@@ -87,8 +87,7 @@ def prepare_job(request: Prepare) -> Job:
     except (OSError, ValidationError) as err:
         raise StorageFailure(f"{folder / 'plan.json'} is not a readable plan: {type(err).__name__}.") from err
     plan, tokenizer_path = statement.plan, folder / TOKENIZER
-    vocab_size = vocab_size_of(load(tokenizer_path))
-    model = build_model(plan.model, adapter=plan.adapter, vocab_size=vocab_size, seed=plan.seed)
+    model = model_of(plan, load(tokenizer_path))
     _check_manifest(manifest_of(model, plan.is_personal), statement.manifest)
     PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)
     if not request.data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.blobs.reference import BlobRef
-from common.wire import convert, convert_log
+from common.wire import convert, convert_log, convert_recovery
 from common.wire.messages import (
     ActivityReport,
     Approved,
@@ -18,10 +18,12 @@ from common.wire.messages import (
     LogHead,
     MetricsRecord,
     Piece,
+    Presented,
     Proposal,
     Purpose,
     RenewalRequest,
     TransferProgress,
+    Wanted,
 )
 from common.wire.v1 import blobs_pb2, common_pb2, enrolment_pb2, log_pb2, operations_pb2, work_pb2
 from coordinator.api.convert import enrolled_to_wire, renewed_to_wire
@@ -58,6 +60,8 @@ COSIGNATURE = Cosignature(43, b"\x0a" * 72)
 HEAD = LogHead(b"note\n", (b"\x0b" * 32,))
 PROPOSAL = Proposal(b'{"predicate":{}}', LATER, 2, ("north",))
 APPROVED = Approved(44, 2, 2)
+METRICS = MetricsRecord(b'{"tokens":1}', b"\x05" * 32)
+PRESENTED = Presented(b"note\n", 41, (b'{"payload":"YQ=="}',), (b"\x0b" * 32,), (("c4" * 32, METRICS),), (REF,))
 ESTIMATE = Estimate(b"\x06" * 16, "refuse", ("quorum-too-small",), 12.5, ("daily 18:00-07:00 UTC",))
 RENEWAL = RenewalRequest("north", "1f", b"\x30\x82csr", b"\x07" * 64, b"\x08" * 32, b"\x09" * 64)
 MOVING = TransferProgress(1 << 31, 1 << 33, 4_750_000)
@@ -94,6 +98,7 @@ VIEW = RunView(
     quorum=3,
     opened_at="2026-11-21T21:12:00.000Z",
     eta_seconds=75.5,
+    protocol_version=2,
 )
 STATUS = CoordinatorStatus(
     consortium="example",
@@ -110,6 +115,7 @@ STATUS = CoordinatorStatus(
     authority_expires_at="2036-11-21T20:12:00.000Z",
     open_calls=7,
     fingerprint="d4" * 32,
+    recovering="The coordinator recovers and signs nothing: its ledger has 40 entries.",
 )
 INSTITUTION = InstitutionView(
     "north", ("trainer", "auditor"), "active", "2026-11-21T22:12:00.000Z", "2027-11-21T20:12:00.000Z"
@@ -136,8 +142,11 @@ def _common() -> list[Any]:
 
 
 def _work() -> list[Any]:
-    follow = convert.follow_request_to_wire(41, wait_seconds=30, cosignature=COSIGNATURE, cosigned_size=40)
+    follow = convert.follow_request_to_wire(
+        41, wait_seconds=30, cosignature=COSIGNATURE, cosigned_size=40, seen_size=44, lineage=12
+    )
     proposals = convert_log.proposals_to_wire([PROPOSAL])
+    present = convert_recovery.present_to_wire(PRESENTED)
     return [
         follow,
         follow.cosignature,
@@ -154,6 +163,9 @@ def _work() -> list[Any]:
         proposals.proposals[0],
         convert_log.approve_request_to_wire("c4" * 32, b"\x0c" * 64),
         convert_log.approved_to_wire(APPROVED),
+        present,
+        present.metrics[0],
+        convert_recovery.wanted_to_wire(Wanted(True, 41, (REF,), ("c4" * 32,), 12)),
     ]
 
 

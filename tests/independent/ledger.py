@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.independent.arithmetic import State, corrects, encoded_size, trainable_header
+from tests.independent.bundle import Note
 from tests.independent.drawing import draw, sizes
 from tests.independent.rules import check_plan
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
@@ -79,6 +80,7 @@ class Ledger:
         self.erased: set[str] = set()
         self.refusals: set[Json] = set()
         self.runs: dict[str, Run] = {}
+        self.lineages: list[tuple[int, int, bytes]] = []
 
     @property
     def genesis(self) -> Entry:
@@ -200,6 +202,8 @@ class Ledger:
         must(body["run"] not in self.runs, "history", "a run's id is new")
         groups = [["trainable", "frozen", "personal"].index(tensor["group"]) for tensor in body["manifest"]]
         names = {tensor["name"] for tensor in body["manifest"]}
+        offered = body["protocol_versions"]
+        must(offered["least"] <= offered["most"], "history", "versions offered")
         must(groups == sorted(groups) and groups[0] == 0 and len(names) == len(groups), "history", "the manifest")
         check_plan(body["plan"])
         self._check_approvals(entry)
@@ -210,6 +214,9 @@ class Ledger:
         self._follows(entry, run.plan)
         must(body["institution"] in self.active(entry.index, "trainer"), "history", "not-in-cohort")
         must(body["institution"] not in run.answers, "history", "slot-taken")
+        offered = run.plan.body["protocol_versions"]
+        spoken = offered["least"] <= body["protocol_version"] <= offered["most"]
+        must(spoken or not body["accept"], "history", "unsupported-protocol")
         run.answers[body["institution"]] = body
 
     def _admit_round_opened(self, entry: Entry, body: Json) -> None:
@@ -322,7 +329,10 @@ class Ledger:
 
     def _admit_control(self, entry: Entry, body: Json) -> None:
         action, name = body["action"], body["institution"]
-        if action == "leave":
+        must(action == "recovery" or body["given_up"] is None, "history", "a control that gives up a lineage")
+        if action == "recovery":
+            self._begin_lineage(entry, body)
+        elif action == "leave":
             self._follows(entry, self._newest_roster())
             must(body["run"] is None and body["model"] is None, "history", "a leave names a run or a model")
             self.leaves[name] = entry
@@ -343,6 +353,20 @@ class Ledger:
                 run.ended = True
             else:
                 run.paused = action == "pause"
+
+    def _begin_lineage(self, entry: Entry, body: Json) -> None:
+        """#recovery."""
+        others = ("run", "round", "institution", "model", "deadline", "rounds")
+        must(all(body[field] is None for field in others), "history", "a recovery's fields")
+        self._follows(entry, self._newest_roster())
+        must(body["missing_from"] == entry.index and body["given_up"] is not None, "history", "a recovery elsewhere")
+        note = Note(body["given_up"].encode(), "history")
+        must(note.is_by_log(self.genesis.body["log"]) and note.size > entry.index, "history", "gives nothing up")
+        self.lineages.append((entry.index, note.size, note.head))
+
+    def gave_up(self, note: Note) -> bool:
+        """#verify-lineage: whether a note of another tree may be of a lineage that was given up."""
+        return any((size, head) == (note.size, note.head) or at < note.size < size for at, size, head in self.lineages)
 
     def _steer(self, run: Run, entry: Entry, body: Json) -> None:
         """#steering."""

@@ -239,13 +239,16 @@ SHAPES: dict[str, dict[str, Json]] = {
             least=1,
             most=20_000,
         ),
+        "protocol_versions": Maybe(
+            {"least": Maybe(between(1, 1_000_000), 1), "most": Maybe(between(1, 1_000_000), 1)}, {"least": 1, "most": 1}
+        ),
     },
     "answer": {
         "institution": NAME,
         "run": NAME,
         "accept": one_of(True, False),
         "reasons": Maybe(Many(CODE, most=32), []),
-        "protocol_version": Maybe(one_of(1), 1),
+        "protocol_version": Maybe(between(1, 1_000_000), 1),
         "nonce": DIGEST,
         "data_use_agreement": Maybe(DIGEST),
         "availability": Maybe(Many(matches("[ -~]{1,100}"), most=64), []),
@@ -295,7 +298,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "outputs": {"model": BLOB, "server_state": Maybe(BLOB), "applied_delta": Maybe(BLOB)},
     },
     "control": {
-        "action": one_of("pause", "resume", "extend", "roll-back", "run-ended", "leave", "erased"),
+        "action": one_of("pause", "resume", "extend", "roll-back", "run-ended", "leave", "erased", "recovery"),
         "issued_at": is_time,
         "run": Maybe(NAME),
         "round": Maybe(NUMBER),
@@ -304,6 +307,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "model": Maybe(BLOB),
         "deadline": Maybe(is_time),
         "missing_from": Maybe(between(0, (1 << 53) - 1)),
+        "given_up": Maybe(lambda value: isinstance(value, str) and len(value) <= 4096),
         "rounds": Maybe(NUMBER),
     },
     "attestation": {

@@ -240,6 +240,8 @@ class FakeFollower:
     """What the agent looks at of the follower."""
 
     failure: LLMasOSError | None = None
+    recovering = False
+    recoveries = 0
 
 
 class FakeStatus:

@@ -98,6 +98,7 @@ class Consortium:
             moved=fake.moved,
             store=self.store,
             arrivals=FakeArrivals(),
+            recovery=fake.recovery,
             health=Health(ready_checks=[lambda: next(iter(fake.faults), None)]),
         )
         return Listeners(settings or LOOPBACK, self.tls_source or self.server_tls(), ports, self.clock)

@@ -27,6 +27,7 @@ from common.errors import ApprovalPending
 from common.identity.authority import Authority
 from common.identity.invitation import Invitation, parse_invitation
 from common.identity.keys import SigningKey
+from common.ledger.heads import log_key
 from common.ledger.state import LedgerState, RoundRecord, RunRecord
 from common.statements.envelope import Statement
 from common.statements.kinds import Member, PlanStatement, Predicate, Role
@@ -44,6 +45,7 @@ from coordinator.log import HeadFile, Log
 from coordinator.membership import MembershipDesk, MembershipPorts
 from coordinator.metrics import StoredMeasurements
 from coordinator.proposals import ProposalPorts, Proposals
+from coordinator.recovering import Recovery, RecoveryPorts
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Step, Steps
 from coordinator.run_desk import InitialBlobs
@@ -141,9 +143,22 @@ class Coordinator:
         self.genesis = layout.genesis.read_bytes()
         self.database = Database(file_url(layout.state))
         self.ledger = Ledger(self.database, SigningKey.load(layout.statement_key), clock, self.genesis)
-        cosignatures = Cosignatures()
-        self.log = Log(self.ledger, SigningKey.load(layout.log_key), HeadFile(layout.log_head), cosignatures)
+        cosignatures, head = Cosignatures(), HeadFile(layout.log_head)
         self.blobs = FolderBlobStore(layout.blobs)
+        self.recovery = Recovery(
+            RecoveryPorts(
+                layout.home,
+                self.ledger,
+                self.database,
+                self.blobs,
+                clock,
+                LEASE_SECONDS,
+                head.beyond(self.ledger.state.size, log_key(self.ledger.state.genesis)),
+                call=lambda work: self.engine.call(work),  # noqa: PLW0108  made after what it asks
+                resumed=lambda: self.witnesses.recall(),  # noqa: PLW0108
+            )
+        )
+        self.log = Log(self.ledger, SigningKey.load(layout.log_key), head, cosignatures)
         self.board = Board(self.ledger, clock, LEASE_SECONDS)
         self.measurements = StoredMeasurements(self.ledger, self.database)
         self.proposals = Proposals(
@@ -158,7 +173,14 @@ class Coordinator:
         )
         self.engine = self._engine_class(
             EnginePorts(
-                self.ledger, self.aggregation, self.board, self.measurements, self.steps, clock, self.membership
+                self.ledger,
+                self.aggregation,
+                self.board,
+                self.measurements,
+                self.steps,
+                clock,
+                self.membership,
+                holds=self.recovery.holds,
             )
         )
         self.witnesses = Witnesses(
@@ -182,7 +204,7 @@ class Coordinator:
                 proposals=self.proposals,
             )
         )
-        self.access = BlobAccess(self.ledger, max_plan_blob_bytes=2**20)
+        self.access = BlobAccess(self.ledger, max_plan_blob_bytes=2**20, recovery=self.recovery.check_upload)
         host = Host(layout, self.blobs, started_at=clock.now(), open_calls=lambda: 7, version="0.0.0")
         self.views = OperatorViews(self.ledger, self.engine, self.board, self.database, clock, host=host)
 

@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 
 from common.blobs.reference import BlobRef
 from common.blobs.upload import Upload
-from common.errors import LLMasOSError, NotAuthorised, RefusalError, UnknownCertificate, UnknownObject
+from common.errors import (
+    CoordinatorRecovering,
+    LLMasOSError,
+    NotAuthorised,
+    RefusalError,
+    UnknownCertificate,
+    UnknownObject,
+)
 from common.ledger.notes import Note, NoteSignature
 from common.statements.kinds import Member, Role
-from common.wire.messages import Approved, Cosignature, Estimate, Inquiry, LogHead, Proposal
+from common.wire.messages import Approved, Cosignature, Estimate, Inquiry, LogHead, Presented, Proposal, Wanted
 from coordinator.ports import (
     NOTHING,
     Activity,
@@ -351,6 +358,26 @@ class FakeBytesMoved:
             self.up[member] = self.up.get(member, 0) + up
 
 
+class FakeRecovery:
+    """Nothing to recover, until a test says what the ledger lacks."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.presented: list[tuple[str, Presented]] = []
+        self.wanted = Wanted(False, 0)
+
+    def expect_following(self, follower: str, known: int = 0, lineage: int = 0) -> None:
+        if self.pending:
+            raise CoordinatorRecovering(f"{follower} knows of {known} entries.")
+
+    def present(self, sender: Member, presented: Presented) -> Wanted:
+        self.presented.append((sender.name, presented))
+        return self.wanted
+
+    def check_upload(self, sender: Member, ref: BlobRef) -> None:
+        raise NotAuthorised(f"Nobody asked {sender.name} for {ref}.")
+
+
 @dataclass(slots=True)
 class FakePorts:
     """One of each."""
@@ -366,5 +393,6 @@ class FakePorts:
     inquiries: FakeInquiries = field(default_factory=FakeInquiries)
     refusals: FakeRefusals = field(default_factory=FakeRefusals)
     moved: FakeBytesMoved = field(default_factory=FakeBytesMoved)
+    recovery: FakeRecovery = field(default_factory=FakeRecovery)
     faults: list[str] = field(default_factory=list)
     """What keeps the coordinator from being ready."""

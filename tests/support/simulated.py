@@ -7,7 +7,7 @@ from typing import Any
 
 from common.blobs.reference import BlobRef
 from common.statements.kinds import InitialBlobs, PlanStatement, Tensor
-from llmasos.simulation.results import Comparison, Results, Scores, Timing, final_scores
+from llmasos.simulation.results import Comparison, Counted, Results, Scores, Timing, final_scores
 from llmasos.simulation.watch import parse_view
 from tests.support.fake_daemons import NAMES, a_view
 from tests.support.plans import a_plan
@@ -45,6 +45,7 @@ def some_results(**changes: Any) -> Results:
         "succeeded": True,
         "comparison": a_comparison(),
         "federated": final_scores(view),
+        "ngram": Counted(Scores(65.0, {"north": 60.0, "south": 65.0, "west": 70.0}), order=5, num_tokens=12_345),
         "sample_prompt": "import ",
         "sample_text": "os\n<b>bold</b>",
         "timing": Timing(1.0, 18.0, 10.0, 2.0, 31.0),

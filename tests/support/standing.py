@@ -67,6 +67,8 @@ class StandingFollower:
     """What leaving looks at of the follower."""
 
     failure: LLMasOSError | None = None
+    recovering = False
+    recoveries = 0
 
 
 class Standing:

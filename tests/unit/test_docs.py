@@ -46,7 +46,7 @@ def tracked(*suffixes: str) -> list[Path]:
 
 
 DOCUMENTS = tracked(".md")
-PAGES = ("glossary", "operations", "protocol", "security", "tour")
+PAGES = ("glossary", "operations", "protocol", "sdk", "security", "tour")
 WRAPPED = sorted(
     [ROOT / "README.md", ROOT / "README.zh-CN.md"]
     + [ROOT / "docs" / f"{name}.md" for name in PAGES]

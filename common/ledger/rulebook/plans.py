@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from common.errors import NotInCohort, SlotTaken, WrongParent
+from common.errors import NotInCohort, SlotTaken, UnsupportedProtocol, WrongParent
 from common.ledger.rulebook.approvals import check_approvals
 from common.ledger.rulebook.following import active_run, follows, with_run
 from common.ledger.state import Answered, LedgerState, Place, RunRecord, with_entry
@@ -38,4 +38,9 @@ def answer(state: LedgerState, statement: Statement, place: Place) -> LedgerStat
         raise NotInCohort(f"{answer.institution} is no trainer, so run {answer.run} does not ask it.")
     if answer.institution in run.answers:
         raise SlotTaken(f"{answer.institution} has answered plan {answer.run} already.")
+    offered = run.statement.protocol_versions
+    if answer.accept and answer.protocol_version not in offered:
+        raise UnsupportedProtocol(
+            f"{answer.institution} accepts run {answer.run} in protocol version {answer.protocol_version}, expected {offered}."
+        )
     return with_run(state, replace(run, answers=with_entry(run.answers, answer.institution, Answered(place, answer))))

@@ -8,12 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Purpose(_message.Message):
-    __slots__ = ("round_opened", "plan")
+    __slots__ = ("round_opened", "plan", "recovery")
     ROUND_OPENED_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_FIELD_NUMBER: _ClassVar[int]
     round_opened: bytes
     plan: str
-    def __init__(self, round_opened: _Optional[bytes] = ..., plan: _Optional[str] = ...) -> None: ...
+    recovery: bool
+    def __init__(self, round_opened: _Optional[bytes] = ..., plan: _Optional[str] = ..., recovery: _Optional[bool] = ...) -> None: ...
 
 class BeginRequest(_message.Message):
     __slots__ = ("ref", "leaves", "purpose")

@@ -142,7 +142,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("consortium", "version", "started_at", "now", "ledger_size", "members_active", "trainers_connected", "runs_active", "blob_bytes", "disk_free_bytes", "certificate_expires_at", "authority_expires_at", "open_calls", "fingerprint")
+    __slots__ = ("consortium", "version", "started_at", "now", "ledger_size", "members_active", "trainers_connected", "runs_active", "blob_bytes", "disk_free_bytes", "certificate_expires_at", "authority_expires_at", "open_calls", "fingerprint", "recovering")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +157,7 @@ class StatusResponse(_message.Message):
     AUTHORITY_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     OPEN_CALLS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERING_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     version: str
     started_at: str
@@ -171,7 +172,8 @@ class StatusResponse(_message.Message):
     authority_expires_at: str
     open_calls: int
     fingerprint: str
-    def __init__(self, consortium: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[str] = ..., now: _Optional[str] = ..., ledger_size: _Optional[int] = ..., members_active: _Optional[int] = ..., trainers_connected: _Optional[int] = ..., runs_active: _Optional[int] = ..., blob_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., certificate_expires_at: _Optional[str] = ..., authority_expires_at: _Optional[str] = ..., open_calls: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    recovering: str
+    def __init__(self, consortium: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[str] = ..., now: _Optional[str] = ..., ledger_size: _Optional[int] = ..., members_active: _Optional[int] = ..., trainers_connected: _Optional[int] = ..., runs_active: _Optional[int] = ..., blob_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., certificate_expires_at: _Optional[str] = ..., authority_expires_at: _Optional[str] = ..., open_calls: _Optional[int] = ..., fingerprint: _Optional[str] = ..., recovering: _Optional[str] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
     __slots__ = ("plan_json",)
@@ -224,7 +226,7 @@ class ControlRunResponse(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class RunView(_message.Message):
-    __slots__ = ("run", "plan_name", "phase", "round", "rounds_planned", "participants", "rounds", "refusals", "end_reason", "model", "deadline", "quorum", "opened_at", "eta_seconds")
+    __slots__ = ("run", "plan_name", "phase", "round", "rounds_planned", "participants", "rounds", "refusals", "end_reason", "model", "deadline", "quorum", "opened_at", "eta_seconds", "protocol_version")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PLAN_NAME_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +241,7 @@ class RunView(_message.Message):
     QUORUM_FIELD_NUMBER: _ClassVar[int]
     OPENED_AT_FIELD_NUMBER: _ClassVar[int]
     ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     run: str
     plan_name: str
     phase: str
@@ -253,7 +256,8 @@ class RunView(_message.Message):
     quorum: int
     opened_at: str
     eta_seconds: float
-    def __init__(self, run: _Optional[str] = ..., plan_name: _Optional[str] = ..., phase: _Optional[str] = ..., round: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[ParticipantView, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundView, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[RefusalView, _Mapping]]] = ..., end_reason: _Optional[str] = ..., model: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., deadline: _Optional[str] = ..., quorum: _Optional[int] = ..., opened_at: _Optional[str] = ..., eta_seconds: _Optional[float] = ...) -> None: ...
+    protocol_version: int
+    def __init__(self, run: _Optional[str] = ..., plan_name: _Optional[str] = ..., phase: _Optional[str] = ..., round: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[ParticipantView, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundView, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[RefusalView, _Mapping]]] = ..., end_reason: _Optional[str] = ..., model: _Optional[_Union[_common_pb2.BlobRef, _Mapping]] = ..., deadline: _Optional[str] = ..., quorum: _Optional[int] = ..., opened_at: _Optional[str] = ..., eta_seconds: _Optional[float] = ..., protocol_version: _Optional[int] = ...) -> None: ...
 
 class ParticipantView(_message.Message):
     __slots__ = ("institution", "state", "steps_done", "steps_total", "tokens_done", "bytes_down", "bytes_up", "loss_fixed", "reasons", "tokens_per_second", "available_at", "transfer")

@@ -8,16 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FollowRequest(_message.Message):
-    __slots__ = ("from_index", "wait_milliseconds", "cosignature", "cosigned_size")
+    __slots__ = ("from_index", "wait_milliseconds", "cosignature", "cosigned_size", "seen_size", "lineage")
     FROM_INDEX_FIELD_NUMBER: _ClassVar[int]
     WAIT_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
     COSIGNED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     from_index: int
     wait_milliseconds: int
     cosignature: Cosignature
     cosigned_size: int
-    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., cosigned_size: _Optional[int] = ...) -> None: ...
+    seen_size: int
+    lineage: int
+    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., cosigned_size: _Optional[int] = ..., seen_size: _Optional[int] = ..., lineage: _Optional[int] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "signature")
@@ -156,3 +160,41 @@ class ApproveResponse(_message.Message):
     approvals_needed: int
     approvals_given: int
     def __init__(self, index: _Optional[int] = ..., approvals_needed: _Optional[int] = ..., approvals_given: _Optional[int] = ...) -> None: ...
+
+class PresentRequest(_message.Message):
+    __slots__ = ("checkpoint", "entries", "consistency", "metrics", "lacking")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: bytes
+    entries: _containers.RepeatedCompositeFieldContainer[_common_pb2.LedgerEntry]
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    metrics: _containers.RepeatedCompositeFieldContainer[PresentedMetrics]
+    lacking: _containers.RepeatedCompositeFieldContainer[_common_pb2.BlobRef]
+    def __init__(self, checkpoint: _Optional[bytes] = ..., entries: _Optional[_Iterable[_Union[_common_pb2.LedgerEntry, _Mapping]]] = ..., consistency: _Optional[_Iterable[bytes]] = ..., metrics: _Optional[_Iterable[_Union[PresentedMetrics, _Mapping]]] = ..., lacking: _Optional[_Iterable[_Union[_common_pb2.BlobRef, _Mapping]]] = ...) -> None: ...
+
+class PresentedMetrics(_message.Message):
+    __slots__ = ("contribution", "metrics", "metrics_salt")
+    CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_SALT_FIELD_NUMBER: _ClassVar[int]
+    contribution: bytes
+    metrics: bytes
+    metrics_salt: bytes
+    def __init__(self, contribution: _Optional[bytes] = ..., metrics: _Optional[bytes] = ..., metrics_salt: _Optional[bytes] = ...) -> None: ...
+
+class PresentResponse(_message.Message):
+    __slots__ = ("recovering", "ledger_size", "wanted_blobs", "wanted_metrics", "lineage")
+    RECOVERING_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SIZE_FIELD_NUMBER: _ClassVar[int]
+    WANTED_BLOBS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_METRICS_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    recovering: bool
+    ledger_size: int
+    wanted_blobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.BlobRef]
+    wanted_metrics: _containers.RepeatedScalarFieldContainer[bytes]
+    lineage: int
+    def __init__(self, recovering: _Optional[bool] = ..., ledger_size: _Optional[int] = ..., wanted_blobs: _Optional[_Iterable[_Union[_common_pb2.BlobRef, _Mapping]]] = ..., wanted_metrics: _Optional[_Iterable[bytes]] = ..., lineage: _Optional[int] = ...) -> None: ...

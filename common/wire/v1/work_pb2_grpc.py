@@ -64,6 +64,11 @@ class WorkStub:
                 request_serializer=llmasos_dot_v1_dot_work__pb2.ApproveRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_work__pb2.ApproveResponse.FromString,
                 _registered_method=True)
+        self.Present = channel.unary_unary(
+                '/llmasos.v1.Work/Present',
+                request_serializer=llmasos_dot_v1_dot_work__pb2.PresentRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_work__pb2.PresentResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServicer:
@@ -112,6 +117,15 @@ class WorkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Present(self, request, context):
+        """What the caller saw of a ledger of which the coordinator may hold less: it was restored from a backup. Called when Follow
+        ends with `coordinator-recovering`, again and again until it no longer does. Each reply says what the next call is to
+        bring; blobs come by Begin and Put.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +158,11 @@ def add_WorkServicer_to_server(servicer, server):
                     servicer.Approve,
                     request_deserializer=llmasos_dot_v1_dot_work__pb2.ApproveRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_work__pb2.ApproveResponse.SerializeToString,
+            ),
+            'Present': grpc.unary_unary_rpc_method_handler(
+                    servicer.Present,
+                    request_deserializer=llmasos_dot_v1_dot_work__pb2.PresentRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_work__pb2.PresentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +327,33 @@ class Work:
             '/llmasos.v1.Work/Approve',
             llmasos_dot_v1_dot_work__pb2.ApproveRequest.SerializeToString,
             llmasos_dot_v1_dot_work__pb2.ApproveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Present(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Work/Present',
+            llmasos_dot_v1_dot_work__pb2.PresentRequest.SerializeToString,
+            llmasos_dot_v1_dot_work__pb2.PresentResponse.FromString,
             options,
             channel_credentials,
             insecure,

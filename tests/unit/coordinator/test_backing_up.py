@@ -104,16 +104,15 @@ def test_a_backup_holds_keys_and_ledger_and_what_retention_keeps(coordinator: Co
     assert home.exists()
 
 
-def test_a_restored_coordinator_does_not_start_and_signs_nothing(
+def test_beside_a_restored_home_no_command_signs_a_checkpoint(
     coordinator: Coordinator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     coordinator.open_round(rounds=4)
     layout = restored(backed_up(coordinator, tmp_path / "b.tar"), tmp_path / "new")
     with pytest.raises(NotRecovered, match=r"was restored from a backup of .* with \d+ ledger entries"):
         expect_recovered(layout.home)
-    for words in (["start"], ["checkpoint"]):
-        assert exit_code_of(app, [*words, "--home", str(layout.home)]) == 2
-        assert "error [not-recovered]" in capsys.readouterr().err
+    assert exit_code_of(app, ["checkpoint", "--home", str(layout.home)]) == 2
+    assert "error [not-recovered]" in capsys.readouterr().err
     recovered(layout, coordinator)
     expect_recovered(layout.home)
     with pytest.raises(UsageError, match="waits for no recovery"):
@@ -220,7 +219,7 @@ def test_recover_takes_files_or_the_word_that_there_are_none(
 ) -> None:
     layout = restored(backed_up(coordinator, tmp_path / "b.tar"), tmp_path / "new")
     assert exit_code_of(app, ["recover", "--home", str(layout.home)]) == 2
-    assert "recover takes --from FILE, or --nothing-newer, and not both." in capsys.readouterr().err
+    assert "recover takes --from FILE, --nothing-newer or --new-lineage: one." in capsys.readouterr().err
     assert exit_code_of(app, ["recover", "--nothing-newer", "--home", str(layout.home)]) == 0
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RoundNotOpen
+from common.errors import LLMasOSError, OperationError, RoundNotOpen, StorageFailure
 from common.ledger.rules import admit, start
+from common.statements.kinds import RoundOutputs
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import Phase, RunState
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
@@ -372,3 +373,37 @@ def test_a_run_without_improvement_ends_after_its_patience(coordinator: Coordina
     coordinator.play()
     assert [task for task, _, _ in outcomes(coordinator)] == ["train"] * 3 + ["evaluate"]
     assert end_reason(coordinator) == "no-improvement"
+
+
+def test_a_run_that_stays_stalled_is_said_to_be_once_a_minute(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk stalls every tick, twice a second: the log would fill what is left of it."""
+    coordinator.open_round()
+    for participant in coordinator.participants.values():
+        participant.contribute()
+    failing: LLMasOSError = StorageFailure("The disk is full.")
+
+    def aggregate(*_: object) -> RoundOutputs:
+        raise failing
+
+    def stalled() -> list[str]:
+        codes = [vars(record)["code"] for record in caplog.records if record.message == "run stalled"]
+        caplog.clear()
+        return codes
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coordinator.aggregation, "aggregate", aggregate)
+        for _ in range(5):
+            coordinator.advance()
+        assert stalled() == ["storage-failure"]
+        coordinator.clock.advance(seconds=60)
+        coordinator.advance()
+        coordinator.advance()
+        assert stalled() == ["storage-failure"]
+        failing = OperationError("Something else.")
+        coordinator.advance()
+        assert stalled() == ["operation"], "another cause is news"
+    coordinator.advance()
+    assert stalled() == []
+    assert coordinator.run.rounds[0].closed is not None

@@ -42,7 +42,13 @@ class Wire:
         self.coordinator = coordinator
         inquiries = InquiryDesk(coordinator.ledger, coordinator.clock)
         ports = WorkPorts(
-            coordinator.ledger, coordinator.log, coordinator.witnesses, coordinator.desk, coordinator.board, inquiries
+            coordinator.ledger,
+            coordinator.log,
+            coordinator.witnesses,
+            coordinator.desk,
+            coordinator.board,
+            inquiries,
+            coordinator.recovery,
         )
         self.servicer, self.pool = WorkServicer(ports), ThreadPoolExecutor(4)
 

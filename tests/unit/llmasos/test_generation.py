@@ -47,7 +47,7 @@ def test_a_prompt_is_continued_the_same_way_for_the_same_seed(folder: Path) -> N
 @pytest.mark.parametrize("model", [TINY_GPT2, TINY_LLAMA], ids=["gpt2", "llama"])
 def test_greedy_text_is_the_likeliest_token_each_time(tmp_path: Path, model) -> None:  # type: ignore[no-untyped-def]
     path = export(tmp_path / "model", model)
-    loaded = generation._load_model(path)
+    loaded = generation.load_module(path)
     ids = list(b"ab")
     with torch.no_grad():
         for _ in range(10):
@@ -64,7 +64,7 @@ def test_the_likeliest_of_one_is_greedy(folder: Path) -> None:
 
 
 def test_text_goes_on_beyond_the_context(folder: Path) -> None:
-    model = generation._load_model(folder)
+    model = generation.load_module(folder)
     for length in (1, 16, 40):
         stream = generation._continue(model, [97] * length, Sampling())
         assert len([next(stream) for _ in range(50)]) == 50

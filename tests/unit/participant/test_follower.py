@@ -13,11 +13,13 @@ import pytest
 from common.clock import SystemClock
 from common.errors import (
     BadSignature,
+    CoordinatorRecovering,
     CoordinatorUnreachable,
     IdentityError,
     LedgerConflict,
     LLMasOSError,
     MalformedMessage,
+    NewLineage,
     PortBlocked,
     TooManyRequests,
     TwoHistories,
@@ -49,11 +51,21 @@ class Ledger:
         self.asked: list[int] = []
         self.cosignatures: list[Cosignature | None] = []
         self.cosigned_sizes: list[int] = []
+        self.seen_sizes: list[int] = []
 
     def follow(
-        self, *, from_index: int, wait_seconds: float, cosignature: Cosignature | None, cosigned_size: int
+        self,
+        *,
+        from_index: int,
+        wait_seconds: float,
+        cosignature: Cosignature | None,
+        cosigned_size: int,
+        seen_size: int,
+        lineage: int,
     ) -> LedgerEntries:
+        assert lineage == 0
         self.asked.append(from_index)
+        self.seen_sizes.append(seen_size)
         self.cosignatures.append(cosignature)
         self.cosigned_sizes.append(cosigned_size)
         if self._answers:
@@ -83,8 +95,11 @@ class Scene:
     ) -> None:
         self.mirror, self.witnessing, self.session = mirror, witnessing, session
         self.told: list[str] = []
-        ports = FollowerPorts(session, mirror, witnessing, explain, self.told.append, inquire)  # type: ignore[arg-type]
+        ports = FollowerPorts(session, mirror, witnessing, explain, self._tell, inquire)  # type: ignore[arg-type]
         self.follower = Follower(ports)
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        self.told.append(state)
 
     def start(self) -> None:
         self.follower.start()
@@ -415,3 +430,40 @@ def test_another_consortium_at_the_address_does_not_end_following(tmp_path: Path
         found = diagnosis(server.address, consortium.genesis, certificate, server.address)
     assert isinstance(found, CoordinatorUnreachable)
     assert "the coordinator of the consortium 'banks' answers" in found.message
+
+
+def test_a_coordinator_that_recovers_is_given_what_it_lacks_and_followed_again(
+    coordinator: Coordinator, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RECOVERING_SECONDS", 0.001)
+    coordinator.start_run()
+    recovering = CoordinatorRecovering("The coordinator recovers: its ledger has 3 entries.")
+    made, handed = scene(recovering, recovering), list[bool]()
+
+    def hand_back() -> bool:
+        assert made.follower.recovering
+        handed.append(True)
+        return len(handed) == 2
+
+    made.follower._hand_back = hand_back
+    made.start()
+    made.wait_for_ledger(coordinator.state.size)
+    until(lambda: made.follower.recoveries == 1, "it follows again")
+    assert len(handed) == 2
+    assert not made.follower.recovering
+    assert made.follower.failure is None
+
+
+def test_a_new_lineage_ends_it_whatever_words_came_with_it(
+    coordinator: Coordinator, scene: Callable[..., Scene]
+) -> None:
+    """The coordinator's error is no statement: what the institution decides about was fetched and verified."""
+    coordinator.start_run()
+    one = scene(NewLineage("words of the coordinator"))
+    one.follower._learn_lineage = lambda: NewLineage("Entry 7 of the ledger begins a new lineage.")
+    one.start()
+    failure = one.wait_for_failure()
+    assert isinstance(failure, NewLineage)
+    assert failure.message == "Entry 7 of the ledger begins a new lineage."
+    assert failure.exit_code == 3
+    assert "llmasos-participant lineage show" in failure.fix

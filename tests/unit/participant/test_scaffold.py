@@ -7,6 +7,7 @@ import pytest
 from common.errors import CoordinatorUnreachable
 from common.statements.envelope import parse
 from common.statements.kinds import Contribution
+from coordinator.ports import Steering
 from participant.bench.worker_protocol import Train
 from participant.policy import estimates
 from participant.tidying import Tidying
@@ -106,3 +107,28 @@ def test_what_it_costs_is_estimated(north: Institution) -> None:
     assert more.memory_bytes - less.memory_bytes == numbers
     assert more.disk_bytes - less.disk_bytes == SIZE + estimates.CONTROL_FILES * numbers
     assert moments.memory_bytes - less.memory_bytes == 2 * numbers
+
+
+def test_after_a_roll_back_a_round_starts_from_what_still_counts(north: Institution) -> None:
+    """Control variates of rounds that were taken back are nobody's: neither the institution's own nor the consortium's."""
+    record, desk = north.open_round(rounds=4, quorum=3, local=LOCAL), north.coordinator.desk
+    for _ in range(2):
+        north.agent.work(north.run, record)
+        north.others_act()
+        record = north.round
+    left = [each.closed.outputs.server_state for each in north.run.rounds[:2] if each.closed]
+    desk.control_run(RUN, "rollback", "", Steering(to_round=1))
+    north.coordinator.advance()
+    north.agent.work(north.run, north.round)
+    placed = north.workbench.job(RUN) / "server-state.safetensors"
+    assert left[0] is not None
+    assert placed.read_bytes() == north.coordinator.blobs.path(left[0]).read_bytes()
+    desk.control_run(RUN, "rollback", "", Steering(to_round=0))
+    north.coordinator.advance()
+    north.agent.work(north.run, north.round)
+    assert not placed.exists()
+    assert trains(north)[1:] == [
+        (2, "control.safetensors", 1, "server-state.safetensors"),
+        (4, "control.safetensors", 1, "server-state.safetensors"),
+        (5, "control.safetensors", 0, None),
+    ]

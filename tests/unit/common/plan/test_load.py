@@ -66,12 +66,25 @@ WRONG = {
         r":5: model\.hidden_size: unknown field; known here: .*n_embd",
     ),
     "an unknown model": (
+        SMALLEST + "model: {type: elmo}\n",
+        r":3: model\.type: expected one of 'gpt2', 'llama', .*'transformer', got 'elmo'\.",
+    ),
+    "a model that cannot do the task": (
         SMALLEST + "model: {type: bert}\n",
-        r":3: model\.type: expected one of 'gpt2', 'llama', got 'bert'\.",
+        r"task causal-lm needs a model with head causal-lm \(gpt2, llama, .*, transformer with architecture decoder-only\), "
+        r"got bert\.",
+    ),
+    "half of a Transformer": (
+        SMALLEST + "model: {type: transformer, architecture: encoder-decoder}\n",
+        r"got transformer with architecture encoder-decoder\.",
+    ),
+    "a T5 of one distance": (
+        SMALLEST + "model: {type: t5, relative_attention_num_buckets: 64, relative_attention_max_distance: 64}\n",
+        r"relative_attention_max_distance must exceed relative_attention_num_buckets",
     ),
     "no model type": (
         SMALLEST + "model:\n  n_layer: 2\n",
-        r":3: model\.type: expected one of 'gpt2', 'llama', got nothing\.",
+        r":3: model\.type: expected one of 'gpt2', 'llama', .*'transformer', got nothing\.",
     ),
     "a word for a number": (
         SMALLEST + "local: {optimizer: {learning_rate: fast}}\n",
@@ -217,4 +230,5 @@ def test_the_schema_describes_every_field_for_editors() -> None:
 def test_the_schema_says_which_tag_means_which_section() -> None:
     discriminator = plan_schema()["properties"]["model"]["discriminator"]
     assert discriminator["propertyName"] == "type"
-    assert set(discriminator["mapping"]) == {"gpt2", "llama"}
+    types = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer", "pretrained"}
+    assert set(discriminator["mapping"]) == types

@@ -38,6 +38,7 @@ def test_a_run_is_shown_in_full_within_80_columns() -> None:
         "run     tiny-3f2a90",
         "plan    tiny, 8 training rounds",
         "quorum  3 contributions",
+        "version 1 of the protocol",
         "phase   collecting",
         "round   3, opened 10:02, deadline 11:02",
     ]

@@ -171,12 +171,15 @@ def test_the_written_plan_is_the_shipped_one_with_public_text(tmp_path: Path) ->
 def test_relative_paths_of_a_plan_still_lead_where_they_did(tmp_path: Path) -> None:
     plan = tmp_path / "plans" / "given.yaml"
     plan.parent.mkdir()
-    plan.write_text(PLAN + "tokenizer: {type: given, path: ../tokenizer.json}\n")
+    text = PLAN.replace("type: gpt2", "type: gpt2, weights: ../model")
+    plan.write_text(text + "tokenizer: {type: given, path: ../tokenizer.json}\n")
     layout = Layout(tmp_path / "out")
     layout.root.mkdir()
     write_plan(plan, layout, public=False)
-    tokenizer = load_plan(layout.plan).tokenizer
+    written = load_plan(layout.plan)
+    tokenizer = written.tokenizer
     assert tokenizer.type == "given"
+    assert Path(written.model.weights or "").resolve() == tmp_path / "model"
     assert Path(tokenizer.path).resolve() == tmp_path / "tokenizer.json"
 
 

@@ -74,7 +74,7 @@ def test_the_curve_has_a_line_an_institution_one_for_all_text_and_marks_to_compa
     chart = ElementTree.fromstring(curve_chart(some_results()))
     assert len(chart.findall(f".//{SVG}polyline")) == 4
     labels = [text.text for text in chart.findall(f".//{SVG}text") if "label" in text.get("class", "")]
-    assert set(labels) == {"north", "south", "west", "all text, pooled", "best alone, pooled", "pooled data"}
+    assert set(labels) == {"north", "south", "west", "all text, pooled", "best alone, pooled", "pooled data", "n-gram"}
 
 
 def test_labels_at_the_lines_ends_never_overlap() -> None:

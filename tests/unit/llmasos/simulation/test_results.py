@@ -12,7 +12,7 @@ from rich.console import Console
 
 from llmasos.simulation.report_json import report, write_report_json
 from llmasos.simulation.results import Scores, better_alone, by_rounds_trained, scores_from_sums, scores_of
-from llmasos.simulation.table import explanations, print_results, table_rows, verdict
+from llmasos.simulation.table import explanations, print_results, shown, table_rows, verdict
 from llmasos.simulation.watch import Evaluation
 from tests.support.simulated import a_statement, some_results
 
@@ -56,13 +56,13 @@ def test_without_baselines_the_verdict_is_the_perplexity() -> None:
 
 def test_a_row_holds_own_text_alone_then_all_text_then_federated_then_pooled_data() -> None:
     rows = table_rows(some_results())
-    assert rows[0] == ("north", "50.00", "90.00", "54.60", "50.00", "alone")
-    assert rows[1] == ("south", "70.00", "80.00", "60.34", "55.00", "federated")
-    assert rows[-1] == ("all of them, pooled", "-", "best: 80.00", "60.34", "55.00", "federated")
+    assert rows[0] == ("north", "50.00", "90.00", "54.60", "50.00", "60.00", "alone")
+    assert rows[1] == ("south", "70.00", "80.00", "60.34", "55.00", "65.00", "federated")
+    assert rows[-1] == ("all of them, pooled", "-", "best: 80.00", "60.34", "55.00", "65.00", "federated")
 
 
 def test_missing_numbers_are_dashes() -> None:
-    assert table_rows(some_results(comparison=None, federated=None))[0] == ("north", "-", "-", "-", "-", "-")
+    assert table_rows(some_results(comparison=None, federated=None, ngram=None))[0] == ("north", *"------")
 
 
 def test_without_baselines_the_table_has_no_empty_columns() -> None:
@@ -71,6 +71,17 @@ def test_without_baselines_the_table_has_no_empty_columns() -> None:
     assert "federated" in out.getvalue()
     assert "alone" not in out.getvalue()
     assert "54.60" in out.getvalue()
+
+
+def test_counting_has_a_column_with_and_without_baselines_and_says_what_it_is() -> None:
+    with_baselines, without = some_results(), some_results(comparison=None)
+    assert shown(with_baselines, table_rows(with_baselines)[0])[5] == "60.00"
+    assert shown(without, table_rows(without)[0]) == ("north", "54.60", "60.00")
+    assert "modified Kneser-Ney of order 5 over everybody's training text (12,345 tokens)" in " ".join(
+        explanations(without)
+    )
+    uncounted = some_results(ngram=None)
+    assert shown(uncounted, table_rows(uncounted)[0]) == ("north", "50.00", "90.00", "54.60", "50.00", "alone")
 
 
 def test_the_upper_bound_is_explained_precisely() -> None:
@@ -103,6 +114,8 @@ def test_the_report_for_programs_keeps_its_keys(tmp_path: Path) -> None:
     assert told["alone"] == {"north": 90.0, "south": 80.0, "west": 85.0}
     assert told["alone_own"] == {"north": 50.0, "south": 70.0, "west": 75.0}
     assert told["pooled_data"]["pooled"] == 55.0
+    assert told["ngram"]["perplexity"]["pooled"] == 65.0
+    assert (told["ngram"]["order"], told["ngram"]["counted_tokens"], told["ngram"]["left_out_tokens"]) == (5, 12_345, 0)
     assert told["final"]["digest"] == "blake3:" + "ab" * 32
     assert told["final"]["path"] == "out/demo/model"
     assert told["final"]["perplexity"]["pooled"] == pytest.approx(60.34, abs=0.01)

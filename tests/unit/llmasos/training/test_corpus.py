@@ -13,9 +13,9 @@ pytest.importorskip("tokenizers")
 
 from common.errors import TooLittleData
 from llmasos.datasets.tokens import TokenFile
+from llmasos.tasks import windows
 from llmasos.tasks.causal_lm import TOKENS
 from llmasos.tokenizers import bytes_tokenizer, save
-from llmasos.training import corpus as corpora
 from llmasos.training.corpus import Corpus, Source, prepare_corpus
 from tests.support.jobs import a_training_plan
 from tests.support.texts import make_institutions
@@ -42,7 +42,7 @@ def test_tokens_are_found_again_after_a_restart(place: Path, monkeypatch: pytest
     def refuse(*arguments: object) -> None:
         raise AssertionError("encoded twice")
 
-    monkeypatch.setattr(corpora, "write_tokens", refuse)
+    monkeypatch.setattr(windows, "write_tokens", refuse)
     with prepare(place) as second:
         assert (second.batch(seed=1, step=2)[TOKENS] == expected).all()
         assert second.facts == first.facts
@@ -130,4 +130,7 @@ def test_tokens_are_for_their_owner_only_whatever_the_umask(place: Path) -> None
 
 
 def _files(corpus: Corpus) -> tuple[TokenFile, TokenFile]:
-    return corpus.train, corpus.held_out
+    found = (corpus.train, corpus.held_out)
+    assert isinstance(found[0], windows.Windows)
+    assert isinstance(found[1], windows.Windows)
+    return found[0].file, found[1].file

@@ -51,7 +51,7 @@ def test_a_persons_acceptance_is_signed_with_the_agreement(asked: Institution) -
     noted = asked.records.events()[-1]
     assert (noted.event, noted.fields) == (
         "plan answered",
-        {"run": RUN, "accept": True, "reasons": [], "by": "person"},
+        {"run": RUN, "accept": True, "reasons": [], "by": "person", "protocol_version": 1},
     )
 
 

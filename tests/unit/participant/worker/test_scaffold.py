@@ -197,6 +197,23 @@ def test_after_an_abandoned_round_the_old_control_variate_counts(desk: Callable[
     assert (one.job / "control" / round_file(3)).stat().st_mode & 0o777 == 0o600
 
 
+def test_after_a_roll_back_the_control_variate_of_the_round_that_counts_is_taken(desk: Callable[..., Desk]) -> None:
+    one = desk()
+    reduced(one, {"east": train(one, 1)[1:]}, ACCEPTED)
+    files = [(one.job / name).read_bytes() for name in ("base.safetensors", "state")]
+    second = train(one, 2, 1)[1:]
+    reduced(one, {"east": second}, ACCEPTED)
+    for name, content in zip(("base.safetensors", "state"), files, strict=True):
+        (one.job / name).write_bytes(content)
+    result, *again = train(one, 3, 1, trained_rounds=1, rolled_back=((2, 2),))
+    assert (tuple(again), result.deviations) == (second, ()), "the same as if round 2 had never been"
+    assert controls(one) == [round_file(1), round_file(3)], "round 2's goes"
+    (one.job / "state").unlink()
+    fresh = train(one, 4, 0, rolled_back=((1, 3),))[0]
+    assert fresh.deviations == (), "at the run's beginning everybody starts from zeros: nothing is lost"
+    assert controls(one) == [round_file(4)]
+
+
 def test_a_restart_in_mid_round_changes_no_bit(desk: Callable[..., Desk]) -> None:
     whole, broken = desk(), desk()
     offered = [train(one, 1)[1:] for one in (whole, broken)]
