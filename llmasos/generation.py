@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
+from llmasos.models.architecture import CAUSAL_LM
 from llmasos.models.attention import implementation_of
 from llmasos.models.classes import MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
 from llmasos.models.prompts import attach_saved, virtual_tokens
-from llmasos.tokenizers import end_of_document_id, load
+from llmasos.tokenizers import end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +89,30 @@ def continue_text(
     return str(tokenizer.decode([*ids, *written], skip_special_tokens=False))
 
 
+def write_target(
+    model: PreTrainedModel, tokenizer: Tokenizer, source: str, *, max_new_tokens: int, sampling: Sampling
+) -> str:
+    """What an encoder-decoder in memory writes for a source, up to its end or `max_new_tokens`; as tasks on pairs train it
+    (llmasos.tasks.seq2seq).
+
+    Raises:
+        UsageError: max_new_tokens is below 0.
+    """
+    if max_new_tokens < 0:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}, expected 0 or more.")
+    end = end_of_document_id(tokenizer)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    room = max_new_tokens if longest is None else min(max_new_tokens, longest)
+    ids = tokenizer.encode(source, add_special_tokens=False).ids
+    ids = [*(ids if longest is None else ids[: longest - 1]), end]
+    written: list[int] = []
+    for token in islice(_target(model, ids, pad_id(tokenizer), sampling), room):
+        if token == end:
+            break
+        written.append(token)
+    return str(tokenizer.decode(written, skip_special_tokens=False))
+
+
 def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
     """Tensors that a run kept personal, so that they have initial values here; empty also where config.json is no such file."""
     try:
@@ -97,8 +123,11 @@ def untrained_tensors(model_dir: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in found) if isinstance(found, list) else ()
 
 
-def load_module(model_dir: Path) -> PreTrainedModel:
+def load_module(model_dir: Path, head: str = CAUSAL_LM) -> PreTrainedModel:
     """The model in the folder, by this release's classes: nothing in the folder is executed, nothing is fetched.
+
+    Args:
+        head: what it ends in, as llmasos.models.classes names it.
 
     Raises:
         UsageError: the folder holds no model, one that this release does not know, or a part of one.
@@ -109,7 +138,7 @@ def load_module(model_dir: Path) -> PreTrainedModel:
     try:
         config = json.loads((model_dir / "config.json").read_bytes())
         model_type = config.get("model_type") if isinstance(config, dict) else None
-        found = model_class(str(model_type))
+        found = model_class(str(model_type), head)
         loaded: Any = found.from_pretrained(
             model_dir,
             local_files_only=True,
@@ -119,7 +148,8 @@ def load_module(model_dir: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     except InvalidConfiguration as err:
-        raise UsageError(f"{model_dir} holds a model of a type not in {', '.join(MODEL_TYPES)}.", _FIX) from err
+        wrong = f"head {head}" if model_type in MODEL_TYPES else f"a type not in {', '.join(MODEL_TYPES)}"
+        raise UsageError(f"{model_dir} holds a model of {wrong}.", _FIX) from err
     except (OSError, ValueError, RuntimeError, _safetensors_error()) as err:
         raise UsageError(
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
@@ -161,6 +191,25 @@ def _continue(model: PreTrainedModel, ids: list[int], sampling: Sampling) -> Ite
             if len(seen) > context:
                 seen = seen[-max(1, context // 2) :]
                 fresh, cache = list(seen), None
+
+
+def _target(model: PreTrainedModel, ids: list[int], begin: int, sampling: Sampling) -> Iterator[int]:
+    """Tokens of the target, without end, after `begin`; at most as many as the decoder has positions may be taken."""
+    import torch
+
+    generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
+    fresh, cache = begin, None
+    with torch.inference_mode():
+        encoded = model.get_encoder()(input_ids=torch.tensor([ids], device=model.device))
+        while True:
+            out = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=torch.tensor([[fresh]], device=model.device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            fresh, cache = _choose(out.logits[0, -1].cpu(), sampling, generator), out.past_key_values
+            yield fresh
 
 
 def _choose(logits_V: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:

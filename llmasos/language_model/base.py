@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.errors import InvalidConfiguration, TooLittleData, UsageError
+from common.plan.adapters import Adapter
 from common.plan.architectures import Model
 from common.plan.model import Plan
+from common.plan.tasks import Seq2Seq, Task
 from llmasos.datasets.loading import Dataset, Split
 from llmasos.extras import require_train
 from llmasos.language_model.history import History, Row
@@ -29,15 +32,16 @@ if TYPE_CHECKING:
 
     from llmasos.language_model.fitting import Progress
     from llmasos.language_model.measuring import Evaluation
+    from llmasos.language_model.storing import Card
 
 Self = TypeVar("Self", bound="LanguageModel")
+
+LONGEST_UNNAMED = 512
+"""Tokens of a sequence, where a model reads longer ones and nobody says how long."""
 
 
 class LanguageModel:
     """Base of the models: an architecture as a plan names it, and weights once there is a vocabulary."""
-
-    default_task: ClassVar[str] = "causal-lm"
-    """What the model is made to predict: the type of a plan's `task`."""
 
     def __init__(
         self,
@@ -57,8 +61,13 @@ class LanguageModel:
         self.section = section
         self.seed = seed
         self.tokenizer: Tokenizer | None = None
+        self.task: Task | None = None
+        """What it was last fitted to."""
+        self.head = section.heads[0]
+        self.num_labels: int | None = None
         self._vocab_size = vocab_size
         self._module: PreTrainedModel | None = None
+        self._adapter: Adapter | None = None
         self._progress: Progress | None = None
         self._fits = 0
         if tokenizer is not None:
@@ -81,6 +90,11 @@ class LanguageModel:
                 "Call fit first, or give it a tokenizer or a vocab_size.",
             )
         return self._module
+
+    @property
+    def default_task(self) -> str:
+        """What the model is made to predict, the type of a plan's `task`: what its architecture's first head is for."""
+        return {"seq2seq-lm": "seq2seq"}.get(self.section.heads[0], self.section.heads[0])
 
     @property
     def vocab_size(self) -> int | None:
@@ -119,6 +133,8 @@ class LanguageModel:
         max_grad_norm: float = 1.0,
         micro_batch_size: int | None = None,
         precision: str = "float32",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
         seed: int | None = None,
         device: str | None = None,
         eval_steps: int | None = None,
@@ -137,17 +153,19 @@ class LanguageModel:
             data: what to train on, `data.train`.
             optimizer: of llmasos.optimizers; AdamW() by default.
             loss: of llmasos.losses; CrossEntropyLoss() by default: of what the model is made to predict.
-            epochs: so many times the split's tokens, 1 by default; or
+            epochs: so many times the split's tokens or records, 1 by default; or
             steps: so many optimizer steps.
             batch_size: sequences a step.
-            sequence_length: tokens a sequence, at least 8; by default the model's longest.
+            sequence_length: tokens a sequence, at least 8; by default the model's longest, at most 512.
             validation: measured in full after each epoch, or every `eval_steps`, and at the end.
-            schedule: of the learning rate, by its type in a plan's `local.schedule`: "cosine", "constant"; or a mapping with
-                all of its fields.
+            schedule: of the learning rate, by its type in a plan's `local.schedule`: "cosine", "constant", "linear",
+                "warmup-stable-decay", "inverse-sqrt", "noam"; or a mapping with its fields.
             warmup_steps: until the learning rate is reached; by default a twentieth of the steps.
             max_grad_norm: longer gradients are scaled down to this L2 norm.
             micro_batch_size: sequences at once on the device, the rest accumulates; by default batch_size.
             precision: "float32", or "bfloat16" for autocast where the device has it.
+            gradient_checkpointing: less memory for a third more time, and the same numbers.
+            compile: train through torch.compile where the machine can; the history says where it cannot.
             seed: batches and dropout follow from it; by default the model's, and another in each further fit.
             device: "cpu" or "cuda"; by default CUDA where there is one.
             eval_steps: steps between measurements of `validation`.
@@ -171,28 +189,29 @@ class LanguageModel:
         from llmasos.language_model.bars import open_bar
         from llmasos.language_model.fitting import ROWS, Fit, Progress, Telling, machine_for
 
-        self._take(_split(data, "fit").tokenizer)
         before = self._start(resume)
-        length = sequence_length or self.context_tokens
-        _check_length(data, length)
-        an_epoch = math.ceil(data.num_tokens / max(1, batch_size * length))
-        total = _steps(epochs, steps, an_epoch)
         settings = Settings(
-            steps=total,
+            steps=1,
             batch_size=batch_size,
-            sequence_length=length,
+            sequence_length=sequence_length or self._longest(),
             optimizer=(optimizer or AdamW()).section(),
             schedule=schedule,
             warmup_steps=warmup_steps,
             max_grad_norm=max_grad_norm,
             micro_batch_size=micro_batch_size,
             precision=precision,
+            gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
             seed=before.seed if before else (self.seed + self._fits) % 2**32 if seed is None else seed,
         )
-        plan = self._plan(settings, loss)
+        task = _task_of(_split(data, "fit"), loss, self.default_task)
+        plan = plan_of(settings, model=self.section, task=task)
         _check_optimizer(before, plan)
-        if validation is not None:
-            self._take(_split(validation, "fit's validation").tokenizer)
+        for split in (data, *(() if validation is None else (_split(validation, "fit's validation"),))):
+            self._take(split.tokenizer, plan.task)
+        an_epoch = _steps_an_epoch(data, plan)
+        total = _steps(epochs, steps, an_epoch)
+        plan = plan_of(replace(settings, steps=total), model=self.section, task=task)
         done = before.steps if before else 0
         bar = open_bar(total=total, done=done, what="fit", shown=progress_bar)
         telling = Telling(
@@ -210,6 +229,7 @@ class LanguageModel:
             finally:
                 bar.close()
                 self._fits += not resume
+                self.task = plan.task
                 self.module.train(False)
         if fit.history.interrupted:
             print(
@@ -228,7 +248,7 @@ class LanguageModel:
             data: `data.validation`, or `data.test` at the end.
             loss: as `fit`.
             batch_size: sequences at once.
-            sequence_length: tokens that a prediction sees at most; by default the model's longest.
+            sequence_length: tokens that a prediction sees at most; by default as in fit.
 
         Returns:
             loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second.
@@ -243,10 +263,17 @@ class LanguageModel:
         from llmasos.language_model.measuring import measure
 
         module = self.module
-        self._take(_split(data, "evaluate").tokenizer)
-        length = sequence_length or self.context_tokens
+        task = _task_of(_split(data, "evaluate"), loss, self.task or self.default_task)
+        length = sequence_length or self._longest()
         settings = Settings(steps=1, batch_size=batch_size, sequence_length=length, optimizer=AdamW().section())
-        return measure(module, data, self._plan(settings, loss), batch_size=batch_size)
+        plan = plan_of(settings, model=self.section, task=task)
+        if (plan.task.head, plan.task.num_labels) != (self.head, self.num_labels):
+            raise UsageError(
+                f"This {type(self).__name__} ends in {self.head}, task {plan.task.type} needs {plan.task.head}.",
+                "Fit it to that task first.",
+            )
+        self._take(data.tokenizer, plan.task)
+        return measure(module, data, plan, batch_size=batch_size)
 
     def generate_text(
         self,
@@ -259,7 +286,8 @@ class LanguageModel:
     ) -> str:
         """`prompt` and what the model writes after it, up to the end of a document or `max_new_tokens`.
 
-        The same arguments give the same text on the same machine. Of a prompt longer than the model's context, it sees the end.
+        Of an encoder-decoder, `prompt` is the source, and what comes is the target alone. The same arguments give the same text
+        on the same machine. Of a prompt longer than the model's context, it sees the end; of a source, the beginning.
 
         Args:
             temperature: 0 takes the likeliest token; else one is drawn, the more evenly the higher it is.
@@ -268,12 +296,42 @@ class LanguageModel:
         Raises:
             UsageError: a setting is out of range, or the model has no weights or no tokenizer.
         """
-        from llmasos.generation import Sampling, continue_text
+        from llmasos.generation import Sampling, continue_text, write_target
 
         sampling = Sampling(temperature, top_k, seed)
         module, tokenizer = self.module, self._tokenizer("generate text")
+        if self.head not in ("causal-lm", "seq2seq-lm"):
+            raise UsageError(f"This {type(self).__name__} ends in {self.head}, which writes no text.")
         module.train(False)
-        return continue_text(module, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        if self.head == "causal-lm":
+            return continue_text(module, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        source = (self.task.prefix if isinstance(self.task, Seq2Seq) else "") + prompt
+        return write_target(module, tokenizer, source, max_new_tokens=max_new_tokens, sampling=sampling)
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Put an adapter beside the weights, which stay as they are from now on: fits train it alone (and a new head).
+
+        Args:
+            adapter: llmasos.adapters.LoRA(r=8, lora_alpha=16).
+
+        Raises:
+            UsageError: the model has no weights, or has an adapter already.
+            InvalidConfiguration: the adapter names layers that the model has not.
+            MissingExtra: peft is not installed.
+        """
+        import torch
+
+        from llmasos.models.adapters import add_adapter
+
+        if self._adapter is not None:
+            raise UsageError("The model has an adapter already.", "Save it, merged, and load it to add another.")
+        if unknown := getattr(adapter, "unknown", lambda model: ())(self.section):
+            raise InvalidConfiguration(
+                f"target_modules names {', '.join(unknown)}; the linear layers are {', '.join(self.section.linear_layers)}."
+            )
+        with torch.random.fork_rng(devices=[]):
+            add_adapter(self.module, self.section, adapter, seed=self.seed, head=self.head)
+        self._adapter, self._progress = adapter, None
 
     # --- on disk --------------------------------------------------------------------------------------------------------
 
@@ -292,8 +350,8 @@ class LanguageModel:
         from llmasos.language_model import storing
 
         folder, module, tokenizer = Path(path), self.module, self._tokenizer("save a model")
-        progress = self._progress if optimizer else None
-        storing.write(folder, module, tokenizer, kind=type(self).__name__, progress=progress)
+        progress = self._progress if optimizer and self._adapter is None else None
+        storing.write(folder, self._card(), module, tokenizer, progress)
         if folder.suffix.lower() in storing.PICKLES:
             print(
                 f"{folder} is a folder with model.safetensors, not a pickle; {type(self).__name__}.load reads it.",
@@ -324,9 +382,10 @@ class LanguageModel:
             )
         model = kind.__new__(kind)
         LanguageModel.__init__(model, stored.section, vocab_size=stored.vocab_size)
+        model.head, model.num_labels, model.task = stored.head, stored.num_labels, stored.card.task
+        model.tokenizer = stored.tokenizer
         model.module.load_state_dict(stored.module.state_dict())
         model.module.train(False)
-        model._take(stored.tokenizer)
         model._progress = stored.progress
         return model
 
@@ -338,23 +397,31 @@ class LanguageModel:
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def _build(self, vocab_size: int) -> None:
+        """Initial weights; of a model that had weights and another head, those that both have are kept."""
         from llmasos.models.build import build_model
+        from llmasos.tokenizers import pad_id
 
-        module: Any = build_model(self.section, vocab_size=vocab_size, seed=self.seed)
-        self._module, self._vocab_size = module, vocab_size
+        pad = None if self.tokenizer is None else pad_id(self.tokenizer)
+        module: Any = build_model(
+            self.section,
+            vocab_size=vocab_size,
+            seed=self.seed,
+            head=self.head,
+            num_labels=self.num_labels,
+            pad_token_id=pad,
+        )
+        if self._module is not None:
+            mine = module.state_dict()
+            kept = {name: value for name, value in self._module.state_dict().items() if name in mine}
+            module.load_state_dict({**mine, **{name: v for name, v in kept.items() if v.shape == mine[name].shape}})
+        self._module, self._vocab_size = module.train(False), vocab_size
 
-    def _plan(self, settings: Settings, loss: Loss | None) -> Plan:
-        task = (loss or CrossEntropyLoss()).task(self.default_task)
-        return plan_of(settings, model=self.section, task=task)
-
-    def _take(self, tokenizer: Tokenizer) -> None:
-        """Go on with this tokenizer; the first one stays the model's.
+    def _take(self, tokenizer: Tokenizer, task: Task | None = None) -> None:
+        """Go on with this tokenizer, and the head that the task needs; the first tokenizer stays the model's.
 
         Raises:
-            UsageError: the model has another one, or too few embeddings.
+            UsageError: the model has another tokenizer, or too few embeddings; or its adapter is beside another head.
         """
-        if self.tokenizer is tokenizer:
-            return
         tokens = vocab_size_of(tokenizer)
         if self._vocab_size is not None and tokens > self._vocab_size:
             raise UsageError(
@@ -366,9 +433,26 @@ class LanguageModel:
                 "The data were loaded with another tokenizer than the model's, so that ids would mean other tokens.",
                 "Load them with it: load_dataset(folder, tokenizer=model.tokenizer).",
             )
-        self.tokenizer = tokenizer
-        if self._module is None:
-            self._build(self._vocab_size or tokens)
+        self.tokenizer = self.tokenizer or tokenizer
+        ending = (self.head, self.num_labels) if task is None else (task.head, task.num_labels)
+        if self._module is not None and ending == (self.head, self.num_labels):
+            return
+        if self._adapter is not None:
+            raise UsageError(f"The model has an adapter beside its head {self.head}, expected one for {ending[0]}.")
+        self.head, self.num_labels = ending
+        self._progress = None
+        self._build(self._vocab_size or tokens)
+
+    def _longest(self) -> int:
+        """The length of a sequence unless one is named. Relative positions have no end: then what training usually takes."""
+        return min(self.context_tokens, LONGEST_UNNAMED)
+
+    def _card(self) -> Card:
+        from llmasos.language_model.storing import Card
+
+        return Card(
+            kind=type(self).__name__, model=self.section, head=self.head, num_labels=self.num_labels, task=self.task
+        )
 
     def _tokenizer(self, task: str) -> Tokenizer:
         if self.tokenizer is None:
@@ -393,13 +477,46 @@ def _split(data: Any, who: str) -> Split:
     raise UsageError(f"{who} expects one split, got {what}.", "Name one, as in model.fit(data.train).")
 
 
-def _check_length(data: Split, sequence_length: int) -> None:
-    if data.num_tokens <= sequence_length:
+def _task_of(data: Split, loss: Loss | None, default: str | Task) -> dict[str, Any]:
+    """The fields of a plan's `task`: the data's if they were loaded for one, else the loss's.
+
+    Raises:
+        UsageError: the loss is for another task than the data.
+    """
+    general = default if isinstance(default, str) else default.type
+    asked = dict((loss or CrossEntropyLoss()).task(general))
+    if data.task is None:
+        return default.model_dump(mode="json") if not isinstance(default, str) and asked == {"type": general} else asked
+    if asked["type"] not in (general, data.task.type):
+        raise UsageError(
+            f"The data were loaded for task {data.task.type}, the loss is for {asked['type']}.",
+            "Leave the loss out, or load the data for its task.",
+        )
+    return data.task.model_dump(mode="json")
+
+
+def _steps_an_epoch(data: Split, plan: Plan) -> int:
+    """Steps in which as many tokens are trained on as the split's text has, or as many rows as its records became.
+
+    Raises:
+        TooLittleData: there is less than one sequence, or nothing to learn in any record.
+    """
+    found, local = data.written(plan), plan.local
+    if plan.task.field_names:
+        if not found.rows:
+            raise TooLittleData(
+                f"None of the {len(data):,} records of the split {data.name} of {data.source} holds anything to learn for "
+                f"task {plan.task.type} within a sequence_length of {local.sequence_length:,}.",
+                "Give fit a longer sequence_length, or more records.",
+            )
+        return math.ceil(found.rows / local.batch_size)
+    if found.tokens <= local.sequence_length:
         raise TooLittleData(
-            f"The split {data.name} of {data.source} holds {data.num_tokens:,} tokens, one sequence needs "
-            f"{sequence_length + 1:,}.",
+            f"The split {data.name} of {data.source} holds {found.tokens:,} tokens, one sequence needs "
+            f"{local.sequence_length + 1:,}.",
             "Give fit a smaller sequence_length, or more text.",
         )
+    return math.ceil(found.tokens / (local.batch_size * local.sequence_length))
 
 
 def _steps(epochs: float | None, steps: int | None, an_epoch: int) -> int:

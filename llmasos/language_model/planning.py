@@ -21,6 +21,8 @@ M = TypeVar("M", bound=BaseModel)
 
 _MAX_STEPS_A_ROUND = 1_000_000
 _WARMUP_SHARE = 20
+_ALWAYS_WARM = ("inverse-sqrt", "noam")
+"""Schedules that begin with at least one step of warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Settings:
     max_grad_norm: float = 1.0
     micro_batch_size: int | None = None
     precision: str = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
     seed: int = 0
 
 
@@ -61,6 +65,8 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) ->
             "schedule": _schedule(settings),
             "max_gradient_norm": settings.max_grad_norm,
             "precision": settings.precision,
+            "gradient_checkpointing": settings.gradient_checkpointing,
+            "compile": settings.compile,
         },
         "evaluation": {"max_tokens": 10**9},
         "rounds": rounds,
@@ -89,5 +95,6 @@ def _rounds(settings: Settings) -> int:
 def _schedule(settings: Settings) -> dict[str, Any]:
     """A name, or a mapping with the fields of a plan's `local.schedule`."""
     named = {"type": settings.schedule} if isinstance(settings.schedule, str) else dict(settings.schedule)
-    warmup = settings.steps // _WARMUP_SHARE if settings.warmup_steps is None else settings.warmup_steps
+    least = 1 if named.get("type") in _ALWAYS_WARM else 0
+    warmup = max(least, settings.steps // _WARMUP_SHARE) if settings.warmup_steps is None else settings.warmup_steps
     return {"warmup_steps": warmup} | named
