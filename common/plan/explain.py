@@ -94,6 +94,8 @@ def show(value: object) -> str:
         return format(value.normalize(), "f")
     if isinstance(value, tuple):
         return "[" + ", ".join(show(item) for item in value) + "]"
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{name}: {show(getattr(value, name))}" for name in type(value).model_fields) + "}"
     return str(value) if value != "" else '""'
 
 
