@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.adapters import LoRA
+from common.plan.adapters import LoRA, PromptTuning
 from common.plan.codecs import TopkCodec
 from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
@@ -102,6 +102,8 @@ def show(value: object) -> str:
 def adapter_text(plan: Plan) -> str:
     """What is trained where that is not the whole model: `lora, r 8 on q_proj, v_proj`; else nothing."""
     adapter = plan.adapter
+    if isinstance(adapter, PromptTuning):
+        return f"{adapter.type}, {adapter.num_virtual_tokens} virtual tokens"
     if not isinstance(adapter, LoRA):
         return ""
     targets = adapter.target_modules
