@@ -116,7 +116,7 @@ def section_of(given: Mapping[str, Any], beside: Path) -> dict[str, Any]:
     if not isinstance(path, str):
         raise ValueError("a pretrained model needs path, a folder in Hugging Face layout")
     rest = {name: value for name, value in given.items() if name not in ("type", "path")}
-    return fields_of(read_config(beside / path), beside / path) | rest | {"weights": path}
+    return _fields(read_config(beside / path), beside / path) | rest | {"weights": path}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -144,12 +144,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def fields_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The fields of an architecture's section, by what config.json in `folder` says; dropout is not read.
-
-    Raises:
-        ValueError: it lacks a size.
-    """
+def _fields(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     reading = _READINGS[config["model_type"]]
     rope = config.get("rope_parameters")
     if isinstance(rope, dict) and "rope_theta" in rope:

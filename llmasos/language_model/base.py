@@ -111,7 +111,10 @@ class LanguageModel:
         return sum(weight.numel() for weight in self.module.parameters() if weight.requires_grad)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}={value}" for name, value in self.section.model_dump(exclude={"type"}).items())
+        sizes = ", ".join(
+            f"{name}={value}"
+            for name, value in self.section.model_dump(exclude={"type", "weights", "vocab_size"}).items()
+        )
         size = "no weights yet" if self._module is None else f"{self.num_parameters():,} parameters"
         return f"{type(self).__name__}({sizes}; {size})"
 
@@ -372,6 +375,7 @@ class LanguageModel:
             StorageFailure, UnreadableData: a file of it cannot be read.
         """
         from llmasos.language_model import families, storing
+        from llmasos.models.pretrained import fill_from_folder
 
         stored = storing.read(Path(path))
         kind = families.kind_of(stored)
@@ -384,7 +388,7 @@ class LanguageModel:
         LanguageModel.__init__(model, stored.section, vocab_size=stored.vocab_size)
         model.head, model.num_labels, model.task = stored.head, stored.num_labels, stored.card.task
         model.tokenizer = stored.tokenizer
-        model.module.load_state_dict(stored.module.state_dict())
+        fill_from_folder(model.module, model.section, stored.folder)
         model.module.train(False)
         model._progress = stored.progress
         return model

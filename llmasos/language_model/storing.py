@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,21 +23,18 @@ from common.errors import StorageFailure, UsageError
 from common.plan.architectures import Model
 from common.plan.tasks import Task
 from llmasos.extras import require_train
-from llmasos.generation import load_module
-from llmasos.language_model.sections import check_config, family_of, head_of, read_config, section_of
+from llmasos.language_model.sections import FIX, family_of, head_of, read_config, section_of
 from llmasos.models.export import export_hf
 from llmasos.tokenizers import load, save
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
 
     from llmasos.language_model.fitting import Progress
 
 CARD, MOMENTS, README = "llmasos.json", "training.safetensors", "README.md"
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".h5"}
-_FIX = "Name a folder that `save` wrote, or one in Hugging Face layout."
 
 
 class Card(BaseModel):
@@ -66,7 +63,8 @@ class Stored:
 
     card: Card
     vocab_size: int
-    module: PreTrainedModel
+    folder: Path
+    """Where its weights are."""
     tokenizer: Tokenizer
     progress: Progress | None
 
@@ -142,15 +140,16 @@ def read(folder: Path) -> Stored:
         raise UsageError(
             f"{folder} is a file, expected a folder with model.safetensors: pickled models are never read, since reading one "
             "runs what is in it.",
-            _FIX,
+            FIX,
         )
     if not folder.is_dir():
-        raise UsageError(f"{folder} does not exist.", _FIX)
+        raise UsageError(f"{folder} does not exist.", FIX)
+    config = read_config(folder)
     card = _card(folder) or card_of(folder)
-    module = load_module(folder, card.head)
-    config: Any = module.config
-    check_config(config, card.model, str(folder), card.head, card.num_labels)
-    return Stored(card, int(config.vocab_size), module, load(folder / "tokenizer.json"), _progress(folder, card))
+    rows = config.get("vocab_size")
+    if not isinstance(rows, int):
+        raise UsageError(f"{folder}: config.json has no vocab_size.", FIX)
+    return Stored(card, rows, folder, load(folder / "tokenizer.json"), _progress(folder, card))
 
 
 def card_of(folder: Path) -> Card:
@@ -162,7 +161,7 @@ def card_of(folder: Path) -> Card:
     """
     config = read_config(folder)
     head, num_labels = head_of(config, str(folder))
-    section = section_of(config, str(folder))
+    section = section_of(folder)
     return Card(kind=family_of(section), model=section, head=head, num_labels=num_labels)
 
 

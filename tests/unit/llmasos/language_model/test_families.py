@@ -16,7 +16,7 @@ from llmasos import models  # noqa: E402
 from llmasos.adapters import LoRA  # noqa: E402
 from llmasos.datasets import Dataset, load_dataset  # noqa: E402
 from llmasos.language_model.storing import card_of  # noqa: E402
-from llmasos.losses import CausalLMLoss  # noqa: E402
+from llmasos.losses import CausalLMLoss, MaskedLMLoss  # noqa: E402
 from llmasos.models import BERT, GPT, T5, Llama, Mistral, Qwen2, Qwen3, Transformer  # noqa: E402
 from llmasos.optimizers import Adam  # noqa: E402
 from llmasos.tokenizers import train  # noqa: E402
@@ -81,7 +81,7 @@ def test_a_decoder_learns_text_and_comes_back_from_disk_with_and_without_its_car
 )
 def test_an_encoder_decoder_learns_to_translate(make: Any, pairs: Dataset, tmp_path: Path) -> None:
     model = make()
-    model.fit(pairs.train, Adam(lr=1e-2), steps=200, batch_size=16, sequence_length=16)
+    model.fit(pairs.train, Adam(lr=5e-3), steps=200, batch_size=16, sequence_length=16)
     assert model.evaluate(pairs.test, sequence_length=16).accuracy > 0.8
     assert model.generate_text("drei ein", temperature=0) == "three one"
     found = models.load(model.save(tmp_path / "model"))
@@ -108,6 +108,22 @@ def test_texts_are_classified(make: Any, labelled: Dataset, tmp_path: Path) -> N
     assert found.num_labels == 2
     with pytest.raises(UsageError, match=r"ends in sequence-classification, which writes no text"):
         found.generate_text("ein")
+
+
+@pytest.mark.parametrize("next_sentence", [False, True])
+def test_bert_learns_hidden_tokens_and_keeps_what_it_learned_for_another_task(
+    next_sentence: bool, data: Dataset, tmp_path: Path
+) -> None:
+    model = BERT(16, 1, 2, max_position_embeddings=32, dropout=0.0)
+    loss = MaskedLMLoss(next_sentence=True) if next_sentence else None
+    history = model.fit(data.train, Adam(lr=1e-2), loss, steps=20, validation=data.validation)
+    assert history[-1]["loss"] < history[0]["loss"]
+    measured = model.evaluate(data.test)
+    assert measured.accuracy is not None
+    assert measured.bits_per_byte is None
+    found = BERT.load(model.save(tmp_path / "model"))
+    assert found.evaluate(data.test).loss == measured.loss
+    assert found.head == ("pre-training" if next_sentence else "masked-lm")
 
 
 def test_another_task_keeps_what_was_learned_below_the_head(labelled: Dataset, tmp_path: Path) -> None:
