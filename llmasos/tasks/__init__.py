@@ -14,5 +14,6 @@ records.py          tasks on records with fields
   preference.py       the better of two answers
 mixture.py          several tasks on one model
 plugin.py           a task from an entry point of this installation
+scores.py           a task's own measures, beside its loss
 encoding.py         padding, cutting, labels
 """
