@@ -18,6 +18,7 @@ from llmasos.models.architecture import CAUSAL_LM
 from llmasos.models.attention import implementation_of
 from llmasos.models.classes import CLASSES, MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
+from llmasos.models.prompts import attach_saved, virtual_tokens
 from llmasos.tokenizers import end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def load_module(model_dir: Path, head: str = CAUSAL_LM) -> PreTrainedModel:
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX
         ) from err
     model: PreTrainedModel = loaded[0]
+    attach_saved(model, model_dir / "adapter")
     model.config._attn_implementation = implementation_of(model.config, str(model.config._attn_implementation))
     if absent := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random numbers
         raise UsageError(
@@ -207,7 +209,7 @@ def _continue(model: PreTrainedModel, ids: list[int], sampling: Sampling) -> Ite
     """Tokens after `ids`, without end. Keys and values are kept; when the context is full, its newer half starts a new one."""
     import torch
 
-    context = int(model.config.max_position_embeddings)
+    context = int(model.config.max_position_embeddings) - virtual_tokens(model)
     generator = torch.Generator(device="cpu").manual_seed(sampling.seed)
     device = model.device
     seen = list(ids[-context:])

@@ -5,6 +5,7 @@ architecture.py   a plan's model section → a transformers configuration, by al
 build.py          configuration + seed → module
 attention.py      block-sparse attention, by a mask
 adapters.py       LoRA beside frozen weights, by peft
+prompts.py        virtual tokens before each text, as peft reads them
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
 pretrained.py     a folder's weights → the module that `plan prepare` writes

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from common.errors import UsageError
 from common.plan.architectures.attention import BlockSparse
 
 if TYPE_CHECKING:
@@ -32,14 +35,19 @@ def implementation_of(config: PretrainedConfig, otherwise: str) -> str:
     """The name of the attention that a configuration was trained with, known to transformers from now on.
 
     Raises:
-        pydantic.ValidationError: the configuration's section is not one.
+        UsageError: the configuration's section is none.
     """
     if getattr(config, KEY, None) is None:
         return otherwise
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    BlockSparse.model_validate(getattr(config, KEY))
+    try:
+        BlockSparse.model_validate(getattr(config, KEY))
+    except ValidationError as err:
+        raise UsageError(
+            f"config.json says {KEY} {str(getattr(config, KEY))[:100]}; expected a plan's attention of type block-sparse."
+        ) from err
     AttentionInterface.register(NAME, sdpa_attention_forward)
     AttentionMaskInterface.register(NAME, _mask)
     return NAME

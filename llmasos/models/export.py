@@ -8,7 +8,8 @@
 byte for byte, so that anyone can compare its digest with the ledger.
 
 With an adapter it is the merged model, whose bits depend on the machine; `adapter/` holds the run's very bits in peft's format:
-`PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base.
+`PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base. Virtual tokens cannot be merged: with
+prompt tuning the model is the base, and `adapter/` belongs to it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import StorageFailure, UsageError
 from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
-from llmasos.models.adapters import FILE_PREFIX, adapter_config, adapter_of, is_adapter_tensor, merged_tensors
+from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor, merged_tensors
 from llmasos.models.manifest import manifest_of
 from llmasos.models.tensors import by_name, write_tensors, write_values
 from llmasos.tokenizers import END_OF_DOCUMENT, end_of_document_id, load, pad_id
@@ -78,8 +79,8 @@ def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
     _make(folder)
     trained = [entry for entry in manifest_of(model) if entry.group == "trainable"]
     tensors = by_name(model, trained)
-    values = {FILE_PREFIX + entry.name: tensors[entry.name] for entry in trained}
-    renamed = [entry.model_copy(update={"name": FILE_PREFIX + entry.name}) for entry in trained]
+    values = {file_name(entry.name): tensors[entry.name] for entry in trained}
+    renamed = [entry.model_copy(update={"name": file_name(entry.name)}) for entry in trained]
     write_values(values, folder / "adapter_model.safetensors", renamed, mode=BY_UMASK)
     _write(folder / "adapter_config.json", _json(adapter_config(model)))
 

@@ -38,7 +38,10 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
         *(row for run in data["runs"] for row in _run(run)),
         ("certificate", _certificate(data["certificate"])),
         ("ledger", _ledger(data)),
-        *(("decide", f"a new lineage, {each[:16]}: llmasos-participant lineage show") for each in data["new_lineages"]),
+        *(
+            ("decide", f"a new lineage, {each[:16]}: llmasos-participant lineage show")
+            for each in data.get("new_lineages", ())
+        ),
         *(("approvals", text) for text in _proposals(data)),
         *((("policy", f"{data['policy_problem']} The last good one counts."),) if data["policy_problem"] else ()),
         *(("order", _order(each)) for each in data["orders"]),

@@ -113,7 +113,7 @@ class Session:
             self.job.close()
             self.job = None
         self.job = prepare_job(message)
-        return Prepared(**self.job.corpus.facts.model_dump())
+        return Prepared(**self.job.corpus.facts.model_dump(exclude={"parts"}))
 
     def _context(self) -> RoundContext:
         if self.job is None:

@@ -107,7 +107,7 @@ class Verdict:
             self._cosigned.append((note.size, times))
         if (self._cosigned[-1][0] if self._cosigned else 0) < bundle.size:
             self._gap("evidence", "entries beyond the largest checkpoint")
-        for note in bundle.conflicting:
+        for note, _ in bundle.conflicting:
             given_up = note.is_by_log(genesis["log"]) and self._ledger.gave_up(note)
             must(given_up and bundle.head(note.size) != note.head, "histories", "a note that contradicts this history")
             self._gap("histories", f"a note of {note.size} that was given up")

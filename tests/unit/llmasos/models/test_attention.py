@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 
+from common.errors import UsageError  # noqa: E402
 from common.plan.architectures import GPT2, Llama, Mistral, Model, Qwen2, Qwen3  # noqa: E402
 from common.plan.pretrained import section_of  # noqa: E402
 from llmasos.generation import generate_text, load_module  # noqa: E402
@@ -119,3 +120,12 @@ def test_text_is_generated_as_without_a_cache(tmp_path: Path, model: Model) -> N
 def test_an_attention_that_an_architecture_has_not_is_refused() -> None:
     with pytest.raises(ValidationError, match="does not match any of the expected tags: 'full', 'block-sparse'"):
         section(Llama, WINDOW)
+
+
+def test_a_config_with_another_attention_is_one_sentence(tmp_path: Path) -> None:
+    save(bytes_tokenizer(), tmp_path / "tokenizer.json")
+    export_hf(built(BLOCKS[0]), tmp_path / "tokenizer.json", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace("block-sparse", "dense"))
+    with pytest.raises(UsageError, match=r"config\.json says llmasos_attention .*dense.*; expected a plan's attention"):
+        load_module(tmp_path / "model")
