@@ -16,7 +16,7 @@ from common.errors import InvalidConfiguration, UsageError
 from llmasos.extras import require_train
 from llmasos.models.architecture import CAUSAL_LM
 from llmasos.models.attention import implementation_of
-from llmasos.models.classes import MODEL_TYPES, model_class
+from llmasos.models.classes import CLASSES, MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
 from llmasos.models.prompts import attach_saved, virtual_tokens
 from llmasos.tokenizers import end_of_document_id, load, pad_id
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
+SEQ2SEQ_LM = "seq2seq-lm"
+WRITING = (CAUSAL_LM, SEQ2SEQ_LM)
+"""Heads that write text."""
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -54,7 +57,8 @@ def generate_text(
     top_k: int | None = None,
     seed: int = 0,
 ) -> str:
-    """`prompt` and what the model writes after it, up to the end of a document or `max_new_tokens`.
+    """`prompt` and what the model writes after it, up to the end of a document or `max_new_tokens`; of an encoder-decoder,
+    what it writes for `prompt` alone.
 
     The same arguments give the same text on the same machine. An empty prompt begins a document. Of a text longer than the
     model's context, the model sees the newest part.
@@ -65,8 +69,24 @@ def generate_text(
     """
     require_train("torch", "transformers", "tokenizers", task="generate text")
     sampling = Sampling(temperature, top_k, seed)
-    model, tokenizer = load_module(model_dir), load(model_dir / "tokenizer.json")
+    head = head_in(model_dir)
+    if head not in WRITING:
+        raise UsageError(f"{model_dir} holds a model that ends in {head}, which writes no text.", _FIX)
+    model, tokenizer = load_module(model_dir, head), load(model_dir / "tokenizer.json")
+    if head == SEQ2SEQ_LM:
+        return write_target(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
     return continue_text(model, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+
+
+def head_in(model_dir: Path) -> str:
+    """What the model in a folder ends in, by the class that its config.json names; `causal-lm` where it names none that is
+    known: what is wrong with the folder is told when the model is loaded."""
+    try:
+        named = json.loads((model_dir / "config.json").read_bytes())["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return CAUSAL_LM
+    found = (head for heads in CLASSES.values() for head, name in heads.items() if name == named)
+    return next(found, CAUSAL_LM)
 
 
 def continue_text(
@@ -87,6 +107,19 @@ def continue_text(
             break
         written.append(token)
     return str(tokenizer.decode([*ids, *written], skip_special_tokens=False))
+
+
+def continue_ids(
+    model: PreTrainedModel, tokenizer: Tokenizer, ids: list[int], end: int, *, max_new_tokens: int, sampling: Sampling
+) -> str:
+    """What comes after tokens, up to `end` or the end of a document."""
+    ends = {end, end_of_document_id(tokenizer)}
+    written: list[int] = []
+    for token in islice(_continue(model, ids, sampling), max_new_tokens):
+        if token in ends:
+            break
+        written.append(token)
+    return str(tokenizer.decode(written, skip_special_tokens=False))
 
 
 def write_target(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ from common.errors import InvalidConfiguration, TooLittleData, UsageError
 from common.plan.adapters import Adapter
 from common.plan.architectures import Model
 from common.plan.model import Plan
-from common.plan.tasks import Seq2Seq, Task
+from common.plan.tasks import Instruction, QuestionAnswering, Seq2Seq, SequenceClassification, Task, TaskSection
 from llmasos.datasets.loading import Dataset, Split
 from llmasos.extras import require_train
 from llmasos.language_model.history import History, Row
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llmasos.language_model.measuring import Evaluation
     from llmasos.language_model.storing import Card
 
+T = TypeVar("T", bound=TaskSection)
 Self = TypeVar("Self", bound="LanguageModel")
 
 LONGEST_UNNAMED = 512
@@ -208,13 +209,13 @@ class LanguageModel:
             seed=before.seed if before else (self.seed + self._fits) % 2**32 if seed is None else seed,
         )
         task = _task_of(_split(data, "fit"), loss, self.default_task)
-        plan = plan_of(settings, model=self.section, task=task)
+        plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter)
         _check_optimizer(before, plan)
         for split in (data, *(() if validation is None else (_split(validation, "fit's validation"),))):
             self._take(split.tokenizer, plan.task)
         an_epoch = _steps_an_epoch(data, plan)
         total = _steps(epochs, steps, an_epoch)
-        plan = plan_of(replace(settings, steps=total), model=self.section, task=task)
+        plan = plan_of(replace(settings, steps=total), model=self.section, task=task, adapter=self._adapter)
         done = before.steps if before else 0
         bar = open_bar(total=total, done=done, what="fit", shown=progress_bar)
         telling = Telling(
@@ -269,7 +270,7 @@ class LanguageModel:
         task = _task_of(_split(data, "evaluate"), loss, self.task or self.default_task)
         length = sequence_length or self._longest()
         settings = Settings(steps=1, batch_size=batch_size, sequence_length=length, optimizer=AdamW().section())
-        plan = plan_of(settings, model=self.section, task=task)
+        plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter)
         if (plan.task.head, plan.task.num_labels) != (self.head, self.num_labels):
             raise UsageError(
                 f"This {type(self).__name__} ends in {self.head}, task {plan.task.type} needs {plan.task.head}.",
@@ -299,17 +300,67 @@ class LanguageModel:
         Raises:
             UsageError: a setting is out of range, or the model has no weights or no tokenizer.
         """
-        from llmasos.generation import Sampling, continue_text, write_target
+        from llmasos.generation import WRITING, Sampling, continue_text, write_target
 
         sampling = Sampling(temperature, top_k, seed)
         module, tokenizer = self.module, self._tokenizer("generate text")
-        if self.head not in ("causal-lm", "seq2seq-lm"):
+        if self.head not in WRITING:
             raise UsageError(f"This {type(self).__name__} ends in {self.head}, which writes no text.")
         module.train(False)
         if self.head == "causal-lm":
             return continue_text(module, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
         source = (self.task.prefix if isinstance(self.task, Seq2Seq) else "") + prompt
         return write_target(module, tokenizer, source, max_new_tokens=max_new_tokens, sampling=sampling)
+
+    def classify(self, text: str, text_pair: str | None = None) -> dict[str, float]:
+        """The probability of each label of the task that the model was fitted to, the likeliest first.
+
+        Raises:
+            UsageError: it was fitted to another task.
+        """
+        from llmasos.language_model.using import label_of
+
+        task = self._fitted_to(SequenceClassification)
+        texts = (text,) if text_pair is None else (text, text_pair)
+        return label_of(self.module.train(False), self._tokenizer("classify"), task, self._longest(), texts)
+
+    def answer(self, question: str, context: str) -> str:
+        """The likeliest answer that stands in `context`, word for word; empty where the model finds none.
+
+        Raises:
+            UsageError: it was fitted to another task than question-answering.
+        """
+        from llmasos.language_model.using import answer_to
+
+        task = self._fitted_to(QuestionAnswering)
+        tokenizer = self._tokenizer("answer")
+        return answer_to(self.module.train(False), tokenizer, task, self._longest(), question, context)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> str:
+        """What the assistant says next.
+
+        Args:
+            messages: [{"role": "user", "content": "…"}, …], roles system, user and assistant.
+            max_new_tokens, temperature, top_k, seed: as generate_text.
+
+        Raises:
+            UsageError: it was fitted to another task than instruction, or a message is none.
+        """
+        from llmasos.generation import Sampling, continue_ids
+        from llmasos.language_model.using import turn_ids
+
+        task, tokenizer = self._fitted_to(Instruction), self._tokenizer("chat")
+        ids, end = turn_ids(tokenizer, task, messages)
+        sampling, module = Sampling(temperature, top_k, seed), self.module.train(False)
+        return continue_ids(module, tokenizer, ids, end, max_new_tokens=max_new_tokens, sampling=sampling)
 
     def add_adapter(self, adapter: Adapter) -> None:
         """Put an adapter beside the weights, which stay as they are from now on: fits train it alone (and a new head).
@@ -446,6 +497,13 @@ class LanguageModel:
         self.head, self.num_labels = ending
         self._progress = None
         self._build(self._vocab_size or tokens)
+
+    def _fitted_to(self, kind: type[T]) -> T:
+        if not isinstance(self.task, kind):
+            found = "nothing yet" if self.task is None else f"task {self.task.type}"
+            wanted = kind.model_fields["type"].default
+            raise UsageError(f"This {type(self).__name__} was fitted to {found}, expected task {wanted}.")
+        return self.task
 
     def _longest(self) -> int:
         """The length of a sequence unless one is named. Relative positions have no end: then what training usually takes."""

@@ -19,7 +19,8 @@ from llmasos.evaluation.metrics import likelihood
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
 from llmasos.tasks.base import Batch, Objective, Tensors
 from llmasos.tasks.causal_lm import TOKENS
-from llmasos.tasks.encoding import LABELS, NO_LABEL
+from llmasos.tasks.encoding import ATTENTION, LABELS, NO_LABEL
+from llmasos.tasks.question_answering import END, START
 from llmasos.tasks.registry import objective_of
 
 
@@ -90,7 +91,7 @@ class _Counting:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self._logits: torch.Tensor | None = None
+        self._output: Any = None
         self.correct = 0
         self.judged = 0
 
@@ -99,8 +100,7 @@ class _Counting:
         """While it lasts, the model's logits are seen as they come."""
 
         def take(module: torch.nn.Module, args: Any, output: Any) -> None:
-            found = getattr(output, "logits", None)
-            self._logits = getattr(output, "prediction_logits", None) if found is None else found
+            self._output = output
 
         handle = model.register_forward_hook(take)
         try:
@@ -113,9 +113,22 @@ class _Counting:
 
     def nats(self, model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
         nats_N = self._objective.nats(model, batch)
-        expected = batch[TOKENS][:, 1:] if TOKENS in batch else batch.get(LABELS)
-        if self._logits is not None and expected is not None:
-            likeliest, judged = self._logits.argmax(-1), expected != NO_LABEL
-            self.correct += int(((likeliest == expected) & judged).sum())
+        for logits, expected in self._predicted(batch):
+            judged = expected != NO_LABEL
+            self.correct += int(((logits.argmax(-1) == expected) & judged).sum())
             self.judged += int(judged.sum())
         return nats_N
+
+    def _predicted(self, batch: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Logits and what should be the highest of them; none where a task has no such thing."""
+        if TOKENS in batch:
+            yield self._output.logits, batch[TOKENS][:, 1:]
+        elif LABELS in batch:
+            found = getattr(self._output, "logits", None)
+            logits = self._output.prediction_logits if found is None else found
+            if logits.shape[:-1] == batch[LABELS].shape:  # a preference is between two rows, and no label
+                yield logits, batch[LABELS]
+        elif START in batch:
+            padding_BL = batch[ATTENTION] == 0
+            yield self._output.start_logits.masked_fill(padding_BL, -torch.inf), batch[START].flatten()
+            yield self._output.end_logits.masked_fill(padding_BL, -torch.inf), batch[END].flatten()

@@ -43,7 +43,7 @@ class Settings:
     seed: int = 0
 
 
-def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) -> Plan:
+def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any], adapter: BaseModel | None = None) -> Plan:
     """A plan that nobody signs: this model, this task, these steps. A round's tokens are bounded, so long fits have several.
 
     Raises:
@@ -56,6 +56,7 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) ->
         "seed": settings.seed,
         "task": dict(task),
         "model": model.model_dump(mode="json"),
+        "adapter": {"type": "none"} if adapter is None else adapter.model_dump(mode="json"),
         "local": {
             "steps": math.ceil(settings.steps / rounds),
             "batch_size": settings.batch_size,

@@ -17,7 +17,7 @@ def write_pairs(folder: Path, *, count: int = 60, seed: int = 0) -> Path:
     for _ in range(count):
         drawn = chosen.choices(range(len(WORDS)), k=chosen.randint(1, 4))
         records.append({"german": " ".join(WORDS[i] for i in drawn), "english": " ".join(NUMBERS[i] for i in drawn)})
-    return _write(folder, "pairs.jsonl", records)
+    return write_records(folder, records, "pairs.jsonl")
 
 
 def write_labelled(folder: Path, *, count: int = 60, seed: int = 0) -> Path:
@@ -27,10 +27,11 @@ def write_labelled(folder: Path, *, count: int = 60, seed: int = 0) -> Path:
     for number in range(count):
         words, label = ((WORDS, "german"), (NUMBERS, "english"))[number % 2]
         records.append({"text": " ".join(chosen.choices(words, k=5)), "label": label})
-    return _write(folder, "labelled.jsonl", records)
+    return write_records(folder, records, "labelled.jsonl")
 
 
-def _write(folder: Path, name: str, records: list[dict[str, str]]) -> Path:
+def write_records(folder: Path, records: list[dict[str, str]], name: str = "records.jsonl") -> Path:
+    """Records as a .jsonl file of a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("\n".join(map(json.dumps, records)) + "\n", encoding="utf-8")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from llmasos.language_model.storing import card_of  # noqa: E402
 from llmasos.losses import CausalLMLoss, MaskedLMLoss  # noqa: E402
 from llmasos.models import BERT, GPT, T5, Llama, Mistral, Qwen2, Qwen3, Transformer  # noqa: E402
 from llmasos.optimizers import Adam  # noqa: E402
+from llmasos.simulation import final_model  # noqa: E402
 from llmasos.tokenizers import train  # noqa: E402
-from tests.support.researching import NUMBERS, WORDS, write_labelled, write_pairs  # noqa: E402
+from tests.support.researching import NUMBERS, WORDS, write_labelled, write_pairs, write_records  # noqa: E402
 from tests.support.texts import make_institutions  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -88,6 +90,7 @@ def test_an_encoder_decoder_learns_to_translate(make: Any, pairs: Dataset, tmp_p
     assert type(found) is type(model)
     assert found.generate_text("drei ein", temperature=0) == "three one"
     assert found.evaluate(pairs.test, sequence_length=16).loss == model.evaluate(pairs.test, sequence_length=16).loss
+    assert llmasos.generate_text(tmp_path / "model", "drei ein", temperature=0) == "three one"
     (tmp_path / "model" / "llmasos.json").unlink()
     assert type(models.load(tmp_path / "model")) is type(model)
 
@@ -106,8 +109,15 @@ def test_texts_are_classified(make: Any, labelled: Dataset, tmp_path: Path) -> N
     found = models.load(model.save(tmp_path / "model"))
     assert found.evaluate(labelled.test).loss == measured.loss
     assert found.num_labels == 2
-    with pytest.raises(UsageError, match=r"ends in sequence-classification, which writes no text"):
-        found.generate_text("ein")
+    shares = found.classify("ein zwei drei")
+    assert max(shares, key=lambda label: shares[label]) == "german"
+    assert sum(shares.values()) == pytest.approx(1)
+    for write in (found.generate_text, lambda prompt: llmasos.generate_text(tmp_path / "model", prompt)):
+        with pytest.raises(UsageError, match=r"ends in sequence-classification, which writes no text"):
+            write("ein")
+    assert final_model.sample(tmp_path / "model", "ein") == ""
+    with pytest.raises(UsageError, match=r"was fitted to task sequence-classification, expected task instruction"):
+        found.chat([])
 
 
 @pytest.mark.parametrize("next_sentence", [False, True])
@@ -124,6 +134,31 @@ def test_bert_learns_hidden_tokens_and_keeps_what_it_learned_for_another_task(
     found = BERT.load(model.save(tmp_path / "model"))
     assert found.evaluate(data.test).loss == measured.loss
     assert found.head == ("pre-training" if next_sentence else "masked-lm")
+
+
+def test_a_question_is_answered_in_the_words_of_its_text_and_a_turn_of_a_conversation_is_taken(tmp_path: Path) -> None:
+    questions, talks = tmp_path / "questions", tmp_path / "talks"
+    chosen = random.Random(0)
+    asked, said = [], []
+    for _ in range(200):
+        first, second = chosen.sample(NUMBERS, 2)
+        asked.append({"question": "which", "context": f"{first} red {second} blue", "answer": first})
+        word = chosen.randrange(len(WORDS))
+        said.append({"prompt": f"{WORDS[word]} {chosen.randrange(50)}", "response": NUMBERS[word]})
+    write_records(questions, asked)
+    write_records(talks, said)
+    tokenizer = train(questions, 330, text_column="context")
+    reader = BERT(32, 1, 4, max_position_embeddings=32, dropout=0.0)
+    data = load_dataset(questions, tokenizer, task="question-answering", validation=0)
+    reader.fit(data.train, Adam(lr=5e-3), steps=60, batch_size=16)
+    assert reader.answer("which", "two red six blue") == "two"
+    assert (reader.evaluate(data.test).accuracy or 0) > 0.9
+    speaker = GPT(1, 2, 32, 32)
+    data = load_dataset(talks, train(talks, 330, text_column="prompt"), task="instruction", validation=0)
+    speaker.fit(data.train, Adam(lr=3e-3), steps=200, batch_size=16)
+    assert speaker.chat([{"role": "user", "content": "zwei 7"}], temperature=0) == "two"
+    with pytest.raises(UsageError, match="A message has role 'robot', expected one of system, user, assistant"):
+        speaker.chat([{"role": "robot", "content": "x"}])
 
 
 def test_another_task_keeps_what_was_learned_below_the_head(labelled: Dataset, tmp_path: Path) -> None:
