@@ -42,13 +42,12 @@ from llmasos.training.device import set_up
 
 SPLITS = ("iid", "domain")
 ARMS = (
-    "sgd/keep/0.002",
+    "nesterov:learning_rate=0.7,momentum=0.8/keep/0.004",
+    "nesterov:learning_rate=0.7,momentum=0.9/keep/0.002",
     "sgd/keep/0.004",
     "sgd/reset/0.004",
-    "momentum:learning_rate=0.3,momentum=0.9/keep/0.004",
-    "nesterov:learning_rate=0.7,momentum=0.9/keep/0.004",
 )
-CENTRAL_RATES = ("0.002", "0.004", "0.008")
+CENTRAL_RATES = ("0.008", "0.004")
 POINTS = 15
 """Of a curve, over the rounds."""
 
