@@ -32,7 +32,16 @@ class CoordinatorAddresses(Section):
 class WorkerSettings(Section):
     """How the training process runs."""
 
-    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads; the same number gives the same bits.")] = 1
+    threads: Annotated[
+        int, Field(ge=1, le=1024, description="CPU threads of a rank; the same number gives the same bits.")
+    ] = 1
+    ranks: Annotated[
+        Annotated[int, Field(ge=1, le=64)] | Literal["auto"],
+        Field(
+            description="Processes that train together, with those threads each; auto: as many as the worker sees CUDA "
+            "devices, else 1. The same number gives the same bits."
+        ),
+    ] = "auto"
     snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     command: Annotated[
         tuple[str, ...] | None,

@@ -57,7 +57,11 @@ class Preparation:
         hello = bench.hello
         if hello is not None:
             self._ports.status.worker(
-                device=hello.device, threads=hello.threads, capability=hello.capability, isolated=hello.isolated
+                device=hello.device,
+                ranks=hello.ranks,
+                threads=hello.threads,
+                capability=hello.capability,
+                isolated=hello.isolated,
             )
 
     def fetch(self, ref: BlobRef, options: TransferOptions) -> Path:

@@ -51,6 +51,13 @@ def evaluate(model: torch.nn.Module, objective: Objective, rows: Iterable[Batch]
     Raises:
         WorkerFailed: a loss is not finite, so the model is broken.
     """
+    return loss_sums(*measure(model, objective, rows, batch_size=batch_size))
+
+
+def measure(
+    model: torch.nn.Module, objective: Objective, rows: Iterable[Batch], *, batch_size: int = 1
+) -> tuple[float, int]:
+    """As `evaluate`, for rows that are a part of those to measure: parts' nats and targets add up."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -61,6 +68,15 @@ def evaluate(model: torch.nn.Module, objective: Objective, rows: Iterable[Batch]
             total_nats += float(nats_N.double().sum())
             targets += nats_N.numel()
     model.train(was_training)
+    return total_nats, targets
+
+
+def loss_sums(total_nats: float, targets: int) -> LossSums:
+    """Rounded once.
+
+    Raises:
+        WorkerFailed: a loss is not finite, so the model is broken.
+    """
     if not math.isfinite(total_nats):
         raise WorkerFailed(
             f"The model's loss over {targets:,} held-out tokens is {total_nats}, expected a finite number.",

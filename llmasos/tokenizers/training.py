@@ -11,7 +11,7 @@ from llmasos.datasets.encodings import readable
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
 from llmasos.tokenizers.bytelevel import train_bpe
-from llmasos.tokenizers.files import END_OF_DOCUMENT, load
+from llmasos.tokenizers.files import end_of_document, load
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,7 +72,7 @@ def as_tokenizer(given: Tokenizer | str | Path | Any) -> Tokenizer:
     """A `tokenizers.Tokenizer`, also from a tokenizer.json, a folder with one, or a fast tokenizer of transformers.
 
     Raises:
-        UsageError: it is something else, or has no `<|endoftext|>`.
+        UsageError: it is something else, or has no special token that ends a document.
         StorageFailure, UnreadableData: the file cannot be read.
     """
     require_train("tokenizers", task="use a tokenizer")
@@ -88,9 +88,5 @@ def as_tokenizer(given: Tokenizer | str | Path | Any) -> Tokenizer:
             "the path of a tokenizer.json.",
             "Train one: llmasos.tokenizers.train(folder).",
         )
-    if given.token_to_id(END_OF_DOCUMENT) is None:
-        raise UsageError(
-            f"The tokenizer has no token {END_OF_DOCUMENT}, which ends a document.",
-            f"Add it: tokenizer.add_special_tokens(['{END_OF_DOCUMENT}']).",
-        )
+    end_of_document(given)
     return given

@@ -43,6 +43,11 @@ class BackgroundWriter:
         if kind is None:
             self.finish()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
     def begin(self, record: Record, state: State, *, copied: bool) -> bool:
         """Have a snapshot written; False: the one before is still being written, and this one is left out.
 
@@ -52,7 +57,7 @@ class BackgroundWriter:
         Raises:
             StorageFailure: the snapshot before could not be written.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self.busy:
             return False
         self.finish()
         try:

@@ -38,7 +38,7 @@ from llmasos.tokenizers import load
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Corpus", "Facts", "Source", "prepare_corpus"]
+__all__ = ["Corpus", "Facts", "Source", "open_corpus", "prepare_corpus"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ class Corpus:
     train: Data
     held_out: Data
     plan: Plan
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.train.path.parent
 
     def batch(self, *, seed: int, step: int) -> Batch:
         """What the plan's step `step` of a round with that seed trains on."""
@@ -97,6 +102,19 @@ def prepare_corpus(sources: Sequence[Source], tokenizer_path: Path, root: Path, 
     except TooLittleData:
         corpus.close()
         raise
+    return corpus
+
+
+def open_corpus(folder: Path, tokenizer_path: Path, plan: Plan) -> Corpus:
+    """What another process has prepared, from its folder.
+
+    Raises:
+        StorageFailure: it is not there whole.
+    """
+    recipe = recipe_of(plan, _tokenizer(tokenizer_path, _tokenizer_digest(tokenizer_path)))
+    corpus = _open(folder, recipe, plan)
+    if corpus is None:
+        raise StorageFailure(f"Tokens in {folder} cannot be read, though they were just prepared.")
     return corpus
 
 

@@ -20,12 +20,13 @@ from common.errors import NonFiniteDelta
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import to_fixed
 from llmasos.models.adapters import tensor_name
-from llmasos.tasks.base import Batch, split, tensors_of
+from llmasos.tasks.base import Batch, rows_in, split, tensors_of
 from llmasos.tasks.registry import objective_of
 from llmasos.training.device import Machine
 from llmasos.training.forward import prepare_forward
 from llmasos.training.memory import within_memory
 from llmasos.training.optimizers import LocalOptimizer, picked
+from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.schedule import learning_rate, total_rate, total_steps
 
 Draw = Callable[[int], Batch]
@@ -69,8 +70,10 @@ def _ignore(done: StepDone) -> None:
     pass
 
 
-def _step_seed(seed: int, step: int) -> int:
-    digest = hashlib.sha256(f"llmasos step {seed} {step}".encode()).digest()
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Of dropout; each rank has masks of its own for rows of its own."""
+    of_rank = f" rank {rank}" if rank else ""
+    digest = hashlib.sha256(f"llmasos step {seed} {step}{of_rank}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -78,16 +81,18 @@ class LocalTraining:
     """Trains `model` in place as the plan's `local` section says. The model stays on the machine's device.
 
     Only what requires a gradient is trained: of a model with an adapter, the adapter. Weight decay is torch's, on every
-    trained parameter: AdamW's decoupled, SGD's a part of the gradient.
+    trained parameter: AdamW's decoupled, SGD's a part of the gradient. With several `ranks`, each of them does all of this,
+    and computes gradients of its own rows of each batch.
     """
 
-    def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine) -> None:
+    def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine, ranks: Ranks = ALONE) -> None:
         self.model = model.to(machine.device)
         self.machine = machine
+        self._ranks = ranks
         self._forward, deviations = prepare_forward(plan.local, self.model, machine)
         self.deviations = (*machine.deviations(plan.local.precision), *deviations)
         self.micro_batch = plan.local.micro_batch_size or plan.local.batch_size
-        """Rows at once; a step for which memory was too little makes it smaller, and it stays so."""
+        """Rows at once on a rank; a step for which memory was too little makes it smaller, and it stays so."""
         self._local = plan.local
         self._objective = objective_of(plan.task)
         self._total_steps = total_steps(plan)
@@ -157,12 +162,14 @@ class LocalTraining:
         self._optimizer.set_rate(rate)
 
         def gradients(size: int) -> float:
-            torch.manual_seed(_step_seed(work.seed, step))
+            torch.manual_seed(_step_seed(work.seed, step, self._ranks.rank))
             self._optimizer.zero_grad()
-            return self._accumulate(batch, size)
+            return self._ranks.attempt(lambda: self._accumulate(batch, size))
 
         # Weights and moments change only after this; what that takes is the same for any micro-batch.
         loss, self.micro_batch = within_memory(gradients, self.micro_batch, self.machine.release_memory)
+        self._ranks.sum_gradients(self._parameters)
+        (loss,) = self._ranks.total(loss)
         self._pull()
         max_norm = float(self._local.max_gradient_norm)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm))
@@ -175,10 +182,12 @@ class LocalTraining:
         return loss
 
     def _accumulate(self, batch: Batch, size: int) -> float:
-        """Gradients of the batch's mean loss, by micro-batches of `size` rows scaled by targets; the mean loss in nats."""
-        targets = self._objective.targets(batch)
+        """Gradients of the batch's mean loss, by micro-batches of `size` rows scaled by targets; the mean loss in nats. Of
+        both, this rank's part: parts add up.
+        """
+        targets, mine = self._objective.targets(batch), self._ranks.share(batch)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for micro_batch in split(tensors_of(batch, self.machine.device), size):
+        for micro_batch in split(tensors_of(mine, self.machine.device), size) if rows_in(mine) else ():
             with self.machine.autocast(self._local.precision):
                 micro_nats = self._objective.nats(self._forward, micro_batch).sum()
             (micro_nats / targets).backward()  # type: ignore[no-untyped-call]

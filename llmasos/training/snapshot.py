@@ -4,9 +4,11 @@
         round-00000003-step-00000020/
             snapshot.json               Record: whose state this is, under which settings it came about; digests
             rank-00000.safetensors      weight.NAME, moment.NAME.MOMENT (exp_avg, …); one part a rank
+            rank-00001.safetensors
 
-A folder appears under its name only when all of it is on disk. Two kinds matter: the newest of the round that is being
-trained, and the newest finished one of an earlier round, whose moments the local optimizer starts from.
+Each rank writes a part of its own, beside the others; together they hold every tensor once, so any number of ranks goes on
+from them. A folder appears under its name only when all of it is on disk. Two kinds matter: the newest of the round that is
+being trained, and the newest finished one of an earlier round, whose moments the local optimizer starts from.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ import json
 import logging
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.errors import StorageFailure
 from llmasos.evaluation.perplexity import LossSums
@@ -32,7 +34,8 @@ from llmasos.training import state_file
 log = logging.getLogger(__name__)
 
 _RECORD = "snapshot.json"
-_PART = "rank-00000.safetensors"
+_UNFINISHED = ".unfinished-"
+_POLL_SECONDS = 0.01
 _CHECK = "check"
 """In snapshot.json: BLAKE3 of all the rest."""
 
@@ -43,7 +46,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    ranks: Literal[1] = 1
+    ranks: int = Field(default=1, ge=1)
     run: str
     round: int = Field(ge=0)
     seed: int
@@ -62,12 +65,20 @@ class Record(BaseModel):
     deviations: tuple[str, ...] = ()
     """Codes of what the round did otherwise so far than the plan says."""
     part: str | None = None
-    """BLAKE3 of the part's bytes; None of a snapshot from before there were digests."""
+    """BLAKE3 of the only part's bytes; None of several parts, and of a snapshot from before there were digests."""
+    parts: tuple[str, ...] | None = None
+    """BLAKE3 of each rank's part, where there are several."""
+
+    @model_validator(mode="after")
+    def _every_rank_has_a_part(self) -> Self:
+        if self.parts is not None and len(self.parts) != self.ranks:
+            raise ValueError(f"{self.ranks} ranks, and digests of {len(self.parts)} parts")
+        return self
 
     @property
     def environment(self) -> tuple[object, ...]:
         """What bits depend on besides the inputs."""
-        return self.device, self.threads, self.capability, sorted(self.versions.items())
+        return self.device, self.threads, self.capability, self.ranks, sorted(self.versions.items())
 
     @property
     def finished(self) -> bool:
@@ -88,13 +99,15 @@ class Snapshot:
     record: Record
 
     def load(self) -> State:
-        """Read weights and moments, onto the CPU.
+        """Read weights and moments, onto the CPU: all parts of them.
 
         Raises:
-            StorageFailure: the part is missing or damaged.
+            StorageFailure: a part is missing or damaged.
         """
-        tensors = state_file.read(self.folder / _PART, self.record.part)
-        return State(_under("weight.", tensors), _under("moment.", tensors))
+        tensors: dict[str, torch.Tensor] = {}
+        for rank, digest in enumerate(self.record.parts or (self.record.part,)):
+            tensors |= state_file.read(self.folder / _part(rank), digest)
+        return _state(tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +117,63 @@ class State:
     weights: Mapping[str, torch.Tensor]
     moments: Mapping[str, torch.Tensor]
 
+    def part(self, rank: int, ranks: int) -> State:
+        """What that rank writes: of the same state every tensor goes to one rank, as many bytes to each as can be."""
+        if ranks == 1:
+            return self
+        bytes_R, mine = [0] * ranks, dict[str, torch.Tensor]()
+        for name, value in sorted(_tensors(self).items(), key=lambda one: (-one[1].nbytes, one[0])):
+            lightest = bytes_R.index(min(bytes_R))
+            bytes_R[lightest] += value.nbytes
+            if lightest == rank:
+                mine[name] = value
+        return _state(mine)
+
+
+def _tensors(state: State) -> dict[str, torch.Tensor]:
+    """By their names in parts."""
+    tensors = {f"weight.{name}": value for name, value in state.weights.items()}
+    return tensors | {f"moment.{name}": value for name, value in state.moments.items()}
+
+
+def _state(tensors: Mapping[str, torch.Tensor]) -> State:
+    return State(_under("weight.", tensors), _under("moment.", tensors))
+
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 class SnapshotFolder:
-    """The snapshots of one run at one institution. One process writes at a time."""
+    """The snapshots of one run at one institution. One process writes at a time; of several ranks, each writes its part."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, rank: int = 0) -> None:
+        self._root, self._rank = root, rank
 
     def write(self, record: Record, state: State) -> Snapshot:
         """Make a snapshot durable, then remove those that nothing needs any more.
+
+        With several ranks each calls this with the same record, whose number of ranks counts. Rank 0 returns when all parts are
+        there and the folder has its name; another when its part is on disk.
+
+        Args:
+            state: of several ranks, this one's part.
 
         Raises:
             StorageFailure: the disk is full or refuses.
         """
         name = f"round-{record.round:08d}-step-{record.step:08d}"
+        temporary = self._root / f"{_UNFINISHED}{name}"
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self._root))
-            record = record.model_copy(update={"part": _write_part(temporary / _PART, state)})
+            temporary.mkdir(mode=0o700, exist_ok=True)
+            if self._rank:
+                _write_beside(temporary, self._rank, state)
+                return Snapshot(self._root / name, record)
+            digest = state_file.write(temporary / _part(0), _tensors(state))
+            digests = (digest, *(_announced(temporary, rank) for rank in range(1, record.ranks)))
+            digested = {"part": digest} if record.ranks == 1 else {"parts": digests}
+            record = record.model_copy(update=digested)
             (temporary / _RECORD).write_text(_to_json(record))
             for path in (temporary / _RECORD, temporary):
                 _sync(path)
@@ -136,6 +184,15 @@ class SnapshotFolder:
             raise StorageFailure(f"Snapshot {self._root / name} cannot be written: {err}.") from err
         self._remove_superseded(record.round, self._root / name)
         return Snapshot(self._root / name, record)
+
+    def remove_unfinished(self) -> None:
+        """What a process left behind that was killed while it wrote. By rank 0, before any other rank may write again."""
+        for folder in self._root.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def named(self, name: str) -> Snapshot | None:
+        """The snapshot in the folder of that name, as another rank found it."""
+        return next((one for one in self._all() if one.folder.name == name), None)
 
     def newest_of(self, expected: Record) -> Snapshot | None:
         """The newest snapshot of the training that `expected` describes, whatever its step."""
@@ -190,10 +247,39 @@ def _newest(snapshots: Iterable[Snapshot]) -> Snapshot | None:
     return max(snapshots, key=lambda one: (one.record.round, one.record.step), default=None)
 
 
-def _write_part(path: Path, state: State) -> str:
-    tensors = {f"weight.{name}": value for name, value in state.weights.items()}
-    tensors |= {f"moment.{name}": value for name, value in state.moments.items()}
-    return state_file.write(path, tensors)
+def _part(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def _digest_file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank:05d}.digest"
+
+
+def _write_beside(folder: Path, rank: int, state: State) -> None:
+    """Another rank's part, of which rank 0 hears when it is on disk, or that it will never be."""
+    announced, partial = _digest_file(folder, rank), folder / f"rank-{rank:05d}.partial"
+    digest = ""
+    try:
+        digest = state_file.write(folder / _part(rank), _tensors(state))
+    finally:
+        partial.write_text(digest)
+        partial.replace(announced)
+
+
+def _announced(folder: Path, rank: int) -> str:
+    """Wait for another rank's part; its digest. A rank that dies meanwhile ends this process (participant.worker.peers).
+
+    Raises:
+        OSError: that rank could not write it.
+    """
+    path = _digest_file(folder, rank)
+    while not path.exists():
+        time.sleep(_POLL_SECONDS)
+    digest = path.read_text()
+    path.unlink()
+    if not digest:
+        raise OSError(f"rank {rank} could not write its part")
+    return digest
 
 
 def _to_json(record: Record) -> str:

@@ -36,14 +36,16 @@ class Isolation:
 
     account: Account | None = None
     network: bool = False
+    loopback: bool = False
+    """In a network namespace of its own, loopback is up: several ranks speak through it."""
 
     @classmethod
-    def of(cls, user: str | None, *, isolate_network: bool) -> Isolation:
+    def of(cls, user: str | None, *, isolate_network: bool, loopback: bool = False) -> Isolation:
         """
         Raises:
             InvalidConfiguration: no such account, or this process may not start a worker under it.
         """
-        return cls(account_of(user), isolate_network)
+        return cls(account_of(user), isolate_network, loopback)
 
     @property
     def wanted(self) -> bool:
@@ -56,7 +58,7 @@ class Isolation:
             return tuple(words)
         launcher = [sys.executable, "-P", "-m", "participant.worker.launch"]
         if self.network:
-            launcher.append("--no-network")
+            launcher.append("--loopback-only" if self.loopback else "--no-network")
         if self.account is not None:
             launcher += ["--uid", str(self.account.uid), "--gid", str(self.account.gid)]
         return (*launcher, "--", *words)

@@ -193,7 +193,7 @@ class Workbench:
                 on_progress(answer)
             case WorkerError():
                 error = error_from(answer)
-                if isinstance(error, DeviceFailed):
+                if answer.ending or isinstance(error, DeviceFailed):
                     self.close()  # its process computes nothing any more
                 raise error
             case Exited(code=code):
@@ -222,6 +222,7 @@ class Workbench:
             job_root=private_folder(self._jobs),
             log_path=self._layout.worker_log,
             threads=worker.threads,
+            ranks=worker.ranks,
             snapshot_seconds=worker.snapshot_seconds,
             worker_user=worker.user,
             isolate_network=worker.isolate_network,
@@ -237,7 +238,12 @@ class Workbench:
         self._link = link
         log.info(
             "worker started",
-            extra={"device": self.hello.device, "threads": self.hello.threads, "capability": self.hello.capability},
+            extra={
+                "device": self.hello.device,
+                "ranks": self.hello.ranks,
+                "threads": self.hello.threads,
+                "capability": self.hello.capability,
+            },
         )
         return link
 

@@ -27,7 +27,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from pydantic import ValidationError
 
@@ -68,6 +68,7 @@ class WorkerSettings:
     job_root: Path
     log_path: Path
     threads: int = 1
+    ranks: int | Literal["auto"] = 1
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
     isolate_network: bool = False
@@ -98,7 +99,9 @@ class WorkerLink:
         self._settings = settings
         self._on_message = on_message
         self._on_exit = on_exit
-        self._isolation = Isolation.of(settings.worker_user, isolate_network=settings.isolate_network)
+        self._isolation = Isolation.of(
+            settings.worker_user, isolate_network=settings.isolate_network, loopback=settings.ranks != 1
+        )
         self._account = self._isolation.account
         self._job: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -207,8 +210,8 @@ class WorkerLink:
         settings = self._settings
         lifeline_read, lifeline_write = os.pipe()
         words = [*settings.command, "--socket", str(folder / "worker.sock"), "--lifeline-fd", str(lifeline_read)]
-        words += ["--threads", str(settings.threads), "--snapshot-seconds", f"{settings.snapshot_seconds:g}"]
-        words += ["--agent-uid", str(os.getuid())]
+        words += ["--ranks", str(settings.ranks), "--threads", str(settings.threads)]
+        words += ["--snapshot-seconds", f"{settings.snapshot_seconds:g}", "--agent-uid", str(os.getuid())]
         try:
             with self._open_log() as output:
                 scratch = self._isolation.open_way(settings.job_root.parent, settings.job_root)

@@ -10,7 +10,10 @@ bulk (models, deltas, snapshots) through the job folder, each file finished unde
     agent  → evaluate   worker → progress* result     evaluates only
     agent  → snapshot   worker → snapshot-taken       at the next step boundary
     agent  → stop                                ends the worker; so does the closing of the inherited pipe
-    worker → error                               instead of prepared or result; the worker stays usable
+    worker → error                               instead of prepared or result; the worker stays usable unless it says not
+
+Where several ranks train together, all this is rank 0's; to the others it says prepare, train and evaluate as the agent does to
+it, and they answer.
 
 Messages of the worker carry numbers, names of files relative to the job folder, and codes, never a piece of the data.
 """
@@ -52,6 +55,8 @@ class Prepare(Message):
     job: str
     """Absolute path of the job folder. It holds plan.json (the plan statement's predicate) and tokenizer.json."""
     data: tuple[DataSource, ...]
+    tokens: str | None = None
+    """Between ranks alone: the folder under tokens/ with what rank 0 has made of the data."""
 
 
 class Inspect(Message):
@@ -128,6 +133,8 @@ class Hello(Message):
     versions: dict[str, str]
     isolated: bool
     """Runs as another user than the agent, without network."""
+    ranks: int = 1
+    """Processes that train together; `threads` are each one's."""
 
 
 class Prepared(Message):
@@ -203,6 +210,8 @@ class WorkerError(Message):
     code: Code
     message: str
     fix: str = ""
+    ending: bool = False
+    """The worker ends after this: it can do no more."""
 
 
 ToWorker = Annotated[Prepare | Inspect | Train | Evaluate | Snapshot | Stop, Field(discriminator="type")]

@@ -69,6 +69,7 @@ def _settings(subject: Subject, root: Path) -> WorkerSettings:
         job_root=root,
         log_path=subject.layout.worker_log,
         threads=section.threads,
+        ranks=section.ranks,
         worker_user=section.user,
         isolate_network=section.isolate_network,
     )
@@ -77,7 +78,8 @@ def _settings(subject: Subject, root: Path) -> WorkerSettings:
 
 def _device(hello: Hello) -> Finding:
     versions = ", ".join(f"{name} {hello.versions[name]}" for name in _SHOWN if hello.versions.get(name))
-    found = f"trains on {hello.device}, CPU threads: {hello.threads} ({hello.capability})"
+    device = hello.device if hello.ranks == 1 else f"{hello.ranks} × {hello.device}"
+    found = f"trains on {device}, CPU threads: {hello.threads} ({hello.capability})"
     found += f"; {versions}" if versions else ""
     if hello.device.startswith("cpu") and NVIDIA_DEVICE.exists():
         return Finding(

@@ -23,12 +23,12 @@ from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import manifest_of, model_of
 from llmasos.models.personal import INITIAL, PersonalFolder
 from llmasos.tokenizers import load
-from llmasos.training.corpus import Corpus, Source, prepare_corpus
+from llmasos.training.corpus import Corpus, Source, open_corpus, prepare_corpus
 from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import PERSONAL, Prepare
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, TOKENS = "tokenizer.json", "tokens"
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ class Job:
     def tokenizer(self) -> Path:
         return self.folder / TOKENIZER
 
-    @property
-    def snapshots(self) -> SnapshotFolder:
-        return SnapshotFolder(self.folder / "snapshots")
+    def snapshots(self, rank: int = 0) -> SnapshotFolder:
+        """As that rank writes them."""
+        return SnapshotFolder(self.folder / "snapshots", rank)
 
     @property
     def personal(self) -> PersonalFolder:
@@ -76,6 +76,8 @@ class Job:
 def prepare_job(request: Prepare) -> Job:
     """Read the plan, tokenise the data unless that was done before, and build the model.
 
+    Where the request names `tokens`, rank 0 has done what is to be done once, and this rank reads the same.
+
     Raises:
         TooLittleData, UnreadableData, UsageError: about the data; see llmasos.datasets.
         WrongTensors: this release builds other tensors than the plan's manifest lists.
@@ -89,12 +91,14 @@ def prepare_job(request: Prepare) -> Job:
     plan, tokenizer_path = statement.plan, folder / TOKENIZER
     model = model_of(plan, load(tokenizer_path))
     _check_manifest(manifest_of(model, plan.is_personal), statement.manifest)
+    if request.tokens is not None:
+        return Job(folder, statement, open_corpus(folder / TOKENS / request.tokens, tokenizer_path, plan), model)
     PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)
     if not request.data:
         raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")
     sources = [Source(Path(one.folder), one.text_column, one.unit_field) for one in request.data]
-    corpus = prepare_corpus(sources, tokenizer_path, folder / "tokens", plan)
-    _remove_others(corpus.train.path.parent)
+    corpus = prepare_corpus(sources, tokenizer_path, folder / TOKENS, plan)
+    _remove_others(corpus.folder)
     return Job(folder, statement, corpus, model)
 
 

@@ -3,6 +3,9 @@
 A round that was interrupted goes on from its newest snapshot and ends with the same bits. The local optimizer's moments come
 from the newest round that was trained to its end, always by way of the disk: so a restarted worker and one that never stopped
 do the same.
+
+Each of several ranks runs all of this. Rank 0 decides what could differ between them (which snapshot, when the next one is
+due, whether to end), and alone writes what is for all.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 
 from common.blobs.plain_file import open_as_blob
 from common.errors import CorruptChunk, StorageFailure
-from llmasos.evaluation.perplexity import LossSums, evaluate
+from llmasos.evaluation.perplexity import LossSums, loss_sums, measure
 from llmasos.models.tensors import read_tensors, write_delta
 from llmasos.tasks.base import Batch
 from llmasos.tasks.registry import objective_of
@@ -21,6 +24,7 @@ from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
+from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
 from llmasos.training.weighing import num_bytes
@@ -31,7 +35,8 @@ from participant.worker.job import Job
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_CHANGED = "environment-changed"
-"""Deviation code: the round went on from a snapshot of another device, thread count, CPU capability or release."""
+"""Deviation code: the round went on from a snapshot of another device, number of threads or ranks, CPU capability or release.
+"""
 PERSONAL_LOST = "personal-lost"
 """Deviation code: the personal layers that the round was to start from are gone; it started from their initial values."""
 MOMENTS_LOST = "moments-lost"
@@ -50,6 +55,7 @@ class RoundContext:
     agent: AgentSide
     snapshot_seconds: float
     monotonic: Callable[[], float]
+    ranks: Ranks = ALONE
 
 
 def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
@@ -110,7 +116,8 @@ class TrainedRound:
         self._context = context
         self._wanted = _wanted_micro_batch(context.job)
         self._keep_moments = context.job.statement.plan.local.optimizer_state == "keep"
-        self._snapshots = context.job.snapshots
+        self._ranks = context.ranks
+        self._snapshots = context.job.snapshots(self._ranks.rank)
         self._snapshot_at = context.monotonic() + context.snapshot_seconds
         self._progress_at = 0.0
         self.record = self._fresh_record()
@@ -123,7 +130,9 @@ class TrainedRound:
 
     def _run(self) -> RoundSums:
         job, request = self._context.job, self._request
-        resumed = self._resumed() if request.resume else None
+        if self._ranks.is_first:
+            self._snapshots.remove_unfinished()
+        resumed = self._found(self._resumed) if request.resume else None
         if resumed is None:
             measured = _measure_base(request, self._context)
             evaluation, found, micro_batch = measured.sums, set(measured.deviations), measured.micro_batch
@@ -133,7 +142,7 @@ class TrainedRound:
             micro_batch = min(record.micro_batch or self._wanted, _first_micro_batch(request, job))
         self.record = self.record.model_copy(update={"evaluation": evaluation})
         self.deviations |= found
-        training = LocalTraining(job.statement.plan, job.model, self._context.machine)
+        training = LocalTraining(job.statement.plan, job.model, self._context.machine, self._ranks)
         training.micro_batch = micro_batch
         training.anchor({entry.name for entry in job.statement.manifest if entry.group == "trainable"})
         self.deviations |= set(training.deviations)
@@ -151,6 +160,14 @@ class TrainedRound:
         if self._keep_moments and trained != done:
             self._writer.finish()
             self._begin(training, trained, copied=False)  # weights and moments stay as they are from here on
+        if self._ranks.is_first:
+            self._write_results(training, work, control)
+        self._writer.finish()
+        return trained
+
+    def _write_results(self, training: LocalTraining, work: RoundWork, control: RoundControl | None) -> None:
+        """What the agent sends, and what the next round starts from."""
+        job, request = self._context.job, self._request
         job.personal.write(job.model, request.round)
         job.personal.keep_only((request.personal, request.round))
         delta = job.path(request.delta)
@@ -160,8 +177,6 @@ class TrainedRound:
         if control is not None and request.control is not None:
             control.finish(delta, training.total_rate(work), request.round, job.path(request.control))
             job.controls.keep_only((request.control_round, request.round))
-        self._writer.finish()
-        return trained
 
     def _control(self, training: LocalTraining) -> RoundControl | None:
         """What steps are corrected by: made of files that stay as they are until the round is over, so no snapshot has it."""
@@ -173,6 +188,21 @@ class TrainedRound:
         training.correct(control.corrections)
         self.deviations |= {CONTROL_LOST} if control.lost else set()
         return control
+
+    def _found(self, find: Callable[[], tuple[Snapshot, State] | None]) -> tuple[Snapshot, State] | None:
+        """What rank 0 finds, on every rank.
+
+        Raises:
+            StorageFailure: this rank cannot read what rank 0 could.
+        """
+        found = find() if self._ranks.is_first else None
+        name = self._ranks.told_text(found[0].folder.name if found is not None else "")
+        if self._ranks.is_first or not name:
+            return found
+        snapshot = self._snapshots.named(name)
+        if snapshot is None:
+            raise StorageFailure(f"Snapshot {name}, which rank 0 has read, is not there for rank {self._ranks.rank}.")
+        return snapshot, snapshot.load()
 
     def _resumed(self) -> tuple[Snapshot, State] | None:
         """This round's newest snapshot that is whole. Without one the round begins again, with the same bits."""
@@ -194,25 +224,40 @@ class TrainedRound:
             training.load_moments(state.moments)
             record = snapshot.record
             return RoundSums(record.step, record.tokens, record.loss_sum_fixed)
-        if self._keep_moments:
-            self._take_moments(training)
+        if self._keep_moments and (before := self._found(self._moments_before)) is not None:
+            self._take_moments(training, *before)
         return RoundSums()
 
-    def _take_moments(self, training: LocalTraining) -> None:
+    def _take_moments(self, training: LocalTraining, snapshot: Snapshot, state: State) -> None:
+        try:
+            training.load_moments(state.moments)
+            lost = False
+        except StorageFailure as err:
+            log.warning("moments of the round before are lost: %s", err.message)
+            lost = True
+        if not self._ranks.any(lost):
+            return
+        training.load_moments({})
+        self.deviations.add(MOMENTS_LOST)
+        if self._ranks.is_first:
+            self._snapshots.remove(snapshot)
+
+    def _moments_before(self) -> tuple[Snapshot, State] | None:
         """Those of the newest round that was trained to its end; damaged ones are no moments of any round, and those of a round
         that was taken back are nobody's any more."""
         before = self._snapshots.newest_finished_before(self.record.run, self.record.round)
         if self._snapshots.has_unreadable_before(self.record.round):
             self.deviations.add(MOMENTS_LOST)
-            return
+            return None
         if before is None or self._was_taken_back(before.record.round):
-            return
+            return None
         try:
-            training.load_moments(before.load().moments)
+            return before, before.load()
         except StorageFailure as err:
             log.warning("moments of the round before are lost: %s", err.message)
             self.deviations.add(MOMENTS_LOST)
             self._snapshots.remove(before)
+            return None
 
     def _was_taken_back(self, number: int) -> bool:
         return any(first <= number <= last for first, last in self._request.rolled_back)
@@ -225,9 +270,10 @@ class TrainedRound:
         if boundary.step == boundary.steps:
             return  # the delta comes at once, and the state with it
         wanted, stopping = agent.snapshot_wanted.is_set(), agent.stop_wanted.is_set()
-        if stopping:
-            self._writer.finish()
-        due = wanted or stopping or now >= self._snapshot_at
+        due = stopping or ((wanted or now >= self._snapshot_at) and not self._writer.busy)
+        stopping, due = (bool(one) for one in self._ranks.told(stopping, due))
+        if due:
+            self._writer.finish()  # at rank 0 it is ready unless this one is the last
         if due and self._begin(training, boundary.sums, copied=not stopping):
             agent.snapshot_wanted.clear()
             self._snapshot_at = self._context.monotonic() + self._context.snapshot_seconds
@@ -250,7 +296,8 @@ class TrainedRound:
                 "micro_batch": training.micro_batch if training.micro_batch < self._wanted else None,
             }
         )
-        return self._writer.begin(record, State(training.weights(), training.moments()), copied=copied)
+        state = State(training.weights(), training.moments())
+        return self._writer.begin(record, state.part(self._ranks.rank, self._ranks.size), copied=copied)
 
     def _fresh_record(self) -> Record:
         job, machine, request = self._context.job, self._context.machine, self._request
@@ -268,6 +315,7 @@ class TrainedRound:
             threads=machine.threads,
             capability=machine.capability,
             versions=machine.versions,
+            ranks=self._ranks.size,
         )
 
 
@@ -293,12 +341,15 @@ def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured
     job.model.to(context.machine.device)
     deviations = _read_model(request, job)
 
-    def measure(size: int) -> LossSums:
-        rows = _until_stopped(job.corpus.held_out_rows(), context.agent)
-        return evaluate(job.model, objective_of(job.statement.plan.task), rows, batch_size=size)
+    def measured(size: int) -> tuple[float, int]:
+        rows = context.ranks.every(_until_stopped(job.corpus.held_out_rows(), context.agent))
+        objective = objective_of(job.statement.plan.task)
+        return context.ranks.attempt(lambda: measure(job.model, objective, rows, batch_size=size))
 
-    sums, size = within_memory(measure, _first_micro_batch(request, job), machine.release_memory)
+    (nats, targets), size = within_memory(measured, _first_micro_batch(request, job), machine.release_memory)
     smaller = (SMALLER_MICRO_BATCH,) if size < _wanted_micro_batch(job) else ()
+    total_nats, total_targets = context.ranks.total(nats, targets)
+    sums = loss_sums(total_nats, int(total_targets))
     return _Measured(sums, (*deviations, *smaller), size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,52 @@ def test_a_snapshot_brings_back_record_weights_and_moments(tmp_path: Path) -> No
     assert found.record == written.record == a_record(part=found.record.part)
     assert bits(dict(found.load().weights)) == bits({"w": torch.arange(4.0)})
     assert set(found.load().moments) == {"w.step", "w.exp_avg"}
+
+
+def test_each_rank_writes_a_part_and_together_they_are_the_state(tmp_path: Path) -> None:
+    weights = {"a": torch.arange(6.0), "b": torch.ones(2, 3), "c": torch.zeros(())}
+    state = State(weights, {"a.step": torch.tensor(2.0), "b.exp_avg": torch.ones(2, 3)})
+    record = a_record(ranks=3)
+    parts = [state.part(rank, 3) for rank in range(3)]
+    names = [name for part in parts for name in (*part.weights, *part.moments)]
+    assert sorted(names) == sorted([*state.weights, *state.moments])
+    others = [
+        threading.Thread(target=SnapshotFolder(tmp_path, rank).write, args=(record, parts[rank])) for rank in (1, 2)
+    ]
+    for other in others:
+        other.start()
+    written = SnapshotFolder(tmp_path).write(record, parts[0])
+    for other in others:
+        other.join()
+    assert [path.name for path in tmp_path.iterdir()] == [written.folder.name]
+    found = SnapshotFolder(tmp_path, 1).named(written.folder.name)
+    assert found is not None
+    assert bits(dict(found.load().weights)) == bits(dict(state.weights))
+    assert bits(dict(found.load().moments)) == bits(dict(state.moments))
+    (written.folder / "rank-00002.safetensors").unlink()
+    with pytest.raises(StorageFailure, match="rank-00002"):
+        found.load()
+
+
+def test_a_rank_that_cannot_write_its_part_fails_rank_0(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-round-00000003-step-00000002" / "rank-00001.safetensors").mkdir(parents=True)
+    with pytest.raises(StorageFailure):
+        SnapshotFolder(tmp_path, 1).write(a_record(ranks=2), a_state())
+    with pytest.raises(StorageFailure, match="rank 1 could not write its part"):
+        SnapshotFolder(tmp_path).write(a_record(ranks=2), a_state())
+    assert SnapshotFolder(tmp_path).newest_of(a_record()) is None
+
+
+def test_what_a_killed_writer_left_goes_at_the_next_round(tmp_path: Path) -> None:
+    written = SnapshotFolder(tmp_path).write(a_record(), a_state())
+    (tmp_path / ".unfinished-round-00000003-step-00000004").mkdir()
+    SnapshotFolder(tmp_path).remove_unfinished()
+    assert list(tmp_path.iterdir()) == [written.folder]
+
+
+def test_a_record_without_every_ranks_digest_is_damaged() -> None:
+    with pytest.raises(ValueError, match="2 ranks, and digests of 1 parts"):
+        a_record(ranks=2, parts=("aa",))
 
 
 def test_a_snapshot_is_for_its_owner_only(tmp_path: Path) -> None:

@@ -33,6 +33,15 @@ from participant.worker.isolation import is_isolated
 sys.stdout.write(f"{os.getuid()} {os.getgid()} {os.getgroups()} {is_isolated(int(sys.argv[1]))}")
 """
 
+SPEAK = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+try:
+    socket.create_connection(listener.getsockname()).close()
+    print("spoken")
+except OSError:
+    print("unreachable")
+"""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a process under another account")
 
 
@@ -114,6 +123,18 @@ def test_an_agent_without_rights_takes_the_network_from_its_worker() -> None:
     words = apart.command((sys.executable, "-c", look))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout == "['lo']\n", done.stderr
+
+
+@pytest.mark.parametrize(("loopback", "expected"), [(True, "spoken\n"), (False, "unreachable\n")])
+def test_ranks_speak_through_a_loopback_of_their_own(loopback: bool, expected: str) -> None:
+    apart = Isolation(network=True, loopback=loopback)
+    try:
+        apart.check()
+    except InvalidConfiguration as err:
+        pytest.skip(err.message)
+    words = apart.command((sys.executable, "-c", SPEAK))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == expected, done.stderr
 
 
 # --- as root ----------------------------------------------------------------------------------------------------------------
