@@ -31,12 +31,12 @@ from common.statements.kinds import (
     RoundClosed,
     RoundOpened,
 )
-from coordinator import wording
-from coordinator.activities import ActivityChange
-from coordinator.board import Board
 from coordinator.ledger import Ledger
 from coordinator.ports import LogLine
 from coordinator.store.database import Database, LedgerRow
+from coordinator.watching import wording
+from coordinator.watching.activities import ActivityChange
+from coordinator.watching.board import Board
 
 FOLLOW_SECONDS = 0.5
 """How often new activities are looked for where the ledger does not grow."""

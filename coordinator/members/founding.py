@@ -23,9 +23,9 @@ from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Genesis, Log
 from common.wire.channel import split_address
 from coordinator.config import HomeLayout
-from coordinator.enrolment import first_roster, operator_member
 from coordinator.ledger import Ledger
-from coordinator.operators import Context, OperatorHome
+from coordinator.members.enrolment import first_roster, operator_member
+from coordinator.members.operators import Context, OperatorHome
 from coordinator.store.database import CertificateRow, Database, file_url
 
 AUTHORITY_DAYS = 3650

@@ -36,12 +36,12 @@ from common.logs import get_logger
 from common.statements.kinds import Contribution, Control, RoundClosed, RoundOpened
 from common.verify.blobs import named_blobs
 from coordinator.config import CoordinatorConfig, HomeLayout
-from coordinator.lacking import lacking_in_words
 from coordinator.ledger import Beside, Ledger, TakenBack
-from coordinator.metrics import metrics_row
 from coordinator.ports import Metrics
+from coordinator.recovery.lacking import lacking_in_words
 from coordinator.rows.rounds import SEAL_REASONS, UNSEALED
 from coordinator.store.database import Database, Seal, Transaction, file_url
+from coordinator.watching.metrics import metrics_row
 
 log = get_logger(__name__)
 

@@ -18,11 +18,11 @@ from common.evidence.select import Holdings, select
 from common.ledger.state import LedgerState
 from common.terminal import exit_code_of
 from coordinator.app import CoordinatorConfig, load_config
-from coordinator.backing_up import BlobChoice, back_up, check_restored, expect_recovered
 from coordinator.cli import app
 from coordinator.commands.verifying import verified
 from coordinator.config import HomeLayout
-from coordinator.recovery import Recovered, recover
+from coordinator.recovery.backing_up import BlobChoice, back_up, check_restored, expect_recovered
+from coordinator.recovery.from_files import Recovered, recover
 from coordinator.rounds.phases import Phase
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN

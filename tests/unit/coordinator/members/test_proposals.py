@@ -32,15 +32,15 @@ from common.ledger.rules import admit, start
 from common.statements.approvals import approval_signature
 from common.statements.envelope import UnverifiedStatement, parse, parse_payload
 from common.statements.kinds import Roster
-from coordinator import changes, drafts, operators
-from coordinator import proposals as module
-from coordinator.operators import join_operator
+from coordinator.members import changes, drafts, operators
+from coordinator.members import proposals as module
+from coordinator.members.operators import join_operator
 from coordinator.store.database import Transaction
 from coordinator.store.proposals import ApprovalRow
 from tests.support.coordinators import CONSORTIUM, Coordinator
 from tests.support.enrolling import Desk
 from tests.support.participants import RUN, FakeParticipant
-from tests.unit.coordinator.test_membership import a_leave, an_offer
+from tests.unit.coordinator.members.test_membership import a_leave, an_offer
 
 
 @pytest.fixture

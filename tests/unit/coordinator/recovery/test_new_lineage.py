@@ -19,11 +19,11 @@ from common.verify.report import Outcome
 from common.verify.verify import verify
 from common.wire.messages import Presented
 from coordinator.app import load_config
-from coordinator.new_lineage import begin_lineage
+from coordinator.recovery.new_lineage import begin_lineage
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.keepers import Keeper, backed_up, moved_to, restored
 from tests.support.participants import RUN
-from tests.unit.coordinator.test_recovering import Scene, play_rounds
+from tests.unit.coordinator.recovery.test_recovering import Scene, play_rounds
 
 
 class Fork:

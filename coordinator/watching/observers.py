@@ -9,10 +9,10 @@ from common.health import Health
 from common.logs import get_logger
 from common.telemetry import MetricsServer
 from coordinator.config import CoordinatorConfig
-from coordinator.notices import NoticeWatch, Sources
 from coordinator.ports import Views
-from coordinator.telemetry import CoordinatorCollector, CountedBytes
-from coordinator.webhooks import Webhooks
+from coordinator.watching.notices import NoticeWatch, Sources
+from coordinator.watching.telemetry import CoordinatorCollector, CountedBytes
+from coordinator.watching.webhooks import Webhooks
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from common.identity.authority import Authority
 from common.identity.certificates import certificate_id, validity
 from common.identity.keys import TlsKey
 from common.identity.tls_pair import TlsPair
-from coordinator.server_certificate import AGAIN_SECONDS, ServerCertificate, ServerCertificatePorts
+from coordinator.members.server_certificate import AGAIN_SECONDS, ServerCertificate, ServerCertificatePorts
 from tests.support.api import REPORT, Consortium, listening
 
 DAY = 86_400

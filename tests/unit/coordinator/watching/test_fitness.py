@@ -11,7 +11,7 @@ from common.clock import ManualClock, SystemClock
 from common.identity.authority import Authority
 from common.identity.keys import TlsKey
 from coordinator.api.intake import RESERVED_BYTES
-from coordinator.fitness import certificate_check, disk_check
+from coordinator.watching.fitness import certificate_check, disk_check
 
 
 class Disk:

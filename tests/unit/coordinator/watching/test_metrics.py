@@ -6,10 +6,10 @@ import pytest
 
 from common.errors import BadCommitment, UnknownObject, UsageError
 from common.verify.report import Outcome
-from coordinator.metrics import parse_metrics, visible
 from coordinator.ports import EvaluationView, Metrics
 from coordinator.rounds.phases import LOSS_SCALE, EvaluationSums
 from coordinator.tables import check_tables
+from coordinator.watching.metrics import parse_metrics, visible
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN, TOKENS
 

@@ -18,11 +18,11 @@ from typing import Protocol
 
 from common.clock import Clock, parse_rfc3339
 from common.ledger.state import LedgerState, RunRecord
-from coordinator.board import Board
 from coordinator.config import WebhookEvent
 from coordinator.ledger import Ledger
 from coordinator.ports import CoordinatorStatus, InstitutionView
 from coordinator.store.database import InvitationRow
+from coordinator.watching.board import Board
 
 OVERDUE = timedelta(seconds=10)
 """How long after its deadline a round may still be unsealed before somebody is told."""

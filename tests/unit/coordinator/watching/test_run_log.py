@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 
 from common.errors import RefusalError, UnknownObject
-from coordinator import run_log
 from coordinator.ports import Activity, LogLine
+from coordinator.watching import run_log
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN
 

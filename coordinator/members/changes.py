@@ -20,7 +20,7 @@ from common.identity.certificates import certificate_id
 from common.ledger.state import LedgerState
 from common.statements.envelope import parse
 from common.statements.kinds import Member, PlanStatement, Roster
-from coordinator.rosters import check_signing_key, next_roster
+from coordinator.members.rosters import check_signing_key, next_roster
 from coordinator.store.database import CertificateRow, Transaction
 from coordinator.store.proposals import ProposalRow
 

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from common.clock import ManualClock
 from common.errors import InvalidConfiguration, RefusalError
-from coordinator import webhooks
 from coordinator.config import Webhook
-from coordinator.notices import Notice, NoticeWatch, Sources
-from coordinator.webhooks import Receiver, StallHandler, Webhooks, post_once, signature
+from coordinator.watching import webhooks
+from coordinator.watching.notices import Notice, NoticeWatch, Sources
+from coordinator.watching.webhooks import Receiver, StallHandler, Webhooks, post_once, signature
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.participants import RUN
 

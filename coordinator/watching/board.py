@@ -17,10 +17,10 @@ from datetime import datetime
 from common.clock import Clock, parse_rfc3339
 from common.ledger.staleness import is_awaited, most_stale
 from common.statements.kinds import Member
-from coordinator.activities import ActivityChange, ActivityChanges
 from coordinator.ledger import Ledger
 from coordinator.ports import Activity
 from coordinator.rounds.phases import deadline, need_not_wait
+from coordinator.watching.activities import ActivityChange, ActivityChanges
 
 RATE_WINDOW_SECONDS = 10.0
 ROUNDS_KEPT = 1000

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.errors import RefusalError
-from coordinator.telemetry import CoordinatorCollector, CountedBytes
+from coordinator.watching.telemetry import CoordinatorCollector, CountedBytes
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN
 

@@ -43,12 +43,12 @@ from common.statements.envelope import parse
 from common.statements.kinds import Member
 from common.wire.convert_recovery import MAX_WANTED
 from common.wire.messages import MetricsRecord, Presented, Wanted
-from coordinator.lacking import lacking_in_words, lacking_metrics, needed_blobs
 from coordinator.ledger import Ledger
-from coordinator.metrics import metrics_row
 from coordinator.ports import Metrics
-from coordinator.recovery import ClaimedTime, taken_back
+from coordinator.recovery.from_files import ClaimedTime, taken_back
+from coordinator.recovery.lacking import lacking_in_words, lacking_metrics, needed_blobs
 from coordinator.store.database import Database
+from coordinator.watching.metrics import metrics_row
 
 log = get_logger(__name__)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from common.clock import rfc3339
-from coordinator import activities, board
 from coordinator.ports import Activity
+from coordinator.watching import activities, board
 from tests.support.coordinators import LEASE_SECONDS, Coordinator
 from tests.support.participants import RUN
 

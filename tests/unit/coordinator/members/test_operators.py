@@ -19,7 +19,7 @@ from common.terminal import exit_code_of
 from coordinator.app import CoordinatorApp, load_config
 from coordinator.cli import app
 from coordinator.config import HomeLayout
-from coordinator.operators import OperatorHome
+from coordinator.members.operators import OperatorHome
 
 SECRET = b"correct horse battery staple"
 

@@ -10,8 +10,8 @@ from common.statements.envelope import Approval, parse
 from common.statements.form import open_envelope
 from common.statements.kinds import PlanStatement
 from common.wire.messages import Proposal
-from coordinator.changes import Change, in_words
 from coordinator.ledger import Ledger
+from coordinator.members.changes import Change, in_words
 from coordinator.store.database import Database
 from coordinator.store.proposals import ProposalRow
 

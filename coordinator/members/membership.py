@@ -2,7 +2,7 @@
 
     renew    certificates (newest, new), and the signing key if it changes     asked for under the present signing key
     revoke   status revoked                                                    an operator says so
-             a new key and a revocation wait for approvals, where genesis asks for them (coordinator.proposals)
+             a new key and a revocation wait for approvals, where genesis asks for them (coordinator.members.proposals)
     leave    status left ─▶ its deltas deleted ─▶ `erased`                     the institution signed it; `settle` does it
 
 Runs on the engine's thread, since it appends roster statements. Each step is durable by itself and found again from the ledger,
@@ -30,11 +30,11 @@ from common.identity.keys import verify_raw
 from common.ledger.state import LedgerState, Place
 from common.logs import get_logger
 from common.statements.kinds import CertificateId, Control, Member, PublicKey
-from coordinator.changes import Change, request_digest
 from coordinator.ledger import Ledger
+from coordinator.members.changes import Change, request_digest
+from coordinator.members.proposals import Proposals
+from coordinator.members.rosters import check_signing_key, next_roster
 from coordinator.ports import Enrolled, RenewalOffer
-from coordinator.proposals import Proposals
-from coordinator.rosters import check_signing_key, next_roster
 from coordinator.store.database import CertificateRow, Database
 
 log = get_logger(__name__)

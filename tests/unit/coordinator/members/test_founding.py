@@ -17,8 +17,8 @@ from common.identity.certificates import certificate_id
 from common.identity.invitation import open_genesis
 from common.identity.keys import SigningKey
 from coordinator.config import CoordinatorConfig, HomeLayout
-from coordinator.founding import Founding, found
 from coordinator.ledger import Ledger
+from coordinator.members.founding import Founding, found
 from coordinator.store.database import Database, file_url
 
 CONSORTIUM = "hospitals"

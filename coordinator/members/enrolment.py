@@ -29,11 +29,11 @@ from common.identity.keys import verify_raw
 from common.logs import get_logger
 from common.names import check_name
 from common.statements.kinds import CertificateId, Member, PublicKey, Role, Roster
-from coordinator.changes import Change
 from coordinator.ledger import Ledger
+from coordinator.members.changes import Change
+from coordinator.members.proposals import Proposals
+from coordinator.members.rosters import check_signing_key
 from coordinator.ports import Enrolled, EnrolmentOffer
-from coordinator.proposals import Proposals
-from coordinator.rosters import check_signing_key
 from coordinator.store.database import Database, InvitationRow
 
 log = get_logger(__name__)

@@ -11,8 +11,8 @@ from common.clock import SystemClock
 from common.errors import MalformedStatement, TooManyRequests, UnknownObject
 from common.wire.convert import MAX_INQUIRIES
 from common.wire.messages import Estimate, Inquiry
-from coordinator.inquiries import InquiryDesk
 from coordinator.ports import EstimateView
+from coordinator.watching.inquiries import InquiryDesk
 from tests.support.coordinators import Coordinator
 
 BOUND_SECONDS = 20.0

@@ -33,9 +33,9 @@ from common.statements.envelope import APPROVED_KINDS, MAX_ENVELOPE_BYTES, Appro
 from common.statements.form import open_envelope
 from common.statements.kinds import Member, PlanStatement
 from common.wire.messages import Approved, Proposal
-from coordinator.changes import Change, Purpose, change_again, change_of
-from coordinator.drafts import ID_DIGITS, Drafts, fields, row_of
 from coordinator.ledger import Ledger
+from coordinator.members.changes import Change, Purpose, change_again, change_of
+from coordinator.members.drafts import ID_DIGITS, Drafts, fields, row_of
 from coordinator.store.database import Database
 from coordinator.store.proposals import ApprovalRow, ProposalRow
 

@@ -37,7 +37,7 @@ from common.logs import get_logger
 from common.wire.channel import is_loopback
 from coordinator.config import Webhook
 from coordinator.ledger import Ledger
-from coordinator.notices import Notice, NoticeWatch
+from coordinator.watching.notices import Notice, NoticeWatch
 
 log = get_logger(__name__)
 
