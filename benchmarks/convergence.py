@@ -42,12 +42,12 @@ from llmasos.training.device import set_up
 
 SPLITS = ("iid", "domain")
 ARMS = (
-    "nesterov:learning_rate=0.7,momentum=0.8/keep/0.004",
-    "nesterov:learning_rate=0.7,momentum=0.9/keep/0.002",
+    "nesterov:learning_rate=0.7,momentum=0.8/keep/0.010",
+    "nesterov:learning_rate=0.7,momentum=0.8/reset/0.010",
+    "nesterov:learning_rate=0.7,momentum=0.9/keep/0.006",
     "sgd/keep/0.004",
-    "sgd/reset/0.004",
 )
-CENTRAL_RATES = ("0.008", "0.004")
+CENTRAL_RATES = ("0.016", "0.008")
 POINTS = 15
 """Of a curve, over the rounds."""
 

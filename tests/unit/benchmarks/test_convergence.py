@@ -12,7 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from common.plan.load import load_plan  # noqa: E402
 from common.plan.model import Plan  # noqa: E402
+from common.resources import config_path  # noqa: E402
 from llmasos.training.device import set_up  # noqa: E402
 from tests.support.benchmark_modules import convergence, in_process  # noqa: E402
 from tests.support.jobs import a_training_plan  # noqa: E402
@@ -111,6 +113,14 @@ def test_an_arm_is_read_and_what_is_none_is_told() -> None:
             convergence.arm(wrong)
     assert convergence.parse_arguments([]).seeds == [1, 2, 3]
     assert convergence.parse_arguments(["--quick"]).seeds == [1]
+
+
+def test_the_shipped_plan_for_many_rounds_is_the_first_arm() -> None:
+    shipped = load_plan(config_path("plans/many-rounds.yaml"))
+    first = convergence.arm(convergence.ARMS[0])
+    measured = convergence.FULL.plan(shipped.seed, first.rate, first.server, first.state)
+    names = ("model", "local", "server_optimizer", "rounds", "rule", "weighting", "codec", "tokenizer")
+    assert {name: getattr(shipped, name) for name in names} == {name: getattr(measured, name) for name in names}
 
 
 def test_what_was_trained_before_is_not_trained_again_and_is_told_whole(
