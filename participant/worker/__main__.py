@@ -1,6 +1,6 @@
 """The worker process; participant.bench.worker_link starts it.
 
-python -m participant.worker --socket PATH --lifeline-fd N --threads N --snapshot-seconds S --agent-uid N
+python -m participant.worker --socket PATH --lifeline-fd N --threads N --snapshot-seconds S --agent-uid N [--tensorboard DIR]
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from common.errors import MissingExtra
-from llmasos.extras import require_train
+from llmasos.extras import require_extra, require_train
 from participant.bench.worker_protocol import WorkerError
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
@@ -30,6 +31,8 @@ def main() -> int:
         agent = AgentSide(connection)
         try:
             require_train("torch", "transformers", "tokenizers", "safetensors", task="train")
+            if arguments.tensorboard is not None:
+                require_extra("tracking", "tensorboard", task="write TensorBoard's event files (worker.tensorboard)")
         except MissingExtra as err:
             agent.send(WorkerError(code=err.code, message=err.message, fix=err.fix))
             return err.exit_code
@@ -41,6 +44,7 @@ def main() -> int:
             threads=arguments.threads,
             snapshot_seconds=arguments.snapshot_seconds,
             agent_uid=arguments.agent_uid,
+            tensorboard=arguments.tensorboard,
         ).run()
 
 
@@ -51,6 +55,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("LLMASOS_WORKER_THREADS", "1")))
     parser.add_argument("--snapshot-seconds", type=float, default=300.0)
     parser.add_argument("--agent-uid", type=int, default=os.getuid(), help="the user whom the agent runs as")
+    parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
     return parser.parse_args()
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import DeviceFailed, LLMasOSError, WorkerFailed
 from llmasos.training.device import Machine, set_up
@@ -45,11 +46,14 @@ class Session:
     job: Job | None = None
     broken: bool = False
     """The device failed: its context in this process computes no more."""
+    tensorboard: Path | None = None
 
     @classmethod
-    def start(cls, agent: AgentSide, *, threads: int, snapshot_seconds: float, agent_uid: int) -> Session:
+    def start(
+        cls, agent: AgentSide, *, threads: int, snapshot_seconds: float, agent_uid: int, tensorboard: Path | None = None
+    ) -> Session:
         """Set the process up for training."""
-        return cls(agent, set_up(threads), snapshot_seconds, is_isolated(agent_uid))
+        return cls(agent, set_up(threads), snapshot_seconds, is_isolated(agent_uid), tensorboard=tensorboard)
 
     def run(self) -> int:
         """Serve until the agent says stop; the process's exit code."""
@@ -118,4 +122,4 @@ class Session:
     def _context(self) -> RoundContext:
         if self.job is None:
             raise WorkerFailed("The worker has prepared no job.", "Send `prepare` first.")
-        return RoundContext(self.job, self.machine, self.agent, self.snapshot_seconds, time.monotonic)
+        return RoundContext(self.job, self.machine, self.agent, self.snapshot_seconds, time.monotonic, self.tensorboard)
