@@ -29,6 +29,12 @@ class CoordinatorAddresses(Section):
     enrolment: str
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"expected an absolute path, got {path}")
+    return path
+
+
 class WorkerSettings(Section):
     """How the training process runs."""
 
@@ -54,6 +60,12 @@ class WorkerSettings(Section):
         bool,
         Field(description="Start the worker in a network namespace of its own, without any interface but loopback."),
     ] = False
+    tensorboard: Annotated[
+        Annotated[Path, AfterValidator(_absolute)] | None,
+        Field(
+            description="Folder for TensorBoard's event files of this institution's training; none: none are written."
+        ),
+    ] = None
 
 
 def _window(text: str) -> str:

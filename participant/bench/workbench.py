@@ -226,6 +226,7 @@ class Workbench:
             snapshot_seconds=worker.snapshot_seconds,
             worker_user=worker.user,
             isolate_network=worker.isolate_network,
+            tensorboard=worker.tensorboard,
         )
         if worker.command is not None:
             settings = replace(settings, command=worker.command)

@@ -62,7 +62,8 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.
 class WorkerSettings:
     """How a worker is started.
 
-    `worker_user` is another account to run it under, which needs root; `isolate_network` a network namespace of its own.
+    `worker_user` is another account to run it under, which needs root; `isolate_network` a network namespace of its own;
+    `tensorboard` a folder for event files, where it may write.
     """
 
     job_root: Path
@@ -72,6 +73,7 @@ class WorkerSettings:
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
     isolate_network: bool = False
+    tensorboard: Path | None = None
     hello_seconds: float = 120.0
     command: tuple[str, ...] = (sys.executable, "-P", "-m", "participant.worker")
 
@@ -212,6 +214,7 @@ class WorkerLink:
         words = [*settings.command, "--socket", str(folder / "worker.sock"), "--lifeline-fd", str(lifeline_read)]
         words += ["--ranks", str(settings.ranks), "--threads", str(settings.threads)]
         words += ["--snapshot-seconds", f"{settings.snapshot_seconds:g}", "--agent-uid", str(os.getuid())]
+        words += [] if settings.tensorboard is None else ["--tensorboard", str(settings.tensorboard)]
         try:
             with self._open_log() as output:
                 scratch = self._isolation.open_way(settings.job_root.parent, settings.job_root)

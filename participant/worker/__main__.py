@@ -1,6 +1,7 @@
 """The worker process; participant.bench.worker_link starts it, and it starts the other ranks (participant.worker.peers).
 
 python -m participant.worker --socket PATH --lifeline-fd N --ranks N --threads N --snapshot-seconds S --agent-uid N
+    [--tensorboard DIR]
 python -m participant.worker --connection-fd N --lifeline-fd N --rank R --ranks N --store PATH --threads N
 """
 
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import LLMasOSError
-from llmasos.extras import require_train
+from llmasos.extras import require_extra, require_train
 from participant.bench.worker_protocol import WorkerError
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
@@ -37,6 +38,8 @@ def main() -> int:
         agent = AgentSide(connection)
         try:
             require_train("torch", "transformers", "tokenizers", "safetensors", task="train")
+            if arguments.tensorboard is not None:
+                require_extra("tracking", "tensorboard", task="write TensorBoard's event files (worker.tensorboard)")
             return _work(agent, arguments)
         except LLMasOSError as err:
             agent.send(WorkerError(code=err.code, message=err.message, fix=err.fix, ending=True))
@@ -62,6 +65,7 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         rank=arguments.rank,
         ranks=ranks,
         store=store,
+        tensorboard=arguments.tensorboard,
     )
     try:
         return Session.start(agent, settings, peers).run()
@@ -108,6 +112,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--store", type=Path, help="of a rank above 0: where ranks meet")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("LLMASOS_WORKER_THREADS", "1")))
     parser.add_argument("--snapshot-seconds", type=float, default=300.0)
+    parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
     parser.add_argument("--agent-uid", type=int, default=os.getuid(), help="the user whom the agent runs as")
     return parser.parse_args()
 

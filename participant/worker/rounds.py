@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.blobs.plain_file import open_as_blob
 from common.errors import CorruptChunk, StorageFailure
@@ -31,6 +33,7 @@ from llmasos.training.weighing import num_bytes
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.job import Job
+from participant.worker.tracking import RoundTracking
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class RoundContext:
     snapshot_seconds: float
     monotonic: Callable[[], float]
     ranks: Ranks = ALONE
+    tensorboard: Path | None = None
+    """Where TensorBoard's event files go, a folder a run."""
 
 
 def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
@@ -150,11 +155,12 @@ class TrainedRound:
         done = self._restore(training, resumed)
         del resumed  # as large as the training itself
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
-        trained = training.run_round(
-            work,
-            lambda step: job.corpus.batch(seed=request.seed, step=step),
-            lambda boundary: self._at_boundary(training, boundary),
-        )
+        with closing(self._tracking(done)) as tracking:
+            trained = training.run_round(
+                work,
+                lambda step: job.corpus.batch(seed=request.seed, step=step),
+                lambda boundary: self._at_boundary(training, boundary, tracking),
+            )
         if training.micro_batch < self._wanted:
             self.deviations.add(SMALLER_MICRO_BATCH)
         if self._keep_moments and trained != done:
@@ -262,7 +268,17 @@ class TrainedRound:
     def _was_taken_back(self, number: int) -> bool:
         return any(first <= number <= last for first, last in self._request.rolled_back)
 
-    def _at_boundary(self, training: LocalTraining, boundary: StepDone) -> None:
+    def _tracking(self, done: RoundSums) -> RoundTracking:
+        context = self._context
+        return RoundTracking(
+            None if context.tensorboard is None else context.tensorboard / self.record.run,
+            steps_before=self._request.trained_rounds * context.job.statement.plan.local.steps,
+            done=done,
+            monotonic=context.monotonic,
+        )
+
+    def _at_boundary(self, training: LocalTraining, boundary: StepDone, tracking: RoundTracking) -> None:
+        tracking.step(boundary)
         agent, now = self._context.agent, self._context.monotonic()
         if now >= self._progress_at or boundary.step == boundary.steps:
             self._progress_at = now + _PROGRESS_SECONDS

@@ -48,6 +48,7 @@ class Settings:
     rank: int = 0
     ranks: int = 1
     store: Path | None = None
+    tensorboard: Path | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Session:
     """The device failed, whose context in this process computes no more, or ranks are out of step."""
     ranks: Ranks = ALONE
     peers: Peers | None = None
+    tensorboard: Path | None = None
 
     @classmethod
     def start(cls, agent: AgentSide, settings: Settings, peers: Peers | None = None) -> Session:
@@ -77,7 +79,8 @@ class Session:
         if peers is not None:
             peers.settle()
         isolated = is_isolated(settings.agent_uid)
-        return cls(agent, machine, settings.snapshot_seconds, isolated, ranks=ranks, peers=peers)
+        folder = settings.tensorboard
+        return cls(agent, machine, settings.snapshot_seconds, isolated, ranks=ranks, peers=peers, tensorboard=folder)
 
     def run(self) -> int:
         """Serve until the agent says stop; the process's exit code."""
@@ -160,4 +163,12 @@ class Session:
     def _context(self) -> RoundContext:
         if self.job is None:
             raise WorkerFailed("The worker has prepared no job.", "Send `prepare` first.")
-        return RoundContext(self.job, self.machine, self.agent, self.snapshot_seconds, time.monotonic, self.ranks)
+        return RoundContext(
+            self.job,
+            self.machine,
+            self.agent,
+            self.snapshot_seconds,
+            time.monotonic,
+            ranks=self.ranks,
+            tensorboard=self.tensorboard,
+        )
