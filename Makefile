@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-snapshots bench-peers bench-wan bench-scale fuzz faults soak model clean
+.PHONY: help setup demo demo-quick test check lint types imports format proto proto-check tour bench bench-round bench-empty bench-folding bench-rules bench-robustness bench-growth bench-ledger bench-codecs bench-snapshots bench-peers bench-wan bench-scale bench-training bench-convergence fuzz faults soak model clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,13 @@ bench-codecs: $(STAMP)  ## each codec's speed beside memcpy (under a minute)
 
 bench-snapshots: $(STAMP)  ## what snapshots cost local training (a minute)
 	$(BIN)/python benchmarks/snapshots.py
+
+bench-training: $(STAMP)  ## local training beside a hand-written loop and transformers' Trainer (two minutes)
+	$(BIN)/python benchmarks/training.py
+
+bench-convergence: $(STAMP)  ## federated beside central training, three seeds; table and plot in out/ (an hour)
+	@mkdir -p $(OUT)
+	nice -n 10 $(BIN)/python benchmarks/convergence.py --folder $(OUT)/convergence --plot $(OUT)/convergence.svg
 
 bench-round: $(STAMP)  ## a round beside bare gRPC: 100, 400 and 1000 MB, table and plot in out/ (minutes)
 	@mkdir -p $(OUT)

@@ -121,7 +121,9 @@ class CommandDesk:
             head = read_checkpoint(parse_note(said.checkpoint.encode()), log_key(self._ledger.state.genesis))
         except (MalformedStatement, BadSignature):
             return  # judged with the rest of it
-        if head.size > self._ledger.state.size:
+        state = self._ledger.state
+        given_up = any(each.gave_up(head) for each in state.lineages)
+        if head.size > state.size and not given_up:
             raise CoordinatorRecovering(
                 f"{said.institution} saw {head.size:,} entries, this ledger has {self._ledger.state.size:,}."
             )

@@ -28,6 +28,7 @@ from common.errors import (
     CoordinatorRecovering,
     LedgerConflict,
     MalformedMessage,
+    NewLineage,
     NotAuthorised,
     RefusalError,
 )
@@ -120,10 +121,16 @@ class Recovery:
         """Why it is not ready (a health check)."""
         return self.waits_for() or None
 
-    def expect_following(self, follower: str, known: int) -> None:
+    def expect_following(self, follower: str, known: int = 0, lineage: int = 0) -> None:
         """As RecoveryDesk.expect_following."""
         self._ledger.gate.expect_open()
-        size = self._ledger.state.size
+        state = self._ledger.state
+        size = state.size
+        if lineage < state.lineage <= known:
+            raise NewLineage(
+                f"Entry {state.lineage - 1:,} of the ledger begins a new lineage; {follower} saw {known:,} entries of the one "
+                "before."
+            )
         if known > size:
             raise CoordinatorRecovering(
                 f"The coordinator's ledger has {size:,} entries, {follower} knows of {known:,}: it is to present them."
@@ -160,19 +167,35 @@ class Recovery:
         return self._ports.call(lambda: self._present(sender, presented, head, note))
 
     def _present(self, sender: Member, presented: Presented, head: TreeHead, note: Note | None) -> Wanted:
-        self._judge(sender.name, head, note)
+        if not self._was_given_up(presented, head):
+            self._judge(sender.name, head, note)
         if not self.pending:
-            return Wanted(False, self._ledger.state.size)
+            return Wanted(False, self._ledger.state.size, lineage=self._ledger.state.lineage)
         presenter = self._presenters.setdefault(sender.name, _Presenter(0.0))
         presenter.heard_at = self._ports.clock.monotonic()
         if presented.envelopes and not self._conflict:
             self._take(sender.name, presented, head)
         self._take_metrics(sender.name, presenter, dict(presented.metrics))
         presenter.lacks.update(presented.lacking)
-        presenter.presented = presenter.presented or self._ledger.state.size >= head.size
+        known = self._ledger.state.size >= head.size or self._was_given_up(presented, head)
+        presenter.presented = presenter.presented or known
         wanted = self._wanted(sender.name, presenter)
         self._ledger.gate.close(self._reason())
-        return wanted if self.holds() else Wanted(False, self._ledger.state.size)
+        return wanted if self.holds() else Wanted(False, self._ledger.state.size, lineage=self._ledger.state.lineage)
+
+    def _was_given_up(self, presented: Presented, head: TreeHead) -> bool:
+        """Whether a checkpoint is of a lineage that was given up: its tree does not hold the statement that began the newest.
+
+        Who brings entries proves with them that it does.
+        """
+        state = self._ledger.state
+        if not state.lineage or head.size < state.lineage or presented.envelopes:
+            return False
+        try:
+            verify_consistency(sha256, self._ledger.tree().head(state.lineage), head, presented.consistency)
+        except LedgerConflict:
+            return True
+        return False
 
     def _judge(self, sender: str, head: TreeHead, note: Note | None) -> None:
         """Begin to recover, or to wait for more, when the log signed for more than is here, or for something else."""
@@ -277,7 +300,7 @@ class Recovery:
         """What this institution is asked for next: entries first, then what they name."""
         size = self._ledger.state.size
         if size < self._goal.size or self._conflict:
-            return Wanted(True, size)
+            return Wanted(True, size, lineage=self._ledger.state.lineage)
         blobs = []
         for ref in self._may_hold(name, presenter):
             asked = self._asked.get(ref)
@@ -287,7 +310,8 @@ class Recovery:
         metrics = lacking_metrics(self._ledger.state, self._ports.database, self._first_lost)
         mine = (digest for digest, owner in metrics.items() if owner == name and digest not in presenter.lacks_metrics)
         presenter.asked_metrics = tuple(mine)[:MAX_WANTED]
-        return Wanted(True, size, tuple(blobs[:MAX_WANTED]), presenter.asked_metrics)
+        asked_blobs, lineage = tuple(blobs[:MAX_WANTED]), self._ledger.state.lineage
+        return Wanted(True, size, asked_blobs, presenter.asked_metrics, lineage)
 
     def _still_may(self, name: str, ref: BlobRef) -> bool:
         """Whether one that was asked for a blob may still bring it."""

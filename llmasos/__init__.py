@@ -4,7 +4,7 @@
 
     tokenizer = llmasos.tokenizers.train("./corpus", vocab_size=8192)
     data = llmasos.datasets.load_dataset("./corpus", tokenizer=tokenizer)
-    model = llmasos.models.GPT()
+    model = llmasos.models.Transformer(d_model=512, nhead=8, num_layers=6)
     model.fit(data.train, llmasos.optimizers.Adam(lr=3e-4), llmasos.losses.CrossEntropyLoss())
     print(model.evaluate(data.validation), model.generate_text("import "))
     model.save("llm_model.pt")
@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmasos import datasets, losses, models, optimizers, tokenizers
+    from llmasos import adapters, datasets, losses, models, optimizers, tokenizers
     from llmasos.datasets.text import Document, read_documents, split_documents
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
     from llmasos.evaluation.folder import Evaluation, EvaluationOptions, evaluate
@@ -63,7 +63,7 @@ _HOMES = {
     "write_tokens": "llmasos.datasets.tokens",
 }
 
-_MODULES = ("datasets", "losses", "models", "optimizers", "tokenizers")
+_MODULES = ("adapters", "datasets", "losses", "models", "optimizers", "tokenizers")
 
 __all__ = [
     "Document",
@@ -75,6 +75,7 @@ __all__ = [
     "SimulationResult",
     "TokenFile",
     "TuneOptions",
+    "adapters",
     "batches",
     "build_model",
     "datasets",

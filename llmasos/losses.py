@@ -36,3 +36,21 @@ class CausalLMLoss:
 
     def task(self, default: str) -> Mapping[str, Any]:
         return {"type": "causal-lm"}
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedLMLoss:
+    """Cross entropy of hidden tokens, given all others: transformers' ForMaskedLMLoss. BERT only.
+
+    Args:
+        mlm_probability: share of the tokens that are to be found, as DataCollatorForLanguageModeling calls it.
+        next_sentence: also whether the second half of a row follows the first, as BertForPreTraining learns it.
+
+    Source: Devlin et al., arXiv:1810.04805, section 3.1.
+    """
+
+    mlm_probability: float = 0.15
+    next_sentence: bool = False
+
+    def task(self, default: str) -> Mapping[str, Any]:
+        return {"type": "masked-lm", "mask_fraction": self.mlm_probability, "next_sentence": self.next_sentence}

@@ -45,10 +45,11 @@ class AdamW:
 
 @dataclass(frozen=True, slots=True)
 class Adam:
-    """Adam, torch.optim.Adam without weight decay. With weight decay use AdamW.
+    """Adam, torch.optim.Adam.
 
     Args:
         lr, betas, eps: as AdamW.
+        weight_decay: weight_decay × weight joins the gradient.
 
     Source: Kingma and Ba, arXiv:1412.6980.
     """
@@ -56,9 +57,10 @@ class Adam:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    weight_decay: float = 0.0
 
     def section(self) -> Mapping[str, Any]:
-        return {"type": "adamw", **_adam(self.lr, self.betas, self.eps), "weight_decay": 0}
+        return {"type": "adam", **_adam(self.lr, self.betas, self.eps), "weight_decay": self.weight_decay}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,61 @@ class SGD:
             "momentum": self.momentum,
             "weight_decay": self.weight_decay,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Adafactor:
+    """Adafactor, torch.optim.Adafactor: of a matrix it keeps one number a row and one a column.
+
+    Args:
+        lr: highest learning rate; a step is at most min(lr, 1 ÷ sqrt(step)) × the weights' root mean square.
+        beta2_decay: at step t the squared gradient's mean decays by 1 - t^beta2_decay; in [-1, 0).
+        eps: least root mean square of weights that steps are scaled by; the second of torch's pair.
+        d: highest root mean square of a step before it is scaled.
+        weight_decay: as AdamW.
+
+    Source: Shazeer and Stern, arXiv:1804.04235.
+    """
+
+    lr: float = 1e-2
+    beta2_decay: float = -0.8
+    eps: float = 1e-3
+    d: float = 1.0
+    weight_decay: float = 0.0
+
+    def section(self) -> Mapping[str, Any]:
+        return {
+            "type": "adafactor",
+            "learning_rate": self.lr,
+            "beta2_decay": self.beta2_decay,
+            "epsilon": self.eps,
+            "clip_threshold": self.d,
+            "weight_decay": self.weight_decay,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Muon:
+    """Muon, torch.optim.Muon for matrices of hidden layers, and AdamW for all else, under one learning rate.
+
+    Args:
+        lr: highest learning rate; Muon's steps are scaled to AdamW's root mean square.
+        momentum: decay of a matrix's mean gradient, in [0, 1).
+        weight_decay: as AdamW.
+        betas, eps: AdamW's.
+
+    Source: Liu et al., arXiv:2502.16982.
+    """
+
+    lr: float = 2e-3
+    momentum: float = 0.95
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+
+    def section(self) -> Mapping[str, Any]:
+        own = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        return {"type": "muon", **_adam(self.lr, self.betas, self.eps), **own}
 
 
 def _adam(lr: float, betas: tuple[float, float], eps: float) -> dict[str, float]:

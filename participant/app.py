@@ -129,6 +129,7 @@ class ParticipantApp:
                 caught_up=self.restoration.caught_up,
                 beat=beating.beat,
                 hand_back=self.handing_back.once,
+                learn_lineage=self.handing_back.learn_lineage,
             )
         )
         self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))

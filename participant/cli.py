@@ -14,6 +14,7 @@ from participant.commands import data as data_commands
 from participant.commands import evidence as evidence_commands
 from participant.commands import identity as identity_commands
 from participant.commands import joining as joining_commands
+from participant.commands import lineage as lineage_commands
 from participant.commands import plans as plan_commands
 from participant.commands import policy as policy_commands
 from participant.commands import proposals as proposal_commands
@@ -31,6 +32,7 @@ app.add_typer(policy_commands.app, name="policy")
 app.add_typer(identity_commands.app, name="identity")
 app.add_typer(evidence_commands.app, name="evidence")
 app.add_typer(checkpoint_commands.app, name="checkpoint")
+app.add_typer(lineage_commands.app, name="lineage")
 app.add_typer(proposal_commands.app, name="proposal")
 app.add_typer(proposal_commands.roster_app, name="roster")
 

@@ -17,6 +17,7 @@ from common.errors import (
     LedgerConflict,
     LLMasOSError,
     MalformedStatement,
+    NewLineage,
     RefusalError,
     TooManyRequests,
 )
@@ -67,6 +68,10 @@ class FollowerPorts:
     """Called at each turn of the loop."""
     hand_back: Callable[[], bool] = lambda: False
     """Give a recovering coordinator what it lacks; whether it goes on."""
+    learn_lineage: Callable[[], LedgerConflict] = lambda: NewLineage(
+        "The coordinator says that it began a new lineage."
+    )
+    """Fetch and verify the statement that began a new lineage; what to end with, once it is kept for a person to decide."""
 
 
 class Follower:
@@ -78,7 +83,7 @@ class Follower:
         self._explain = ports.explain
         self._tell = ports.tell
         self._proposals, self._beat, self._caught_up = ports.proposals, ports.beat, ports.caught_up
-        self._hand_back = ports.hand_back
+        self._hand_back, self._learn_lineage = ports.hand_back, ports.learn_lineage
         self.recovering = False
         """Whether the coordinator said, when it was last asked, that it recovers and signs nothing."""
         self.recoveries = 0
@@ -164,6 +169,8 @@ class Follower:
     def _admit(self, entries: LedgerEntries) -> None:
         try:
             self._mirror.admit(entries.first_index, entries.envelopes)
+        except NewLineage:
+            raise
         except LedgerConflict:
             # The checkpoint beside it may be what proves the two histories; one that is not the log's proves nothing.
             with suppress(BadSignature, MalformedStatement):
@@ -180,7 +187,10 @@ class Follower:
                 cosignature=cosignature,
                 cosigned_size=self._witnessing.covered,
                 seen_size=self._witnessing.seen_size,
+                lineage=self._mirror.state.lineage,
             )
+        except NewLineage:
+            raise self._learn_lineage() from None  # the coordinator's own words decide nothing: its statement does
         except RefusalError as err:
             if cosignature is not None and not isinstance(err, TooManyRequests):
                 self._witnessing.sent(cosignature)

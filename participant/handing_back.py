@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
 from common.clock import Clock, rfc3339
-from common.errors import BlobError
+from common.errors import BlobError, LedgerConflict
 from common.ledger.state import LedgerState
 from common.logs import get_logger
 from common.wire.convert_recovery import MAX_PRESENTED_ENTRIES
@@ -70,7 +70,7 @@ class HandingBack:
         ports = self._ports
         for note in ports.witnessing.ahead:
             ports.session.present(Presented(note))
-        reply = ports.session.present(Presented(ports.witnessing.newest_note))
+        reply = ports.session.present(Presented(ports.witnessing.newest_note, consistency=self._of_this_lineage()))
         for _ in range(MOST_CALLS):
             brought = self._brought(reply) if reply.recovering and not self._stopping.is_set() else None
             if brought is None:
@@ -83,6 +83,33 @@ class HandingBack:
                     break
         return not reply.recovering
 
+    def learn_lineage(self) -> LedgerConflict:
+        """The error to end with, once the statement that began the coordinator's newest lineage is verified and kept.
+
+        Raises:
+            CoordinatorUnreachable: ask again later.
+            LedgerConflict: it shows no such statement.
+        """
+        ports, mirror = self._ports, self._ports.mirror
+        note = ports.witnessing.newest_note
+        lineage = ports.session.present(Presented(note, consistency=self._of_this_lineage())).lineage
+        first = min(mirror.state.size, lineage - 1)
+        if lineage < 1:
+            return LedgerConflict("The coordinator says that it began a new lineage, and names no statement that did.")
+        while True:
+            found = ports.session.follow(from_index=first, wait_seconds=0, lineage=lineage).envelopes
+            if not found:
+                return LedgerConflict(
+                    f"The coordinator says that entry {lineage - 1} begins a new lineage, and has none."
+                )
+            if first == lineage - 1 < mirror.state.size:
+                return mirror.judge_lineage(first, found[0])
+            try:
+                mirror.admit(first, found)
+            except LedgerConflict as err:
+                return err
+            first = mirror.state.size
+
     def _brought(self, wanted: Wanted) -> Presented | None:
         """What the next call brings; None: nothing."""
         ports, size = self._ports, wanted.ledger_size
@@ -94,7 +121,14 @@ class HandingBack:
         if not wanted.blobs and not wanted.metrics:
             return None
         lacking = tuple(ref for ref in wanted.blobs if not self._sent(ref))
-        return Presented(note, metrics=self._metrics(wanted.metrics), lacking=lacking)
+        return Presented(
+            note, consistency=self._of_this_lineage(), metrics=self._metrics(wanted.metrics), lacking=lacking
+        )
+
+    def _of_this_lineage(self) -> tuple[bytes, ...]:
+        """The proof that the newest checkpoint's tree holds the statement that began the newest lineage, where there is one."""
+        lineage, newest = self._ports.mirror.state.lineage, self._ports.witnessing.newest_size
+        return self._ports.mirror.consistency(lineage, newest) if 0 < lineage <= newest else ()
 
     def _sent(self, ref: BlobRef) -> bool:
         """Whether the coordinator has this blob now; False where it is not here, or not one that it had before."""

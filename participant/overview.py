@@ -50,6 +50,7 @@ def overview(desk: PlanDesk, now: datetime) -> dict[str, Any]:
             "consortium": desk.state.genesis.consortium,
             "ledger_entries": len(journal.ledger()),
             "two_histories": bool(journal.checkpoints_of("conflicting")),
+            "new_lineages": [each.digest for each in journal.lineages() if not each.accepted_at],
             "hours": _hours(loaded.policy if loaded else None, now),
             "speed": _speed(layout, now),
             "data": [each.model_dump(mode="json") for each in data_sets(layout)],

@@ -16,11 +16,13 @@ from common.wire.session import Session
 
 log = get_logger(__name__)
 
+FIRST_SECONDS = 0.3
+"""A round that is over sooner is not reported on: its contribution says all."""
 REPORT_SECONDS = 1.0
 
 
 class RoundReporter:
-    """Reports one round's activity every second while the `with` block lasts.
+    """Reports one round's activity, soon and then every second, while the `with` block lasts.
 
     `over` is set when the coordinator says that the round takes no more contributions, or by `cancel`: every long step of the
     round watches it.
@@ -108,7 +110,9 @@ class RoundReporter:
         self._show(None)
 
     def _run(self) -> None:
-        while True:
+        wait = FIRST_SECONDS
+        while not self._ending.wait(wait):
+            wait = REPORT_SECONDS
             report = self.report
             self._show(report.transfer)
             try:
@@ -118,8 +122,6 @@ class RoundReporter:
             except LLMasOSError as err:
                 # A report is a courtesy: the work goes on, and the lease has room for a few lost ones.
                 log.debug("report failed", extra={"code": err.code})
-            if self._ending.wait(REPORT_SECONDS):
-                return
 
 
 def report_size(report: ActivityReport) -> int:

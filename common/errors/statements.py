@@ -121,6 +121,14 @@ class TwoHistories(LedgerConflict):
     )
 
 
+class NewLineage(LedgerConflict):
+    """The coordinator began a new lineage: entries that it had signed for are given up, since nobody holds them."""
+
+    code = "new-lineage"
+    status = Status.FAILED_PRECONDITION
+    default_fix = "Read what is given up, and decide: llmasos-participant lineage show, then lineage accept."
+
+
 class NotEnoughApprovals(StatementError):
     """Fewer institutions signed this statement than genesis asks for."""
 

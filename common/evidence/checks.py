@@ -14,7 +14,7 @@ from common.evidence.format import Measured, claimed_head
 from common.ledger.heads import log_key
 from common.ledger.merkle import TreeHead
 from common.ledger.notes import NoteKey, parse_note, read_checkpoint
-from common.ledger.state import Contributed, LedgerState
+from common.ledger.state import Contributed, LedgerState, Lineage
 from common.verify.blobs import named_blobs
 from common.verify.report import Check, Finding, Outcome, Report
 
@@ -79,6 +79,7 @@ class _Judge:
     covered: int
     """How many entries of this history the log signed as such."""
     others: frozenset[TreeHead]
+    lineages: tuple[Lineage, ...] = ()
 
     def judge(self, raw: bytes) -> Finding:
         try:
@@ -90,6 +91,9 @@ class _Judge:
         if own == head:
             text = f"A note of {head.size:,} entries is said to contradict this history, and is of it."
             return Finding(Outcome.FAILED, text, head.size - 1, "another root", head.root.hex())
+        if own != head and any(each.gave_up(head) for each in self.lineages):
+            text = f"The log signed {head.size:,} entries of a lineage that it gave up later, as this ledger says."
+            return Finding(Outcome.GAPS, text, None, got=head.root.hex(), signer=LOG)
         if own is not None and head.size <= self.covered:
             text = f"The log signed two histories of {head.size:,} entries: this one, and another one."
             return Finding(Outcome.FAILED, text, head.size - 1, own.root.hex(), head.root.hex(), LOG)
@@ -112,7 +116,7 @@ def check_conflicting(bundle: Bundle, state: LedgerState) -> Check:
     log = log_key(state.genesis)
     own = _signed(bundle.checkpoints, log) & {bundle.tree.head(_size(note)) for note in bundle.checkpoints}
     covered = max((head.size for head in own), default=0)
-    judge = _Judge(bundle, log, covered, _signed(bundle.conflicting, log))
+    judge = _Judge(bundle, log, covered, _signed(bundle.conflicting, log), state.lineages)
     question = "Did the log sign one history only?"
     examined = f"{len(bundle.conflicting)} notes that are said to contradict this history"
     return Check("histories", question, examined, tuple(judge.judge(raw) for raw in bundle.conflicting))

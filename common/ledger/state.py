@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from common.blobs.reference import BlobRef
+from common.ledger.merkle import TreeHead
 from common.ledger.places import Layered
 from common.statements.kinds import (
     Answer,
@@ -86,6 +87,18 @@ class Departure:
 
     place: Place
     erased: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a new lineage begins, and the tree of the one before that is given up from there on."""
+
+    place: Place
+    given_up: TreeHead
+
+    def gave_up(self, head: TreeHead) -> bool:
+        """Whether that tree, which is not this ledger's, may be of the lineage that was given up here."""
+        return head == self.given_up or self.place.index < head.size < self.given_up.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +254,12 @@ class LedgerState:
     refusal_list: tuple[tuple[Place, Refusal], ...] = ()
     departures: Mapping[str, Departure] = field(default_factory=lambda: MappingProxyType({}))
     places: Layered[Place] = field(default_factory=Layered)
+    lineages: tuple[Lineage, ...] = ()
+
+    @property
+    def lineage(self) -> int:
+        """How many entries there are up to the statement that began the newest lineage; 0: there is one lineage alone."""
+        return self.lineages[-1].place.index + 1 if self.lineages else 0
 
     def member(self, name: str) -> Member | None:
         """The roster's member of that name, whatever its status."""

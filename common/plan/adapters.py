@@ -1,4 +1,4 @@
-"""The plan's `adapter`: whether all of the model is trained, or small matrices beside it."""
+"""The plan's `adapter`: whether all of the model is trained, or small tensors beside it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ class LoRA(PlanSection):
         ),
     ] = "all-linear"
 
+    use_rslora: Annotated[
+        bool, Field(description="Scale by lora_alpha / √r instead, which suits large r (arXiv:2312.03732).")
+    ] = False
+
     @model_validator(mode="after")
     def _names_are_distinct(self) -> LoRA:
         if isinstance(self.target_modules, tuple) and len(set(self.target_modules)) != len(self.target_modules):
@@ -57,9 +61,18 @@ class LoRA(PlanSection):
         return tuple(name for name in self.target_modules if not any(_ends(path, name) for path in model.linear_layers))
 
 
+class PromptTuning(PlanSection):
+    """Prompt tuning (arXiv:2104.08691): virtual tokens before each text, whose embeddings alone are trained and travel."""
+
+    type: Literal["prompt-tuning"] = "prompt-tuning"
+    num_virtual_tokens: Annotated[
+        int, Field(ge=1, le=4096, description="How many; they and a sequence must fit into the model's context.")
+    ] = 16
+
+
 def _ends(path: str, name: str) -> bool:
     """Whether `name` is the end of a dotted path, whole parts of it."""
     return path == name or path.endswith(f".{name}")
 
 
-Adapter = Annotated[NoAdapter | LoRA, Field(discriminator="type")]
+Adapter = Annotated[NoAdapter | LoRA | PromptTuning, Field(discriminator="type")]

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.adapters import LoRA
+from common.plan.adapters import LoRA, PromptTuning
 from common.plan.codecs import TopkCodec
 from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
@@ -94,12 +94,16 @@ def show(value: object) -> str:
         return format(value.normalize(), "f")
     if isinstance(value, tuple):
         return "[" + ", ".join(show(item) for item in value) + "]"
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{name}: {show(getattr(value, name))}" for name in type(value).model_fields) + "}"
     return str(value) if value != "" else '""'
 
 
 def adapter_text(plan: Plan) -> str:
     """What is trained where that is not the whole model: `lora, r 8 on q_proj, v_proj`; else nothing."""
     adapter = plan.adapter
+    if isinstance(adapter, PromptTuning):
+        return f"{adapter.type}, {adapter.num_virtual_tokens} virtual tokens"
     if not isinstance(adapter, LoRA):
         return ""
     targets = adapter.target_modules

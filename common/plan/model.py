@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from common.names import Name
-from common.plan.adapters import Adapter, LoRA, NoAdapter
+from common.plan.adapters import Adapter, LoRA, NoAdapter, PromptTuning
 from common.plan.architectures import GPT2, Model, architectures_with
 from common.plan.codecs import Codec, DownlinkCodec, Float32Codec
 from common.plan.fields import Number, PlanSection
@@ -181,6 +181,7 @@ class Plan(PlanSection):
             raise ValueError(
                 f"task preference needs adapter lora, got {self.adapter.type}: without its adapter the model is the reference"
             )
+        self._check_prompt()
         unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
         if unknown:
             names = ", ".join(self.model.linear_layers)
@@ -189,6 +190,20 @@ class Plan(PlanSection):
                 f"its linear layers are {names}"
             )
         return self
+
+    def _check_prompt(self) -> None:
+        if not isinstance(self.adapter, PromptTuning):
+            return
+        if self.task.head != "causal-lm":
+            raise ValueError(
+                f"adapter prompt-tuning needs a model with head causal-lm, task {self.task.type} has another"
+            )
+        virtual, context = self.adapter.num_virtual_tokens, self.model.context_tokens
+        if virtual + self.local.sequence_length > context:
+            raise ValueError(
+                f"adapter.num_virtual_tokens {virtual} and local.sequence_length {self.local.sequence_length} exceed the "
+                f"model's context {context}"
+            )
 
     def _check_head(self) -> None:
         head = self.task.head

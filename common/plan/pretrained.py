@@ -158,4 +158,13 @@ def _fields(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found[name] = config.get(key, otherwise)
     if found.get("num_key_value_heads", 0) is None:
         found["num_key_value_heads"] = config["num_attention_heads"]
-    return {"type": reading.type, **found, **reading.fixed}
+    return {"type": reading.type, **found, **reading.fixed, **attention_of(config)}
+
+
+def attention_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The section's attention, where config.json says another than full: what was trained with a window is used with it."""
+    if config.get("llmasos_attention") is not None:
+        return {"attention": config["llmasos_attention"]}
+    has_window = config["model_type"] == "mistral" or config.get("use_sliding_window", False)
+    window = config.get("sliding_window", 4096 if config["model_type"] == "mistral" else None) if has_window else None
+    return {} if window is None else {"attention": {"type": "sliding-window", "window": window}}

@@ -271,7 +271,128 @@ class Preference(TaskSection):
         return (self.prompt, self.chosen, self.rejected)
 
 
-Task = Annotated[
+SingleTask = Annotated[
     CausalLM | MaskedLM | Seq2Seq | SequenceClassification | QuestionAnswering | Instruction | Preference,
+    Field(discriminator="type"),
+]
+
+
+class Plugin(TaskSection):
+    """A task that institutions install themselves: an entry point of group llmasos.tasks, where their policy allows it."""
+
+    type: Literal["plugin"] = "plugin"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="The entry point's name.")]
+    version: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,99}$",
+            description="Exact version of the distribution that it is in.",
+        ),
+    ]
+    model_head: Annotated[
+        Literal[
+            "causal-lm", "masked-lm", "pre-training", "seq2seq-lm", "sequence-classification", "question-answering"
+        ],
+        Field(description="What the model must end in."),
+    ]
+    classes: Annotated[
+        int | None, Field(ge=2, le=10_000, description="How many, with head sequence-classification.")
+    ] = None
+    tokens: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...],
+        Field(max_length=100, description="Special tokens that its tokenizer must have."),
+    ] = ()
+    options: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=100)],
+            Annotated[str, Field(max_length=1000)] | Annotated[int, Field(gt=-(2**53), lt=2**53)] | bool,
+        ],
+        Field(max_length=100, description="What it is told: texts and whole numbers, never code."),
+    ] = {}  # noqa: RUF012  pydantic copies it
+
+    @property
+    def head(self) -> str:
+        return self.model_head
+
+    @property
+    def num_labels(self) -> int | None:
+        return self.classes
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return self.tokens
+
+    @property
+    def pinned(self) -> str:
+        """As a policy names it: name==version."""
+        return f"{self.name}=={self.version}"
+
+    @model_validator(mode="after")
+    def _classes_are_for_classification(self) -> Plugin:
+        if (self.classes is not None) != (self.model_head == "sequence-classification"):
+            raise ValueError("task.classes goes with model_head sequence-classification, and only with it")
+        return self
+
+
+class Part(PlanSection):
+    """One task of a mixture."""
+
+    weight: Annotated[
+        Number, Field(gt=0, le=1_000_000, description="Its share of the rows, beside the others' weights.")
+    ]
+    task: SingleTask
+
+
+class Mixture(TaskSection):
+    """Several tasks on one model, row by row, by weights (arXiv:1910.10683, section 3.5.2)."""
+
+    type: Literal["mixture"] = "mixture"
+    tasks: Annotated[
+        tuple[Part, ...],
+        Field(
+            min_length=2, max_length=32, description="The tasks and their weights; all with the same head of the model."
+        ),
+    ]
+
+    @property
+    def head(self) -> str:
+        return self.tasks[0].task.head
+
+    @property
+    def num_labels(self) -> int | None:
+        return self.tasks[0].task.num_labels
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(token for part in self.tasks for token in part.task.special_tokens))
+
+    @model_validator(mode="after")
+    def _rows_go_together(self) -> Mixture:
+        heads = sorted({part.task.head for part in self.tasks})
+        if len(heads) > 1:
+            raise ValueError(f"the tasks of a mixture must share a head of the model, got {', '.join(heads)}")
+        if any(isinstance(part.task, Preference) for part in self.tasks):
+            raise ValueError(
+                "task preference cannot be part of a mixture: its rows are pairs; run it after the mixture"
+            )
+        labels = {part.task.num_labels for part in self.tasks}
+        if len(labels) > 1:
+            raise ValueError("the tasks of a mixture must have the same number of labels")
+        running = [part.task.type for part in self.tasks if not part.task.field_names]
+        if len(running) > 1:
+            raise ValueError(f"a mixture can have one task on running text, got {', '.join(running)}")
+        return self
+
+
+Task = Annotated[
+    CausalLM
+    | MaskedLM
+    | Seq2Seq
+    | SequenceClassification
+    | QuestionAnswering
+    | Instruction
+    | Preference
+    | Mixture
+    | Plugin,
     Field(discriminator="type"),
 ]

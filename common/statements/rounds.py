@@ -152,7 +152,8 @@ class Control(Predicate):
 
     `leave` is signed by the institution that leaves; `erased` answers it: the coordinator holds none of its deltas any more.
     `extend` names `rounds`, or the open `round` and its new `deadline`. `roll-back` names the `round` after which the run goes
-    on (none: its beginning) and the `model` that this round left.
+    on (none: its beginning) and the `model` that this round left. `recovery` begins a new lineage: from its own index on, what
+    the log signed for before counts no more.
     """
 
     action: Literal["pause", "resume", "extend", "abort", "roll-back", "run-ended", "leave", "erased", "recovery"]
@@ -164,6 +165,8 @@ class Control(Predicate):
     model: BlobRef | None = None
     deadline: Timestamp | None = None
     missing_from: LedgerIndex | None = None
-    """Recovery: the first ledger index that nobody holds any more."""
+    """Recovery: the first ledger index that nobody holds any more, which is the statement's own."""
+    given_up: Annotated[str, Field(max_length=4096)] | None = None
+    """Recovery: the newest checkpoint that is known of the entries which are given up, as a note of the log's."""
     rounds: RoundNumber | None = None
     """Extend: how many training rounds the run has in all from here on."""

@@ -69,6 +69,10 @@ class _Reading:
             text = f"{whose} of {head.size:,} entries was not compared: entries before its end are withheld."
             self.findings.append(Finding(Outcome.GAPS, text[0].upper() + text[1:], leaf, got=head.root.hex()))
             return False
+        if other != head.root and any(each.gave_up(head) for each in self.state.lineages):
+            text = f"{whose} of {head.size:,} entries is of the lineage that was given up later."
+            self.findings.append(Finding(Outcome.GAPS, text[0].upper() + text[1:], leaf, got=head.root.hex()))
+            return False
         if other != head.root:
             text = f"The log signed two histories of {head.size:,} entries: {whose} is of another one than this."
             where = head.size - 1 if leaf is None and head.size else leaf

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from common.ledger.state import RunRecord
+from common.ledger.state import LedgerState, RunRecord
 from common.verify.report import Check, Finding, Outcome
+
+
+def check_lineages(state: LedgerState) -> Check:
+    """Whether the ledger is one lineage: where the coordinator gave up what it had signed for, that is a gap for ever."""
+    findings = []
+    for each in state.lineages:
+        lost = each.given_up.size - each.place.index
+        text = (
+            f"The coordinator began a new lineage here and gave up {lost:,} entries that its log had signed for: nobody held "
+            "them, it says. What they said is not known."
+        )
+        findings.append(
+            Finding(Outcome.GAPS, text, each.place.index, got=each.given_up.root.hex(), signer="coordinator")
+        )
+    question = "Is the ledger of one lineage, without entries that were given up?"
+    return Check("lineages", question, f"{len(state.lineages)} new lineages", tuple(findings))
 
 
 def check_lineage(run: RunRecord) -> Check:

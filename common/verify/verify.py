@@ -9,7 +9,7 @@ from common.ledger.state import LedgerState, RunRecord
 from common.verify.blobs import check_blobs
 from common.verify.checkpoints import check_witnesses
 from common.verify.history import check_genesis, check_pins, replay
-from common.verify.lineage import check_lineage
+from common.verify.lineage import check_lineage, check_lineages
 from common.verify.material import Material, Watching, tree_in
 from common.verify.own import check_own
 from common.verify.report import Check, Report
@@ -47,6 +47,8 @@ def verify(
         )
         checks.append(witnessed.check)  # #verify-witnesses
         checks.append(check_times(history.changes, witnessed.cosigned))  # #verify-times
+        if history.state.lineages:
+            checks.append(check_lineages(history.state))  # #verify-lineage
         if material.own is not None:
             checks.append(check_own(material.own, runs))  # #verify-own
         checks += [check(history.state) for check in also]

@@ -196,12 +196,14 @@ def follow_request_to_wire(
     cosignature: Cosignature | None = None,
     cosigned_size: int = 0,
     seen_size: int = 0,
+    lineage: int = 0,
 ) -> work_pb2.FollowRequest:
     request = work_pb2.FollowRequest(
         from_index=from_index,
         wait_milliseconds=min(MAX_FOLLOW_MILLISECONDS, max(0, round(wait_seconds * 1000))),
         cosigned_size=cosigned_size,
         seen_size=seen_size,
+        lineage=lineage,
     )
     if cosignature is not None:
         request.cosignature.size, request.cosignature.signature = cosignature.size, cosignature.signature

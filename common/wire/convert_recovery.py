@@ -71,6 +71,7 @@ def wanted_to_wire(wanted: Wanted) -> work_pb2.PresentResponse:
         ledger_size=wanted.ledger_size,
         wanted_blobs=[blob_ref_to_wire(ref) for ref in wanted.blobs],
         wanted_metrics=[bytes.fromhex(digest) for digest in wanted.metrics],
+        lineage=wanted.lineage,
     )
 
 
@@ -84,6 +85,7 @@ def wanted_from_wire(message: work_pb2.PresentResponse) -> Wanted:
         ledger_size=check.integer(message, "ledger_size"),
         blobs=tuple(blob_ref_from_wire(each) for each in check.repeated(message, "wanted_blobs", MAX_WANTED)),
         metrics=tuple(each.hex() for each in _hashes(message, "wanted_metrics", MAX_WANTED)),
+        lineage=check.integer(message, "lineage"),
     )
 
 

@@ -147,6 +147,7 @@ class Wanted:
     ledger_size: int
     blobs: tuple[BlobRef, ...] = ()
     metrics: tuple[str, ...] = ()
+    lineage: int = 0
 
 
 @dataclass(frozen=True, slots=True)

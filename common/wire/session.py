@@ -147,6 +147,7 @@ class Session:
         cosignature: Cosignature | None = None,
         cosigned_size: int = 0,
         seen_size: int = 0,
+        lineage: int = 0,
     ) -> LedgerEntries:
         """Ledger entries from `from_index` on; waits up to `wait_seconds` (30 at most) for the first.
 
@@ -154,6 +155,7 @@ class Session:
             cosignature: a witness's, on a checkpoint that came before.
             cosigned_size: entries that a majority of the witnesses cosigned, as is known here.
             seen_size: entries of the largest tree that the log is known to have signed for.
+            lineage: entries up to the statement that began the newest lineage here; 0: none.
         """
         request = convert.follow_request_to_wire(
             from_index,
@@ -161,6 +163,7 @@ class Session:
             cosignature=cosignature,
             cosigned_size=cosigned_size,
             seen_size=seen_size,
+            lineage=lineage,
         )
         reply = self.call(lambda stubs: stubs.work.Follow(request, timeout=CALL_SECONDS + wait_seconds))
         return convert.entries_from_wire(reply, from_index=from_index)

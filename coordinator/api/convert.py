@@ -122,6 +122,7 @@ class FollowAsked:
     cosignature: Cosignature | None = None
     cosigned_size: int = 0
     seen_size: int = 0
+    lineage: int = 0
 
     @property
     def known(self) -> int:
@@ -136,6 +137,7 @@ def follow_from_wire(message: work_pb2.FollowRequest) -> FollowAsked:
         cosignature=cosignature_from_wire(message),
         cosigned_size=check.integer(message, "cosigned_size"),
         seen_size=check.integer(message, "seen_size"),
+        lineage=check.integer(message, "lineage"),
     )
 
 

@@ -48,11 +48,11 @@ class WorkServicer:
     def Follow(self, request: work_pb2.FollowRequest, call: Call) -> work_pb2.FollowResponse:  # noqa: N802  gRPC's name
         asked = follow_from_wire(request)
         self._board.heard(call.member)
-        self._recovery.expect_following(call.member.name, asked.known)
+        self._recovery.expect_following(call.member.name, asked.known, asked.lineage)
         if asked.cosignature is not None:
             self._witnesses.take(call.member, asked.cosignature)
         found = self._wait(asked, call)
-        self._recovery.expect_following(call.member.name, asked.known)
+        self._recovery.expect_following(call.member.name, asked.known, asked.lineage)
         return entries_to_wire(
             LedgerEntries(
                 first_index=asked.from_index,
@@ -67,12 +67,12 @@ class WorkServicer:
 
     def Submit(self, request: work_pb2.SubmitRequest, call: Call) -> work_pb2.SubmitResponse:  # noqa: N802
         envelope, metrics = submit_from_wire(request)
-        self._recovery.expect_following(call.member.name, 0)
+        self._recovery.expect_following(call.member.name)
         index = self._desk.submit(call.member, envelope, metrics)
         return work_pb2.SubmitResponse(index=index)
 
     def Report(self, request: work_pb2.ReportRequest, call: Call) -> work_pb2.ReportResponse:  # noqa: N802
-        self._recovery.expect_following(call.member.name, 0)  # which rounds are open is not known
+        self._recovery.expect_following(call.member.name)  # which rounds are open is not known
         return work_pb2.ReportResponse(round_open=self._board.report(call.member, activity_from_wire(request)))
 
     def Estimate(self, request: work_pb2.EstimateRequest, call: Call) -> work_pb2.EstimateResponse:  # noqa: N802

@@ -65,6 +65,12 @@ def recover(
     nothing_newer: Annotated[
         bool, typer.Option("--nothing-newer", help="You know that nothing was signed after the backup.")
     ] = False,
+    new_lineage: Annotated[
+        bool,
+        typer.Option(
+            "--new-lineage", help="You know that nobody holds what lacks: go on without it. Cannot be undone."
+        ),
+    ] = False,
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -72,13 +78,19 @@ def recover(
 
     Each institution: llmasos-participant evidence export FILE --with-deltas. Entries, models, deltas and measurements beyond
     the backup are verified and taken in. Exit 4 if something that a run needs was in none of the files.
+
+    --new-lineage signs a statement, for everybody to read for ever, that gives up what the log had signed for beyond the
+    entries that are here. Each institution that saw more stops, until it accepts that itself.
     """
     from coordinator.app import load_config
     from coordinator.recovery import recover as recover_home
 
-    if bool(files) == nothing_newer:
-        raise UsageError("recover takes --from FILE, or --nothing-newer, and not both.", "See recover --help.")
+    if bool(files) + nothing_newer + new_lineage != 1:
+        raise UsageError("recover takes --from FILE, --nothing-newer or --new-lineage: one.", "See recover --help.")
     layout = HomeLayout(resolve_home(home, "coordinator"))
+    if new_lineage:
+        _begin_lineage(layout, Terminal(output))
+        return
     found = recover_home(layout, load_config(layout.home), files or [], SystemClock())
     lines = [f"Recovered: {found.before:,} entries were here, {found.after:,} are; {found.blobs:,} blobs came."]
     lines += [f"Not brought by anybody: {each}" for each in found.lacking]
@@ -86,3 +98,18 @@ def recover(
     Terminal(output).result("\n".join(lines), data=asdict(found), quiet=str(found.after))
     if found.lacking:
         raise typer.Exit(4)
+
+
+def _begin_lineage(layout: HomeLayout, terminal: Terminal) -> None:
+    from coordinator.app import load_config
+    from coordinator.new_lineage import begin_lineage
+
+    begun = begin_lineage(layout, load_config(layout.home), SystemClock())
+    given_up = begun.given_up.size - begun.index
+    text = (
+        f"Entry {begun.index:,} begins a new lineage. Given up: {given_up:,} entries of the tree of {begun.given_up.size:,}, "
+        f"root {begun.given_up.root.hex()}.\nEach institution that saw them decides: llmasos-participant lineage show.\n"
+        f"Next: llmasos-coordinator start --home {layout.home}"
+    )
+    data = {"index": begun.index, "given_up_size": begun.given_up.size, "given_up_root": begun.given_up.root.hex()}
+    terminal.result(text, data=data, quiet=str(begun.index))

@@ -17,11 +17,12 @@ class RecoveryDesk(Protocol):
         """Whether the coordinator recovers, and signs nothing."""
         ...
 
-    def expect_following(self, follower: str, known: int) -> None:
-        """That this institution, which knows of `known` entries, may follow.
+    def expect_following(self, follower: str, known: int = 0, lineage: int = 0) -> None:
+        """That this institution, which knows of `known` entries and of that lineage, may follow.
 
         Raises:
             CoordinatorRecovering: it is to present what it saw.
+            NewLineage: it saw what was given up since.
         """
         ...
 

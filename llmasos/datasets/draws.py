@@ -27,7 +27,7 @@ def stream(context: bytes, *numbers: int) -> np.random.Philox:
     Args:
         numbers: seed, step and so on, each at least 0 and below 2^64.
     """
-    material = context + b"\0" + b"".join(number.to_bytes(8, "little") for number in numbers)
+    material = context + bytes(1) + b"".join(number.to_bytes(8, "little") for number in numbers)
     return np.random.Philox(key=int.from_bytes(hashlib.sha256(material).digest()[:16], "little"))
 
 

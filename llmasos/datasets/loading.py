@@ -1,41 +1,53 @@
-"""A folder of text as three splits: one to train on, one to choose by, one to report.
+"""A folder of text or records as three splits: one to train on, one to choose by, one to report.
 
     data = load_dataset("./corpus", tokenizer=tokenizer)
     data.train, data.validation, data.test          # or data["train"]
-    data.train.num_tokens
+    data = load_dataset("./pairs", tokenizer, task={"type": "seq2seq", "source": "german", "target": "english"})
 
-Splits depend on the documents' content alone, as an institution's do in a federation. Encoded text lies in a private temporary
-folder as long as the dataset lives, or in `cache_dir`, where the next program finds it again.
+Read, split and encoded by the task's recipe (llmasos.tasks), as an institution's data are in a federation: what is on which
+side depends on content alone. Encoded data lie in a private temporary folder as long as the dataset lives, or in `cache_dir`,
+where the next program finds them again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from common.errors import InvalidConfiguration, StorageFailure, TooLittleData
+from pydantic import TypeAdapter, ValidationError
+
+from common.errors import InvalidConfiguration, StorageFailure, TooLittleData, UnreadableData, UsageError
+from common.plan.local import Evaluation
+from common.plan.model import Plan
+from common.plan.tasks import CausalLM, Task
+from llmasos.atomic import replacing
 from llmasos.datasets.encodings import readable
-from llmasos.datasets.text import Document, read_documents, split_documents
+from llmasos.datasets.source import Source
+from llmasos.datasets.text import Document, Splittable
+from llmasos.extras import require_train
 from llmasos.tokenizers import as_tokenizer, bytes_tokenizer
+from llmasos.tokenizers.special import add_special
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from llmasos.datasets.tokens import TokenFile
+    from llmasos.tasks.base import Data, Recipe, Written
 
 SPLITS = ("train", "validation", "test")
 
 
-class TokenFolder:
-    """Where encoded text lies, readable by its owner only; a temporary one goes when nothing refers to it any more."""
+class DataFolder:
+    """Where encoded data lie, readable by their owner only; a temporary one goes when nothing refers to it any more."""
 
     def __init__(self, kept: Path | None) -> None:
         """
@@ -44,87 +56,136 @@ class TokenFolder:
         """
         try:
             if kept is None:
-                self.path = Path(tempfile.mkdtemp(prefix="llmasos-tokens-"))  # 0700, whatever the umask
+                self.path = Path(tempfile.mkdtemp(prefix="llmasos-data-"))  # 0700, whatever the umask
                 weakref.finalize(self, rmtree, self.path, ignore_errors=True)
                 return
             self.path = kept
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as err:
-            raise StorageFailure(f"A folder for encoded text cannot be made: {err}.") from err
+            raise StorageFailure(f"A folder for encoded data cannot be made: {err}.") from err
 
 
 @dataclass(eq=False)
 class Split:
-    """Some of a dataset's documents, and the tokenizer that turns them into tokens. len() counts documents."""
+    """Some of a dataset's documents or records, the task that they are for, and a tokenizer. len() counts them."""
 
     name: str
     source: str
-    documents: tuple[Document, ...] = field(repr=False)
+    things: Sequence[Splittable] = field(repr=False)
+    """Documents, or records with fields."""
+    task: Task | None
+    """What the data are for; None: plain text, which every task on text takes."""
     tokenizer: Tokenizer = field(repr=False)
-    folder: TokenFolder = field(repr=False)
+    folder: DataFolder = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.documents)
+        return len(self.things)
 
-    def __iter__(self) -> Iterator[Document]:
-        return iter(self.documents)
+    def __iter__(self) -> Iterator[Splittable]:
+        return iter(self.things)
 
-    def __getitem__(self, index: int) -> Document:
-        return self.documents[index]
-
-    @property
-    def num_tokens(self) -> int:
-        """Its tokens, ends of documents included; it is encoded now, if it was not yet."""
-        return self.tokens.count
+    def __getitem__(self, index: int) -> Splittable:
+        return self.things[index]
 
     @cached_property
     def num_bytes(self) -> int:
-        """Its text's bytes in UTF-8."""
-        return sum(len(document.text.encode()) for document in self.documents)
+        """Bytes in UTF-8: of the text, or of the records' fields as JSON."""
+        return sum(len(thing.content.encode()) for thing in self.things)
 
-    @cached_property
-    def tokens(self) -> TokenFile:
-        """Its documents encoded, each ended by `<|endoftext|>`; made at the first use.
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the text, ends of documents included; it is encoded now, if it was not yet.
 
         Raises:
             TooLittleData: the split is empty.
-            StorageFailure: the file cannot be written or read.
+            UsageError: it holds records, whose tokens depend on the length of a sequence.
         """
-        from llmasos.datasets.tokens import TokenFile, write_tokens
+        if self.task is not None and self.task.field_names:
+            raise UsageError(
+                f"The split {self.name} holds records for task {self.task.type}, not text.", "Use len(split)."
+            )
+        return self.written(_recipe_plan(self.task or CausalLM())).tokens
 
-        if not self.documents:
+    def written(self, plan: Plan) -> Written:
+        """What the split comes to under a plan's task and sequence length; encoded now, if it was not yet.
+
+        Raises:
+            TooLittleData: the split is empty.
+            StorageFailure: a file cannot be written or read.
+        """
+        return self._encoded(plan)[1]
+
+    @contextmanager
+    def opened(self, plan: Plan) -> Iterator[Data]:
+        """The split as a plan's task reads it: batches, and rows to measure on. Raises as `written`."""
+        recipe = self._recipe(plan)
+        data = recipe.open(self._encoded(plan)[0])
+        try:
+            yield data
+        finally:
+            data.close()
+
+    def _recipe(self, plan: Plan) -> Recipe:
+        from llmasos.tasks.registry import recipe_of
+
+        return recipe_of(plan, self.tokenizer)
+
+    def _encoded(self, plan: Plan) -> tuple[Path, Written]:
+        """The file, and what is in it, which stands beside it."""
+        from llmasos.tasks.base import Written
+
+        if not self.things:
             raise TooLittleData(
                 f"The split {self.name} of {self.source} is empty.",
-                f"Load it with a share of the text: load_dataset(…, {self.name}=0.1)."
-                if self.name != "train"
-                else "Name a folder with more text.",
+                "Name a folder with more data."
+                if self.name == "train"
+                else f"Load it with a share of the data: load_dataset(…, {self.name}=0.1).",
             )
-        path = self.folder.path / f"{self._digest()}.tokens"
-        if not path.exists():
-            write_tokens(self.documents, self.tokenizer, path)
-        opened = TokenFile.open(path)
-        weakref.finalize(self, opened.close)
-        return opened
+        recipe = self._recipe(plan)
+        path = self.folder.path / f"{self._digest(plan)}{recipe.suffix}"
+        facts = path.with_suffix(".json")
+        if not (path.exists() and facts.exists()):
+            written = recipe.write(self.things, path)
+            with replacing(facts) as file:
+                file.write(json.dumps(asdict(written)).encode())
+        try:
+            return path, Written(**json.loads(facts.read_bytes()))
+        except (OSError, ValueError, TypeError) as err:
+            raise StorageFailure(f"{facts} cannot be read.", "Remove it; it is made again from the data.") from err
 
-    def _digest(self) -> str:
-        """Of tokenizer and text, so that tokens of others are never taken for these."""
-        digest = hashlib.sha256(self.tokenizer.to_str().encode())
-        for document in self.documents:
-            text = document.text.encode()
-            digest.update(len(text).to_bytes(8, "little") + text)
+    def _digest(self, plan: Plan) -> str:
+        """Of all that the file depends on, so that another's is never taken for it."""
+        described = (
+            {}
+            if isinstance(plan.task, CausalLM)
+            else {
+                "task": plan.task.model_dump(mode="json"),
+                "sequence_length": plan.local.sequence_length,
+            }
+        )
+        digest = hashlib.sha256(json.dumps(described).encode() + self.tokenizer.to_str().encode())
+        for thing in self.things:
+            content = thing.content.encode()
+            digest.update(len(content).to_bytes(8, "little") + content)
         return digest.hexdigest()[:32]
 
     def __repr__(self) -> str:
-        return f"Split({self.name}: {len(self):,} documents of {self.source})"
+        what = "documents" if self.task is None or not self.task.field_names else "records"
+        return f"Split({self.name}: {len(self):,} {what} of {self.source})"
 
 
 @dataclass(frozen=True)
 class Dataset(Mapping[str, Split]):
-    """Three splits, by name and by key, as a DatasetDict has them."""
+    """Three splits, by name and by key, as a DatasetDict has them; `tokenizer` is what encodes all three."""
 
     train: Split
     validation: Split
     test: Split
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The one that was given, with the special tokens that the task needs."""
+        return self.train.tokenizer
 
     def __getitem__(self, name: str) -> Split:
         if name not in SPLITS:
@@ -140,13 +201,14 @@ class Dataset(Mapping[str, Split]):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(self[name]):,}" for name in SPLITS)
-        return f"Dataset({self.train.source}: documents in {sizes})"
+        return f"Dataset({self.train.source}: {sizes})"
 
 
 def load_dataset(
     path: str | Path,
     tokenizer: Tokenizer | str | Path | Any = None,
     *,
+    task: str | Mapping[str, Any] | Task | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -154,54 +216,119 @@ def load_dataset(
     unit_field: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Dataset:
-    """Read a folder of text and split it into training, validation and test.
+    """Read a folder of text or records and split it into training, validation and test.
 
-    A document is on the side that a hash of its text and `seed` says, so it stays there when others are added, and equal
+    A document is on the side that a hash of its content and `seed` says, so it stays there when others are added, and equal
     documents stand together. With `test=0` the validation split is what an institution of a federation holds out of the same
     folder, under a plan of the same seed and `evaluation.held_out_fraction`. A single document is cut, its end held out.
 
     Args:
-        path: a folder, searched with its subfolders, or a file: .txt, .md, .py, .jsonl and .csv are read, as UTF-8.
+        path: a folder, searched with its subfolders, or a file: .txt, .md, .py, .jsonl and .csv are read, as UTF-8; records
+            with fields from .jsonl and .csv.
         tokenizer: a tokenizers.Tokenizer, a fast tokenizer of transformers, or the path of a tokenizer.json; by default one
-            token a byte, which needs no training.
+            token a byte, which needs no training. A copy of it gets the special tokens that the task needs and it lacks.
+        task: what the data are for, as a plan's `task` says it: a type, "seq2seq", or with the names of fields,
+            {"type": "seq2seq", "source": "german", "target": "english"}. None: plain text, for every task on text.
         validation, test: shares of the documents, each from 0, which leaves the split empty, to below 1 together.
-        seed: another seed, another split; 0 to 2^64 - 1.
+        seed: another seed, another split; 0 to 2^32 - 1.
         text_column: the field of .jsonl and .csv files that holds the text; "text" by default.
         unit_field: their field that says whose text it is, a patient for instance: a unit is never divided.
-        cache_dir: where encoded text is kept and found again, readable by its owner only. By default it is removed with the
-            dataset.
+        cache_dir: where encoded data are kept and found again, readable by their owner only. By default they are removed with
+            the dataset.
 
     Raises:
-        InvalidConfiguration: shares out of range.
-        TooLittleData: there is no text, or too little to hold any of it out.
-        UsageError, UnreadableData, StorageFailure: the folder or a file of it cannot be read, or is not UTF-8.
+        InvalidConfiguration: shares out of range, or no such task.
+        TooLittleData: there is nothing, or too little to hold any of it out.
+        UsageError, UnreadableData, StorageFailure: the folder or a file of it cannot be read, is not UTF-8, or a record lacks a
+            field.
+        MissingExtra: a package of the extra `train` is not installed.
     """
+    require_train("torch", "tokenizers", task="load a dataset")
+    section = None if task is None else _task(task)
     shares = Decimal(str(validation)), Decimal(str(test))
     if min(shares) < 0 or sum(shares) >= 1:
         raise InvalidConfiguration(
             f"validation is {validation} and test {test}, expected shares from 0, together below 1.",
             "0.1 is a tenth of the documents; 0 leaves a split empty.",
         )
-    encoder = bytes_tokenizer() if tokenizer is None else as_tokenizer(tokenizer)
-    documents = readable(read_documents(Path(path), text_column=text_column, unit_field=unit_field), str(path))
-    parts = _split(list(documents), *shares, seed=seed, source=str(path))
-    folder = TokenFolder(None if cache_dir is None else Path(cache_dir))
-    return Dataset(*(Split(name, str(path), tuple(parts[name]), encoder, folder) for name in SPLITS))
+    encoder = _with_special(bytes_tokenizer() if tokenizer is None else as_tokenizer(tokenizer), section)
+    splitting = _Splitting(section or CausalLM(), encoder, seed, str(path))
+    parts = splitting.parts(Source(Path(path), text_column, unit_field), *shares)
+    folder = DataFolder(None if cache_dir is None else Path(cache_dir))
+    return Dataset(*(Split(name, str(path), tuple(parts[name]), section, encoder, folder) for name in SPLITS))
 
 
-def _split(
-    documents: list[Document], validation: Decimal, test: Decimal, *, seed: int, source: str
-) -> dict[str, list[Document]]:
-    """The documents of each split. The second cut has another seed: under the same one, what is held out ranks low already."""
-    held_out = validation + test
-    if not documents:
-        raise TooLittleData(f"{source} holds no text.")
-    if not held_out:
-        return {"train": documents, "validation": [], "test": []}
-    train, rest = split_documents(documents, held_out, seed=seed, source=source)
-    if not (validation and test):
-        return {"train": train, "validation": rest if validation else [], "test": rest if test else []}
-    kept, tested = split_documents(
-        rest, test / held_out, seed=(seed + 1) % 2**64, source=f"what is held out of {source}"
-    )
-    return {"train": train, "validation": kept, "test": tested}
+@dataclass(frozen=True)
+class _Splitting:
+    """From a source to three lists of things, each cut made by the task's recipe."""
+
+    task: Task
+    tokenizer: Tokenizer
+    seed: int
+    source: str
+
+    def parts(self, source: Source, validation: Decimal, test: Decimal) -> dict[str, list[Any]]:
+        """By split. The second cut has another seed: under the same one, what is held out ranks low already."""
+        things = list(readable(self._things(source), self.source))
+        if not things:
+            raise TooLittleData(f"{self.source} holds no text or records.")
+        held_out = validation + test
+        if not held_out:
+            return {"train": things, "validation": [], "test": []}
+        train, rest = self._cut(things, held_out, self.seed, self.source)
+        if not (validation and test):
+            return {"train": train, "validation": rest if validation else [], "test": rest if test else []}
+        later = (self.seed + 1) % 2**32
+        kept, tested = self._cut(rest, test / held_out, later, f"What is held out of {self.source}")
+        return {"train": train, "validation": kept, "test": tested}
+
+    def _things(self, source: Source) -> Iterator[Splittable]:
+        for found in self._recipe(Decimal("0.1"), self.seed).survey(source):
+            if isinstance(found, UnreadableData):
+                raise found
+            if not isinstance(found, Path):
+                yield found
+
+    def _cut(self, things: list[Any], fraction: Decimal, seed: int, names: str) -> tuple[list[Any], list[Any]]:
+        return self._recipe(fraction, seed).split(things, names)
+
+    def _recipe(self, fraction: Decimal, seed: int) -> Recipe:
+        from llmasos.tasks.registry import recipe_of
+
+        plan = _recipe_plan(self.task)
+        evaluation = Evaluation.model_construct(held_out_fraction=fraction)
+        return recipe_of(plan.model_copy(update={"evaluation": evaluation, "seed": seed}), self.tokenizer)
+
+
+def _recipe_plan(task: Task) -> Plan:
+    """A plan for a recipe, which reads of it the task alone before there is a model: so nothing else of it is checked."""
+    return Plan.model_construct(apiVersion="llmasos/v1", name="data", task=task)
+
+
+def _task(task: str | Mapping[str, Any] | Task) -> Task:
+    given = {"type": task} if isinstance(task, str) else task
+    try:
+        section: Task = TypeAdapter(Task).validate_python(given)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in ("task", *first["loc"]))
+        raise InvalidConfiguration(
+            f"{where}: {first['msg']}, got {task!r}.", "Tasks and their fields: docs/tasks.md."
+        ) from err
+    return section
+
+
+def _with_special(tokenizer: Tokenizer, task: Task | None) -> Tokenizer:
+    """The tokenizer, or a copy with what it lacks: the caller's own stays as it is."""
+    from tokenizers import Tokenizer
+
+    lacking = [token for token in (task.special_tokens if task else ()) if tokenizer.token_to_id(token) is None]
+    if not lacking:
+        return tokenizer
+    extended = Tokenizer.from_str(tokenizer.to_str())
+    extended.encode_special_tokens = True
+    add_special(extended, lacking)
+    return extended
+
+
+__all__ = ["SPLITS", "Dataset", "Document", "Split", "load_dataset"]

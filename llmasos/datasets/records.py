@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def survey_examples(
     """
     for path, _ in files_in(folder):
         yield path
-        read = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix.lower())
+        read = RECORD_FILES.get(path.suffix.lower())
         if read is None:
             yield UnreadableData(
                 f"{path} has no fields, and task {wanted.task} reads {wanted} of each record.",
@@ -213,3 +213,10 @@ def _without_unit(place: str, unit_field: str) -> UnreadableData:
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+RECORD_FILES: Mapping[str, Callable[[Path, Wanted, str | None], Iterator[Example | UnreadableData]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+}
+"""Formats with fields."""

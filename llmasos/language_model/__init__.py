@@ -1,6 +1,10 @@
 """Models as a researcher holds them: made, fitted, measured, saved, and asked for text, in one process and without a plan file.
 
-base.py         LanguageModel: what every model can do
+base.py         LanguageModel: what every model can do, from the four below
+weights.py      its architecture, vocabulary, head and adapter
+trained.py      fit and evaluate; asked.py makes out what they are asked for
+answering.py    what it says: text, a label, an answer, a turn of a conversation
+kept.py         save and load
 families.py     GPT and the others, under torch's and transformers' names
 planning.py     the arguments of `fit` as the plan that they amount to
 fitting.py      that plan's steps, by the very loop that an institution trains with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.errors import UsageError
 from common.plan import architectures
@@ -69,6 +69,8 @@ class Llama(LanguageModel):
     Source: Touvron et al., arXiv:2302.13971.
     """
 
+    architecture: ClassVar[type[architectures.RotaryDecoder]] = architectures.Llama
+
     def __init__(
         self,
         hidden_size: int = 384,
@@ -92,25 +94,194 @@ class Llama(LanguageModel):
             "max_position_embeddings": max_position_embeddings,
             "tie_word_embeddings": tie_word_embeddings,
         }
+        section: Any = parsed(self.architecture, sizes, type(self).__name__)
+        super().__init__(section, vocab_size=vocab_size, tokenizer=tokenizer, seed=seed)
+
+
+class Mistral(Llama):
+    """Mistral, Llama's layout under its own name: arguments as Llama.
+
+    Source: Jiang et al., arXiv:2310.06825.
+    """
+
+    architecture: ClassVar[type[architectures.RotaryDecoder]] = architectures.Mistral
+
+
+class Qwen2(Llama):
+    """Qwen 2 and 2.5, Llama's layout with biases on queries, keys and values: arguments as Llama.
+
+    Source: Yang et al., arXiv:2407.10671.
+    """
+
+    architecture: ClassVar[type[architectures.RotaryDecoder]] = architectures.Qwen2
+
+
+class Qwen3(Llama):
+    """Qwen 3, Llama's layout with RMSNorm on each head's queries and keys: arguments as Llama.
+
+    Source: Yang et al., arXiv:2505.09388.
+    """
+
+    architecture: ClassVar[type[architectures.RotaryDecoder]] = architectures.Qwen3
+
+
+class Transformer(LanguageModel):
+    """The Transformer of 2017: sinusoidal positions, ReLU, shared embeddings. Names are those of torch.nn.Transformer.
+
+    Args:
+        d_model: width of the model; even.
+        nhead: attention heads; must divide d_model.
+        num_layers: blocks; of an encoder and of a decoder, each as many.
+        dim_feedforward: width inside the feed-forward blocks; by default 4 × d_model.
+        dropout: of embeddings and of each block's output, in [0, 1).
+        max_positions: the longest sequence, tokens.
+        architecture: "decoder-only" continues text; "encoder-decoder" reads one text and writes another, as in translation.
+        vocab_size, tokenizer, seed: as LanguageModel.
+
+    Raises:
+        InvalidConfiguration: a size is out of range; names it.
+
+    Source: Vaswani et al., arXiv:1706.03762.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_layers: int = 6,
+        dim_feedforward: int | None = None,
+        dropout: float = 0.1,
+        max_positions: int = 256,
+        architecture: str = "decoder-only",
+        *,
+        vocab_size: int | None = None,
+        tokenizer: Tokenizer | str | Path | Any = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = {
+            "d_model": d_model,
+            "nhead": nhead,
+            "num_layers": num_layers,
+            "dim_feedforward": dim_feedforward or 4 * d_model,
+            "dropout": dropout,
+            "max_positions": max_positions,
+            "architecture": architecture,
+        }
+        section = parsed(architectures.Transformer, sizes, "Transformer")
+        super().__init__(section, vocab_size=vocab_size, tokenizer=tokenizer, seed=seed)
+
+
+class T5(LanguageModel):
+    """T5: encoder and decoder, relative positions. Names are those of transformers' T5Config.
+
+    Args:
+        d_model: width of the model.
+        num_layers: blocks of the encoder, and of the decoder unless num_decoder_layers says otherwise.
+        num_heads: attention heads, each d_kv wide; by default d_kv is d_model / num_heads.
+        d_ff: width inside the feed-forward blocks; by default 4 × d_model.
+        feed_forward_proj: "relu", or "gated-gelu" as T5 1.1.
+        dropout_rate: in [0, 1).
+        vocab_size, tokenizer, seed: as LanguageModel.
+
+    Raises:
+        InvalidConfiguration: a size is out of range; names it.
+
+    Source: Raffel et al., arXiv:1910.10683.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 384,
+        num_layers: int = 6,
+        num_heads: int = 6,
+        d_kv: int | None = None,
+        d_ff: int | None = None,
+        feed_forward_proj: str = "relu",
+        dropout_rate: float = 0.1,
+        num_decoder_layers: int | None = None,
+        *,
+        vocab_size: int | None = None,
+        tokenizer: Tokenizer | str | Path | Any = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = {
+            "d_model": d_model,
+            "num_layers": num_layers,
+            "num_decoder_layers": num_decoder_layers,
+            "num_heads": num_heads,
+            "d_kv": d_kv or max(1, d_model // max(1, num_heads)),
+            "d_ff": d_ff or 4 * d_model,
+            "feed_forward_proj": feed_forward_proj,
+            "dropout_rate": dropout_rate,
+        }
+        super().__init__(parsed(architectures.T5, sizes, "T5"), vocab_size=vocab_size, tokenizer=tokenizer, seed=seed)
+
+
+class BERT(LanguageModel):
+    """BERT: encoder, each token sees all others; finds hidden tokens. Names are those of transformers' BertConfig.
+
+    Args:
+        hidden_size: width of the model.
+        num_hidden_layers: transformer blocks.
+        num_attention_heads: must divide hidden_size.
+        intermediate_size: width inside the feed-forward blocks; by default 4 × hidden_size.
+        max_position_embeddings: the longest sequence, tokens.
+        type_vocab_size: kinds of segment; next-sentence prediction needs 2.
+        dropout: of hidden values and attention, in [0, 1).
+        vocab_size, tokenizer, seed: as LanguageModel.
+
+    Raises:
+        InvalidConfiguration: a size is out of range; names it.
+
+    Source: Devlin et al., arXiv:1810.04805.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 384,
+        num_hidden_layers: int = 6,
+        num_attention_heads: int = 6,
+        intermediate_size: int | None = None,
+        max_position_embeddings: int = 256,
+        type_vocab_size: int = 2,
+        dropout: float = 0.1,
+        *,
+        vocab_size: int | None = None,
+        tokenizer: Tokenizer | str | Path | Any = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = {
+            "hidden_size": hidden_size,
+            "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads,
+            "intermediate_size": intermediate_size or 4 * hidden_size,
+            "max_position_embeddings": max_position_embeddings,
+            "type_vocab_size": type_vocab_size,
+            "dropout": dropout,
+        }
         super().__init__(
-            parsed(architectures.Llama, sizes, "Llama"), vocab_size=vocab_size, tokenizer=tokenizer, seed=seed
+            parsed(architectures.BERT, sizes, "BERT"), vocab_size=vocab_size, tokenizer=tokenizer, seed=seed
         )
 
 
-KINDS: dict[str, type[LanguageModel]] = {kind.__name__: kind for kind in (GPT, Llama)}
-_BY_SECTION: dict[type, type[LanguageModel]] = {architectures.GPT2: GPT, architectures.Llama: Llama}
+KINDS: dict[str, type[LanguageModel]] = {
+    kind.__name__: kind for kind in (GPT, Llama, Mistral, Qwen2, Qwen3, Transformer, T5, BERT)
+}
 
 
 def kind_of(stored: Stored) -> type[LanguageModel]:
-    """The class that a folder's card names, or that its architecture is."""
-    if stored.card is None:
-        return _BY_SECTION[type(stored.section)]
-    if stored.card.kind not in KINDS:
+    """The class that a folder's card names.
+
+    Raises:
+        UsageError: this release has none of that name.
+    """
+    kind = stored.card.kind
+    if kind not in KINDS:
         raise UsageError(
-            f"The folder holds a {stored.card.kind[:40]}, which this release has not; it has {', '.join(KINDS)}.",
+            f"The folder holds a {kind[:40]}, which this release has not; it has {', '.join(KINDS)}.",
             "Load it with the release that saved it.",
         )
-    return KINDS[stored.card.kind]
+    return KINDS[kind]
 
 
 def load(path: str | Path) -> LanguageModel:

@@ -20,9 +20,9 @@ from llmasos.datasets.loading import Split
 from llmasos.evaluation.perplexity import LOSS_SCALE
 from llmasos.language_model.bars import Bar
 from llmasos.language_model.history import History, Row
-from llmasos.language_model.measuring import corpus_of, measure
+from llmasos.language_model.measuring import measure
 from llmasos.language_model.stopping import Stopping
-from llmasos.tasks.base import Batch
+from llmasos.tasks.base import Data
 from llmasos.training.device import Machine, set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.schedule import learning_rate, total_steps
@@ -83,27 +83,29 @@ class Fit:
         """
         self._done = progress.steps
         self.training.load_moments(progress.moments)
-        corpus, per_round = corpus_of(data, self.plan), self.plan.local.steps
-        with Stopping() as stopping:
+        with data.opened(self.plan) as opened, Stopping() as stopping:
             try:
                 while self._done < self.steps:
-                    index = self._done // per_round
-                    seed = round_seed(str(self.plan.seed), index + 1)
-
-                    def draw(step: int, seed: int = seed) -> Batch:
-                        return corpus.batch(seed=seed, step=step)
-
-                    work = RoundWork(
-                        trained_rounds=index,
-                        seed=seed,
-                        done=RoundSums(steps=self._done % per_round),
-                        steps=min(per_round, self.steps - index * per_round),
-                    )
-                    self._tokens_before = self._tokens
-                    self.training.run_round(work, draw, lambda done: self._at_boundary(done, stopping))
+                    self._run_round(opened, stopping)
             except _Stopped:
                 self.history.interrupted = True
         return Progress(self._done, self.plan.seed, self.plan.local.optimizer.type, _copies(self.training.moments()))
+
+    def _run_round(self, data: Data, stopping: Stopping) -> None:
+        """What is left of the round in which the next step is."""
+        per_round = self.plan.local.steps
+        index = self._done // per_round
+        seed = round_seed(str(self.plan.seed), index + 1)
+        work = RoundWork(
+            trained_rounds=index,
+            seed=seed,
+            done=RoundSums(steps=self._done % per_round),
+            steps=min(per_round, self.steps - index * per_round),
+        )
+        self._tokens_before = self._tokens
+        self.training.run_round(
+            work, lambda step: data.batch(seed=seed, step=step), lambda done: self._at_boundary(done, stopping)
+        )
 
     def _at_boundary(self, done: StepDone, stopping: Stopping) -> None:
         """Between two steps: tell, measure, stop."""

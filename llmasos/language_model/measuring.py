@@ -12,29 +12,31 @@ from typing import Any
 import torch
 
 from common.plan.model import Plan
+from common.plan.tasks import CausalLM
 from llmasos.charts import table_html
 from llmasos.datasets.loading import Split
+from llmasos.evaluation.metrics import likelihood
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
 from llmasos.tasks.base import Batch, Objective, Tensors
-from llmasos.tasks.causal_lm import NextTokenWindows
+from llmasos.tasks.causal_lm import TOKENS
+from llmasos.tasks.encoding import ATTENTION, LABELS, NO_LABEL
+from llmasos.tasks.question_answering import END, START
 from llmasos.tasks.registry import objective_of
-from llmasos.tasks.windows import Windows
-from llmasos.training.corpus import Corpus, Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model does on a split."""
+    """What a model does on a split. A target is what the task predicts: a token, a hidden token, a label."""
 
     split: str
     loss: float
     """Mean cross entropy, nats a target."""
     perplexity: float
     """exp(loss). To be compared between models of one tokenizer only."""
-    bits_per_byte: float
-    """The loss in bits over bytes of text: to be compared between tokenizers, too."""
-    accuracy: float
-    """Share of targets to which the model gave the highest probability, 0 to 1."""
+    bits_per_byte: float | None
+    """The loss in bits over bytes of text: to be compared between tokenizers, too. Of causal language models only."""
+    accuracy: float | None
+    """Share of targets to which the model gave the highest probability, 0 to 1; None where the task has no such thing."""
     tokens: int
     """Targets measured."""
     seconds: float
@@ -53,7 +55,7 @@ class Evaluation:
 
 
 def measure(model: torch.nn.Module, split: Split, plan: Plan, *, batch_size: int) -> Evaluation:
-    """The model on the whole split, in windows of the plan's sequence length that lie end to end.
+    """The model on the whole split; of text, in windows of the plan's sequence length that lie end to end.
 
     Raises:
         TooLittleData: the split is empty.
@@ -61,32 +63,27 @@ def measure(model: torch.nn.Module, split: Split, plan: Plan, *, batch_size: int
     """
     counted = _Counting(objective_of(plan.task))
     started = time.monotonic()
-    with counted.listening(model):
-        sums = evaluate(model, counted, corpus_of(split, plan).held_out_rows(), batch_size=batch_size)
+    with split.opened(plan) as data, counted.listening(model):
+        sums = evaluate(model, counted, data.measured_rows(), batch_size=batch_size)
     seconds = time.monotonic() - started
     loss = sums.loss_sum_fixed / LOSS_SCALE / sums.num_tokens
-    bytes_a_token = split.num_bytes / split.num_tokens
     return Evaluation(
         split=split.name,
         loss=loss,
         perplexity=sums.perplexity,
-        bits_per_byte=loss / math.log(2) / bytes_a_token,
-        accuracy=counted.correct / sums.num_tokens,
+        bits_per_byte=_bits_per_byte(loss, split, plan),
+        accuracy=counted.correct / counted.judged if counted.judged else None,
         tokens=sums.num_tokens,
         seconds=seconds,
     )
 
 
-def corpus_of(split: Split, plan: Plan) -> Corpus:
-    """The split as the loop and evaluation read an institution's text. It stays open as long as the split lives."""
-    facts = Facts(
-        documents=len(split),
-        train_tokens=split.num_tokens,
-        held_out_documents=len(split),
-        held_out_tokens=split.num_tokens,
-    )
-    windows = Windows(split.tokens, NextTokenWindows(plan.local.sequence_length), plan)
-    return Corpus(facts, windows, windows, plan)
+def _bits_per_byte(loss: float, split: Split, plan: Plan) -> float | None:
+    """Of all the split's tokens at the mean loss: the first, which nothing predicts, is taken for an average one."""
+    if not isinstance(plan.task, CausalLM):
+        return None
+    tokens = split.written(plan).tokens
+    return likelihood(nats=loss * tokens, tokens=tokens, words=0, text_bytes=split.num_bytes).bits_per_byte
 
 
 class _Counting:
@@ -94,15 +91,16 @@ class _Counting:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self._logits_BLV: torch.Tensor | None = None
+        self._output: Any = None
         self.correct = 0
+        self.judged = 0
 
     @contextmanager
     def listening(self, model: torch.nn.Module) -> Iterator[None]:
         """While it lasts, the model's logits are seen as they come."""
 
         def take(module: torch.nn.Module, args: Any, output: Any) -> None:
-            self._logits_BLV = output.logits
+            self._output = output
 
         handle = model.register_forward_hook(take)
         try:
@@ -115,8 +113,22 @@ class _Counting:
 
     def nats(self, model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
         nats_N = self._objective.nats(model, batch)
-        if self._logits_BLV is None:
-            raise RuntimeError("the model computed no logits")
-        likeliest_BL = self._logits_BLV.argmax(-1)
-        self.correct += int((likeliest_BL == batch["tokens"][:, 1:]).sum())
+        for logits, expected in self._predicted(batch):
+            judged = expected != NO_LABEL
+            self.correct += int(((logits.argmax(-1) == expected) & judged).sum())
+            self.judged += int(judged.sum())
         return nats_N
+
+    def _predicted(self, batch: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Logits and what should be the highest of them; none where a task has no such thing."""
+        if TOKENS in batch:
+            yield self._output.logits, batch[TOKENS][:, 1:]
+        elif LABELS in batch:
+            found = getattr(self._output, "logits", None)
+            logits = self._output.prediction_logits if found is None else found
+            if logits.shape[:-1] == batch[LABELS].shape:  # a preference is between two rows, and no label
+                yield logits, batch[LABELS]
+        elif START in batch:
+            padding_BL = batch[ATTENTION] == 0
+            yield self._output.start_logits.masked_fill(padding_BL, -torch.inf), batch[START].flatten()
+            yield self._output.end_logits.masked_fill(padding_BL, -torch.inf), batch[END].flatten()

@@ -21,6 +21,8 @@ M = TypeVar("M", bound=BaseModel)
 
 _MAX_STEPS_A_ROUND = 1_000_000
 _WARMUP_SHARE = 20
+_ALWAYS_WARM = ("inverse-sqrt", "noam")
+"""Schedules that begin with at least one step of warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,12 @@ class Settings:
     max_grad_norm: float = 1.0
     micro_batch_size: int | None = None
     precision: str = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
     seed: int = 0
 
 
-def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) -> Plan:
+def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any], adapter: BaseModel | None = None) -> Plan:
     """A plan that nobody signs: this model, this task, these steps. A round's tokens are bounded, so long fits have several.
 
     Raises:
@@ -52,6 +56,7 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) ->
         "seed": settings.seed,
         "task": dict(task),
         "model": model.model_dump(mode="json"),
+        "adapter": {"type": "none"} if adapter is None else adapter.model_dump(mode="json"),
         "local": {
             "steps": math.ceil(settings.steps / rounds),
             "batch_size": settings.batch_size,
@@ -61,6 +66,8 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any]) ->
             "schedule": _schedule(settings),
             "max_gradient_norm": settings.max_grad_norm,
             "precision": settings.precision,
+            "gradient_checkpointing": settings.gradient_checkpointing,
+            "compile": settings.compile,
         },
         "evaluation": {"max_tokens": 10**9},
         "rounds": rounds,
@@ -89,5 +96,6 @@ def _rounds(settings: Settings) -> int:
 def _schedule(settings: Settings) -> dict[str, Any]:
     """A name, or a mapping with the fields of a plan's `local.schedule`."""
     named = {"type": settings.schedule} if isinstance(settings.schedule, str) else dict(settings.schedule)
-    warmup = settings.steps // _WARMUP_SHARE if settings.warmup_steps is None else settings.warmup_steps
+    least = 1 if named.get("type") in _ALWAYS_WARM else 0
+    warmup = max(least, settings.steps // _WARMUP_SHARE) if settings.warmup_steps is None else settings.warmup_steps
     return {"warmup_steps": warmup} | named

@@ -1,85 +1,73 @@
-"""A transformers configuration as a plan's model section, or the reason why this release has none for it.
-
-section = section_of(config)            # GPT2Config → GPT2, LlamaConfig → Llama
-"""
+"""A folder in Hugging Face layout as what a model is made of: section, vocabulary, head, and which class of ours that is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from common.errors import UsageError
-from common.plan.architectures import GPT2, Llama, Model
-from llmasos.language_model.planning import parsed
-from llmasos.models.architecture import config_of
+from common.plan import architectures, pretrained
+from common.plan.architectures import Model
+from llmasos.models.classes import CLASSES
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-_NO_PART = frozenset(
-    {
-        "architectures",
-        "attn_implementation",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "decoder_start_token_id",
-        "dtype",
-        "eos_token_id",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "model_type",
-        "num_labels",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "pretraining_tp",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    }
-)
-"""Keys that say nothing about what the model computes from its weights."""
+FIX = "Name a folder that `save` wrote, or one in Hugging Face layout."
+_FAMILIES: Mapping[type[Any], str] = {
+    architectures.GPT2: "GPT",
+    architectures.Llama: "Llama",
+    architectures.Mistral: "Mistral",
+    architectures.Qwen2: "Qwen2",
+    architectures.Qwen3: "Qwen3",
+    architectures.BERT: "BERT",
+    architectures.T5: "T5",
+    architectures.Transformer: "Transformer",
+}
 
 
-def section_of(config: PretrainedConfig, where: str) -> Model:
+def read_config(folder: Path) -> Mapping[str, Any]:
     """
     Raises:
-        UsageError: the configuration asks for something that the section cannot say, so that the model would compute
-            something else; names it.
-        InvalidConfiguration: a size is out of range.
+        UsageError: the folder holds no config.json, or one of a model that this release does not know.
     """
-    model_type = str(config.model_type)
-    if model_type not in _SECTIONS:
-        raise UsageError(
-            f"{where} holds a model of type {model_type!r}, expected one of {', '.join(sorted(_SECTIONS))}."
+    try:
+        return pretrained.read_config(folder)
+    except ValueError as err:
+        raise UsageError(f"{folder} is no model folder: {err}.", FIX) from err
+
+
+def section_of(folder: Path) -> Model:
+    """The plan's `model` that the folder's config.json describes, without its weights and vocabulary.
+
+    Raises:
+        UsageError: a size is absent or out of range.
+    """
+    try:
+        fields = pretrained.section_of({"path": str(folder)}, Path())
+        section: Model = TypeAdapter(Model).validate_python(
+            {name: value for name, value in fields.items() if name not in ("weights", "vocab_size")}
         )
-    section = _SECTIONS[model_type](config)
-    found, ours = config.to_dict(), config_of(section, vocab_size=config.vocab_size).to_dict()
-    for key in sorted(found.keys() & ours.keys() - _NO_PART):
-        if found[key] != ours[key] and not key.startswith(("_", "summary_")) and "drop" not in key:
-            raise UsageError(
-                f"{where}: config.json says {key} = {found[key]!r}, this release builds {model_type} models with "
-                f"{ours[key]!r} only.",
-                "Use a model with that setting.",
-            )
+    except ValueError as err:
+        raise UsageError(f"{folder} is no model folder: {str(err).splitlines()[0]}.", FIX) from err
     return section
 
 
-def _gpt2(config: Any) -> Model:
-    sizes = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
-    return parsed(GPT2, {**sizes, "dropout": config.resid_pdrop}, "config.json")
+def head_of(config: Mapping[str, Any], where: str) -> tuple[str, int | None]:
+    """What the model ends in, and how many labels that tells apart.
+
+    Raises:
+        UsageError: its class is none that this release knows for the type.
+    """
+    named = config.get("architectures") or ["nothing"]
+    heads = {name: head for head, name in CLASSES[str(config["model_type"])].items()}
+    if named[0] not in heads:
+        raise UsageError(f"{where}: config.json names the class {named[0]!r}, expected one of {', '.join(heads)}.", FIX)
+    head = heads[named[0]]
+    labels = config.get("num_labels", len(config.get("id2label", ())) or 2)
+    return head, int(labels) if head == "sequence-classification" else None
 
 
-def _llama(config: Any) -> Model:
-    names = set(Llama.model_fields) - {"type"}
-    return parsed(Llama, {name: getattr(config, name) for name in names}, "config.json")
-
-
-_SECTIONS: Mapping[str, Callable[[Any], Model]] = {"gpt2": _gpt2, "llama": _llama}
+def family_of(section: Model) -> str:
+    """The class of llmasos.models for a section."""
+    return _FAMILIES[type(section)]

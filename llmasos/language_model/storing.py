@@ -15,38 +15,41 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import StorageFailure, UsageError
 from common.plan.architectures import Model
+from common.plan.tasks import Task
 from llmasos.extras import require_train
-from llmasos.generation import load_module
-from llmasos.language_model.sections import section_of
+from llmasos.language_model.sections import FIX, family_of, head_of, read_config, section_of
 from llmasos.models.export import export_hf
 from llmasos.tokenizers import load, save
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
 
     from llmasos.language_model.fitting import Progress
 
 CARD, MOMENTS, README = "llmasos.json", "training.safetensors", "README.md"
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".h5"}
-_FIX = "Name a folder that `save` wrote, or one in Hugging Face layout."
 
 
 class Card(BaseModel):
-    """llmasos.json."""
+    """llmasos.json: what config.json cannot say."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: int = 1
     kind: str
     """The class in llmasos.models."""
+    model: Model
+    head: str
+    num_labels: int | None = None
+    task: Task | None = None
+    """What it was last fitted to."""
     steps: int = 0
     seed: int = 0
     optimizer: str = ""
@@ -58,15 +61,27 @@ class Card(BaseModel):
 class Stored:
     """What a folder holds."""
 
-    card: Card | None
-    section: Model
+    card: Card
     vocab_size: int
-    module: PreTrainedModel
+    folder: Path
+    """Where its weights are."""
     tokenizer: Tokenizer
     progress: Progress | None
 
+    @property
+    def section(self) -> Model:
+        return self.card.model
 
-def write(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: str, progress: Progress | None) -> None:
+    @property
+    def head(self) -> str:
+        return self.card.head
+
+    @property
+    def num_labels(self) -> int | None:
+        return self.card.num_labels
+
+
+def write(folder: Path, card: Card, module: torch.nn.Module, tokenizer: Tokenizer, progress: Progress | None) -> None:
     """Make `folder`, or put this model in the place of the one in it.
 
     Args:
@@ -90,8 +105,8 @@ def write(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: 
     try:
         made = temporary / "model"
         made.mkdir()
-        _fill(made, module, tokenizer, kind=kind, progress=progress)
-        (made / README).write_text(_readme(folder.name, kind), encoding="utf-8")
+        _fill(made, card, module, tokenizer, progress)
+        (made / README).write_text(_readme(folder.name, card), encoding="utf-8")
         if folder.exists():
             folder.rename(temporary / "before")
         made.rename(folder)
@@ -101,15 +116,15 @@ def write(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fill(folder: Path, module: torch.nn.Module, tokenizer: Tokenizer, *, kind: str, progress: Progress | None) -> None:
+def _fill(folder: Path, card: Card, module: torch.nn.Module, tokenizer: Tokenizer, progress: Progress | None) -> None:
     from llmasos.training import state_file
 
     save(tokenizer, folder / "tokenizer.json")
     export_hf(module, folder / "tokenizer.json", folder)
-    card = Card(kind=kind)
     if progress is not None and progress.steps:
         digest = state_file.write(folder / MOMENTS, progress.moments)
-        card = Card(kind=kind, steps=progress.steps, seed=progress.seed, optimizer=progress.optimizer, moments=digest)
+        facts = {"steps": progress.steps, "seed": progress.seed, "optimizer": progress.optimizer, "moments": digest}
+        card = card.model_copy(update=facts)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
@@ -125,17 +140,29 @@ def read(folder: Path) -> Stored:
         raise UsageError(
             f"{folder} is a file, expected a folder with model.safetensors: pickled models are never read, since reading one "
             "runs what is in it.",
-            _FIX,
+            FIX,
         )
     if not folder.is_dir():
-        raise UsageError(f"{folder} does not exist.", _FIX)
-    module = load_module(folder)
-    card = _card(folder)
-    config: Any = module.config
-    section = section_of(config, str(folder))
-    return Stored(
-        card, section, int(config.vocab_size), module, load(folder / "tokenizer.json"), _progress(folder, card)
-    )
+        raise UsageError(f"{folder} does not exist.", FIX)
+    config = read_config(folder)
+    card = _card(folder) or card_of(folder)
+    rows = config.get("vocab_size")
+    if not isinstance(rows, int):
+        raise UsageError(f"{folder}: config.json has no vocab_size.", FIX)
+    return Stored(card, rows, folder, load(folder / "tokenizer.json"), _progress(folder, card))
+
+
+def card_of(folder: Path) -> Card:
+    """What llmasos.json would say of a folder that transformers or `llmasos simulate` wrote, as its config.json has it.
+
+    Raises:
+        UsageError: it has no config.json, or one of a model that this release does not know.
+        InvalidConfiguration: a size is out of range.
+    """
+    config = read_config(folder)
+    head, num_labels = head_of(config, str(folder))
+    section = section_of(folder)
+    return Card(kind=family_of(section), model=section, head=head, num_labels=num_labels)
 
 
 def _card(folder: Path) -> Card | None:
@@ -146,20 +173,31 @@ def _card(folder: Path) -> Card | None:
         return Card.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as err:
         raise UsageError(
-            f"{path} is damaged: it does not say which model this is.", f"Remove it, or save again: {_FIX}"
+            f"{path} is damaged: it does not say which model this is.", "Remove it, or save the model again."
         ) from err
 
 
-def _progress(folder: Path, card: Card | None) -> Progress | None:
+def _progress(folder: Path, card: Card) -> Progress | None:
     from llmasos.language_model.fitting import Progress
     from llmasos.training import state_file
 
-    if card is None or card.moments is None:
+    if card.moments is None:
         return None
     return Progress(card.steps, card.seed, card.optimizer, state_file.read(folder / MOMENTS, card.moments))
 
 
-def _readme(name: str, kind: str) -> str:
+_AUTO = {
+    "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "pre-training": "AutoModelForPreTraining",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+}
+
+
+def _readme(name: str, card: Card) -> str:
+    kind, auto = card.kind, _AUTO[card.head]
     return f"""# {name}
 
 A language model, written by LLMasOS as a folder, whatever its name ends in: weights in safetensors, no pickle.
@@ -168,7 +206,7 @@ A language model, written by LLMasOS as a folder, whatever its name ends in: wei
 import llmasos
 model = llmasos.models.{kind}.load("{name}")
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model, tokenizer = AutoModelForCausalLM.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
+from transformers import {auto}, AutoTokenizer
+model, tokenizer = {auto}.from_pretrained("{name}"), AutoTokenizer.from_pretrained("{name}")
 ```
 """

@@ -3,7 +3,9 @@
 classes.py        model type + head → a class of transformers, and no other
 architecture.py   a plan's model section → a transformers configuration, by allow-list
 build.py          configuration + seed → module
+attention.py      block-sparse attention, by a mask
 adapters.py       LoRA beside frozen weights, by peft
+prompts.py        virtual tokens before each text, as peft reads them
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
 pretrained.py     a folder's weights → the module that `plan prepare` writes
@@ -20,22 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmasos.language_model.base import LanguageModel
-    from llmasos.language_model.families import GPT, Llama, load
+    from llmasos.language_model.families import BERT, GPT, T5, Llama, Mistral, Qwen2, Qwen3, Transformer, load
 
-_HOMES = {
-    "GPT": "llmasos.language_model.families",
-    "LanguageModel": "llmasos.language_model.base",
-    "Llama": "llmasos.language_model.families",
-    "load": "llmasos.language_model.families",
-}
-
-__all__ = ["GPT", "LanguageModel", "Llama", "load"]
+__all__ = ["BERT", "GPT", "T5", "LanguageModel", "Llama", "Mistral", "Qwen2", "Qwen3", "Transformer", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home = "base" if name == "LanguageModel" else "families"
+    return getattr(import_module(f"llmasos.language_model.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,9 @@ A target layer, such as transformer.h.0.attn.c_attn, is wrapped by peft. Its ten
     lora_B.default.weight      trainable  transformer.h.0.attn.c_attn.lora_B.weight (outputs, r)
 
 So frozen tensors are called as in the model without an adapter, and trained ones as in peft's files, without their prefix. The
-layer computes base(x) + lora_alpha / r × B A x. B begins as 0, so the initial model computes what the base model does.
+layer computes base(x) + lora_alpha / r (or √r) × B A x. B begins as 0, so the initial model computes what the base model does.
+
+Prompt tuning is in llmasos.models.prompts.
 
 A head for classes or answers is new with each task, so it is trained whole beside the adapter, as peft's modules_to_save; its
 tensors are trainable under their own names.
@@ -21,14 +23,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
-from common.plan.adapters import Adapter, LoRA
+from common.plan.adapters import Adapter, LoRA, PromptTuning
 from common.plan.architectures import GPT2, Model
 from llmasos.extras import require_train
+from llmasos.models import prompts
 from llmasos.models.initial import fill_normal
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftConfig
 
 ADAPTER = "default"
 """peft's name for the one adapter that a model has."""
@@ -49,12 +52,19 @@ _WRAPPED, _A, _B = ".base_layer.", f".lora_A.{ADAPTER}.", f".lora_B.{ADAPTER}."
 
 def tensor_name(parameter: str) -> str:
     """The name in manifests and files of a parameter or buffer; of a model without an adapter, its own."""
+    if parameter == prompts.PARAMETER:
+        return prompts.NAME
     return parameter.replace(_WRAPPED, ".").replace(_A, ".lora_A.").replace(_B, ".lora_B.")
 
 
 def is_adapter_tensor(name: str) -> bool:
     """Whether a name in a manifest is that of an adapter's tensor."""
-    return name.endswith((".lora_A.weight", ".lora_B.weight"))
+    return name == prompts.NAME or name.endswith((".lora_A.weight", ".lora_B.weight"))
+
+
+def file_name(name: str) -> str:
+    """What peft's files call a tensor of an adapter."""
+    return name if name == prompts.NAME else FILE_PREFIX + name
 
 
 def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed: int, head: str) -> None:
@@ -66,6 +76,9 @@ def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed
     Raises:
         MissingExtra: peft is not installed.
     """
+    if isinstance(adapter, PromptTuning):
+        require_train("peft", task="train an adapter")
+        prompts.add_prompt(module, adapter, seed=seed)
     if not isinstance(adapter, LoRA):
         return
     require_train("peft", task="train an adapter")
@@ -75,8 +88,8 @@ def add_adapter(module: torch.nn.Module, model: Model, adapter: Adapter, *, seed
     inject_adapter_in_model(_config(adapter, model, module, head), module, adapter_name=ADAPTER)
     for name in new:
         module.get_submodule(name).requires_grad_(True)
-    config = adapter_of(module)
-    if config is not None and new:
+    config: Any = adapter_of(module)
+    if new:
         config.modules_to_save = new  # for the files; peft itself would put a second copy of the head into the model
     for name, parameter in module.named_parameters():
         if _A in name:
@@ -94,6 +107,7 @@ def _config(adapter: LoRA, model: Model, module: torch.nn.Module, head: str) -> 
         task_type=_TASK_TYPES.get(head),
         r=adapter.r,
         lora_alpha=adapter.lora_alpha,
+        use_rslora=adapter.use_rslora,
         lora_dropout=float(adapter.lora_dropout),
         target_modules=_target_modules(adapter, model, module),
         fan_in_fan_out=isinstance(model, GPT2),  # GPT-2's layers keep their weights transposed
@@ -115,9 +129,9 @@ def _ending(module: torch.nn.Module, ends: set[str]) -> set[str]:
     return {name for name, _ in module.named_modules() if any(name.endswith(f".{end}") for end in ends)}
 
 
-def adapter_of(module: torch.nn.Module) -> LoraConfig | None:
+def adapter_of(module: torch.nn.Module) -> PeftConfig | None:
     """peft's configuration of the adapter in `module`, if it has one."""
-    configurations: Mapping[str, LoraConfig] = getattr(module, "peft_config", {})
+    configurations: Mapping[str, PeftConfig] = getattr(module, "peft_config", {})
     return configurations.get(ADAPTER)
 
 
@@ -130,7 +144,7 @@ def adapter_config(module: torch.nn.Module) -> dict[str, Any]:
     config = adapter_of(module)
     if config is None:
         raise UsageError("The model has no adapter.", "Export a model that was built with one.")
-    settings: dict[str, Any] = config.to_dict()  # type: ignore[no-untyped-call]
+    settings: dict[str, Any] = config.to_dict()
     fields = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
     return fields | {"inference_mode": True}
 

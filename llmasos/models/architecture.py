@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration
 from common.plan.architectures import BERT, GPT2, T5, Model, Qwen3, RotaryDecoder, Transformer
+from common.plan.architectures.attention import BlockSparse, SlidingWindow
 from common.plan.architectures.base import MAX_VOCABULARY
 from llmasos.extras import require_train
+from llmasos.models.attention import use_block_sparse
 from llmasos.models.classes import model_class
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def config_of(
     if num_labels is not None:
         config.num_labels = num_labels
     config._attn_implementation = "sdpa" if found._supports_sdpa else "eager"
+    attention = getattr(model, "attention", None)
+    if isinstance(attention, BlockSparse):
+        use_block_sparse(config, attention)
     config.use_cache = False
     config.architectures = [found.__name__]
     return config
@@ -107,9 +112,9 @@ def _rotary(model: RotaryDecoder, vocab_size: int) -> PretrainedConfig:
         "qwen2": Qwen2Config,
         "qwen3": Qwen3Config,
     }
-    own: dict[str, Any] = {"sliding_window": None} if model.type == "mistral" else {}
+    own = _window(model)
     if isinstance(model, Qwen3):
-        own = {"head_dim": model.width_of_head}
+        own["head_dim"] = model.width_of_head
     config: PretrainedConfig = family[model.type](
         vocab_size=vocab_size,
         num_hidden_layers=model.num_hidden_layers,
@@ -126,6 +131,17 @@ def _rotary(model: RotaryDecoder, vocab_size: int) -> PretrainedConfig:
         **_NO_SPECIAL_TOKENS,
     )
     return config
+
+
+def _window(model: RotaryDecoder) -> dict[str, Any]:
+    """How the type's configuration says which attention is windowed."""
+    attention = getattr(model, "attention", None)
+    window = attention.window if isinstance(attention, SlidingWindow) else None
+    if model.type == "mistral":
+        return {"sliding_window": window}
+    if window is None:
+        return {}
+    return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
 
 
 def _bert(model: BERT, vocab_size: int) -> PretrainedConfig:

@@ -8,7 +8,8 @@
 byte for byte, so that anyone can compare its digest with the ledger.
 
 With an adapter it is the merged model, whose bits depend on the machine; `adapter/` holds the run's very bits in peft's format:
-`PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base.
+`PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base. Virtual tokens cannot be merged: with
+prompt tuning the model is the base, and `adapter/` belongs to it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from common.errors import StorageFailure, UsageError
 from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
-from llmasos.models.adapters import FILE_PREFIX, adapter_config, adapter_of, is_adapter_tensor, merged_tensors
+from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor, merged_tensors
 from llmasos.models.manifest import manifest_of
 from llmasos.models.tensors import by_name, write_tensors, write_values
-from llmasos.tokenizers import END_OF_DOCUMENT, end_of_document_id, load, pad_id
+from llmasos.tokenizers import end_of_document, end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +79,8 @@ def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
     _make(folder)
     trained = [entry for entry in manifest_of(model) if entry.group == "trainable"]
     tensors = by_name(model, trained)
-    values = {FILE_PREFIX + entry.name: tensors[entry.name] for entry in trained}
-    renamed = [entry.model_copy(update={"name": FILE_PREFIX + entry.name}) for entry in trained]
+    values = {file_name(entry.name): tensors[entry.name] for entry in trained}
+    renamed = [entry.model_copy(update={"name": file_name(entry.name)}) for entry in trained]
     write_values(values, folder / "adapter_model.safetensors", renamed, mode=BY_UMASK)
     _write(folder / "adapter_config.json", _json(adapter_config(model)))
 
@@ -101,7 +102,7 @@ def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Pat
     _write(folder / "config.json", _json(config.to_dict() | ({INITIAL_KEY: list(initial)} if initial else {})))
     _write(folder / "generation_config.json", _json(_generation_config(config)))
     _write(folder / "tokenizer.json", tokenizer_path.read_bytes())
-    _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config)))
+    _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config, end_of_document(tokenizer))))
 
 
 def _make(folder: Path) -> None:
@@ -117,7 +118,7 @@ def _describe(config: Any, end: int, pad: int) -> None:
     config.bos_token_id = config.eos_token_id = end
     config.dtype = "float32"
     if config.is_encoder_decoder:
-        config.decoder_start_token_id = end  # what a decoder reads first is the end of what was before
+        config.decoder_start_token_id = pad  # as task seq2seq trains it, and as T5's
     if config.is_encoder_decoder or config.model_type == "bert" or config.pad_token_id is not None:
         config.pad_token_id = pad  # elsewhere rows are not padded
 
@@ -129,12 +130,12 @@ def _generation_config(config: Any) -> dict[str, object]:
     return found | {"do_sample": True}
 
 
-def _tokenizer_config(config: Any) -> dict[str, object]:
+def _tokenizer_config(config: Any, end: str) -> dict[str, object]:
     found: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_DOCUMENT,
-        "eos_token": END_OF_DOCUMENT,
-        "unk_token": END_OF_DOCUMENT,
+        "bos_token": end,
+        "eos_token": end,
+        "unk_token": end,
         "clean_up_tokenization_spaces": False,
     }
     longest = getattr(config, "max_position_embeddings", None)  # T5's positions are relative and have no end

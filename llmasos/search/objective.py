@@ -157,19 +157,24 @@ def absolute(plan: Plan, beside: Path) -> Plan:
     return plan.model_copy(update={"tokenizer": tokenizer})
 
 
-def check_texts(texts: tuple[Text, ...], *, federated: bool, measure: Measure, quorum: int) -> None:
+def check_texts(texts: tuple[Text, ...], plan: Plan, *, federated: bool, measure: Measure) -> None:
     """
     Raises:
-        UsageError: no text, two texts of one name, too few for a federation, or a number that a simulation does not give.
+        UsageError: no text, two texts of one name, too few for a federation, or a number that such trials do not give.
     """
     names = [one.name for one in texts]
     if not texts or len(set(names)) < len(names):
         raise UsageError(f"Expected folders of text with distinct names, got {', '.join(names) or 'none'}.")
     if federated and measure != "perplexity":
         raise UsageError("A federated search looks for perplexity: reports hold no bytes.", "Leave --measure out.")
-    if federated and len(texts) < quorum:
+    if measure == "bits-per-byte" and plan.task.type != "causal-lm":
         raise UsageError(
-            f"The plan's quorum is {quorum}, but only {len(texts)} institutions are named.",
+            f"Bits per byte are of running text, the plan's task is {plan.task.type}.",
+            "Leave --measure out: perplexity.",
+        )
+    if federated and len(texts) < plan.quorum:
+        raise UsageError(
+            f"The plan's quorum is {plan.quorum}, but only {len(texts)} institutions are named.",
             "Name more with --institution.",
         )
 

@@ -121,7 +121,7 @@ def tune(
     options = options or TuneOptions()
     base = absolute(load_plan(plan), plan.resolve().parent)
     texts = tuple(one if isinstance(one, Text) else Text(_name(one), one) for one in data)
-    check_texts(texts, federated=options.federated, measure=options.measure, quorum=base.quorum)
+    check_texts(texts, base, federated=options.federated, measure=options.measure)
     if options.trials < 1:
         raise UsageError(f"trials is {options.trials}, expected 1 or more.")
     found = read_space(space) if isinstance(space, Path) else parse_space(space)

@@ -262,9 +262,10 @@ class Simulation:
 
     def compare(self, results: Results, prepared: Prepared, processes: Processes, show: Progress) -> Results:
         """The final model's scores, a sample of what it writes, and the baselines."""
-        show.stage("sampling")
-        text = final_model.sample(self.layout.model, self.options.prompt)
-        results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
+        if prepared.draft.plan.task.head == "causal-lm":  # others do not go on with a text
+            show.stage("sampling")
+            text = final_model.sample(self.layout.model, self.options.prompt)
+            results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
         results = replace(results, federated=self.federated_scores(results, prepared))
         if can_count(prepared.draft.plan):
             show.stage("counting n-grams, to compare with")

@@ -51,11 +51,13 @@ def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path)
 
 
 def sample(folder: Path, prompt: str) -> str:
-    """What the model writes after `prompt`, without it; the same each time."""
+    """What the model writes after `prompt`, without it; the same each time. Nothing, where its head writes no text."""
     from transformers.utils.logging import disable_progress_bar
 
-    from llmasos.generation import generate_text
+    from llmasos.generation import WRITING, generate_text, head_in
 
+    if head_in(folder) not in WRITING:
+        return ""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is on the same stream
     text = generate_text(folder, prompt, max_new_tokens=SAMPLE_TOKENS, seed=SAMPLE_SEED)
     return text.removeprefix(prompt)

@@ -161,8 +161,9 @@ def next_steps(results: Results, out: Path) -> list[tuple[str, str]]:
     """What to try, and what for."""
     model, plan = shlex.quote(str(out / "model")), shlex.quote(str(out / "plan.yaml"))
     again = (f"llmasos verify {shlex.quote(str(out))}", "the same verification again, in full")
+    more = (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours")
     return [
-        (f"llmasos generate {model} {shlex.quote(results.sample_prompt)}", "let the model go on with text of yours"),
+        *([more] if results.statement.plan.task.head == "causal-lm" else []),
         *([again] if results.verification is not None else []),
         ("llmasos simulate --institution NAME=FOLDER … --out out/mine", "the same with your own folders of text"),
         (f"llmasos plan explain {plan}", "what was trained, every default visible"),

@@ -12,5 +12,8 @@ records.py          tasks on records with fields
   question_answering.py   where in a text the answer stands
   instruction.py      answers in a conversation
   preference.py       the better of two answers
+mixture.py          several tasks on one model
+plugin.py           a task from an entry point of this installation
+scores.py           a task's own measures, beside its loss
 encoding.py         padding, cutting, labels
 """

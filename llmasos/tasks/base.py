@@ -61,16 +61,35 @@ class Facts(BaseModel):
     """Documents of which something was cut off, since a row holds so many tokens and no more."""
     left_out: int = 0
     """Those in which there was nothing to learn, since no target was left within a row."""
+    parts: tuple[Facts, ...] = ()
+    """Of a mixture, each task's."""
+
+    @classmethod
+    def of(cls, train: Written, held_out: Written) -> Facts:
+        """What both sides came to."""
+        return cls(
+            documents=train.documents + held_out.documents,
+            train_tokens=train.tokens,
+            held_out_documents=held_out.documents,
+            held_out_tokens=held_out.tokens,
+            train_rows=train.rows,
+            held_out_rows=held_out.rows,
+            shortened=train.shortened + held_out.shortened,
+            left_out=train.left_out + held_out.left_out,
+            parts=tuple(cls.of(*sides) for sides in zip(train.parts, held_out.parts, strict=True)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What one side of the split came to; see Facts."""
 
+    documents: int
     tokens: int
     rows: int = 0
     shortened: int = 0
     left_out: int = 0
+    parts: tuple[Written, ...] = ()
 
 
 class Data(Protocol):

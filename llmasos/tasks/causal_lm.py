@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from llmasos.datasets.draws import Dice
 from llmasos.tasks.base import Batch, Tensors
+from llmasos.tasks.encoding import LABELS, NO_LABEL, inputs, padded
 
 TOKENS = "tokens"
 
@@ -31,6 +32,17 @@ class NextTokenWindows:
 
     def row(self, window_T: npt.NDArray[np.int64], dice: Dice) -> Batch:
         return window_row(window_T)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledWindows(NextTokenWindows):
+    """The same as rows of other causal tasks are, so that they can stand beside them in a mixture."""
+
+    pad: int
+
+    def row(self, window_T: npt.NDArray[np.int64], dice: Dice) -> Batch:
+        labels = padded(window_T[1:], self.sequence_length, NO_LABEL)
+        return {**inputs(window_T[:-1], self.sequence_length, self.pad), LABELS: labels}
 
 
 class NextToken:

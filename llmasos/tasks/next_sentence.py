@@ -133,7 +133,7 @@ class SegmentRecipe:
 
     def write(self, things: Sequence[Document], path: Path) -> Written:
         rows, numbers = write_rows(self._segments(things), path, columns=2)
-        return Written(numbers - rows, rows)
+        return Written(len(things), numbers - rows, rows)
 
     def open(self, path: Path) -> Segments:
         return Segments(RowFile.open(path), self.pairs, self.plan)

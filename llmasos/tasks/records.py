@@ -130,7 +130,7 @@ class RecordRecipe:
     def write(self, things: Sequence[Example], path: Path) -> Written:
         counted = _Counted()
         rows, numbers = write_rows(self._rows(things, counted), path, columns=self.task.columns)
-        return Written(numbers, rows, counted.shortened, counted.left_out)
+        return Written(len(things), numbers, rows, counted.shortened, counted.left_out)
 
     def open(self, path: Path) -> Rows:
         return Rows(RowFile.open(path), self.task, self.plan)

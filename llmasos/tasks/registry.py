@@ -10,6 +10,8 @@ from common.plan.tasks import (
     CausalLM,
     Instruction,
     MaskedLM,
+    Mixture,
+    Plugin,
     Preference,
     QuestionAnswering,
     Seq2Seq,
@@ -17,12 +19,14 @@ from common.plan.tasks import (
     Task,
 )
 from llmasos.tasks.base import Objective, Recipe
-from llmasos.tasks.causal_lm import NextToken, NextTokenWindows
+from llmasos.tasks.causal_lm import LabelledWindows, NextToken, NextTokenWindows
 from llmasos.tasks.classification import LabelledTexts, Labels
 from llmasos.tasks.encoding import TokenLabels
 from llmasos.tasks.instruction import Conversations, turns_of
 from llmasos.tasks.masked_lm import MaskedWindows, Masking
+from llmasos.tasks.mixture import MixtureRecipe
 from llmasos.tasks.next_sentence import HiddenTokensAndNext, SegmentPairs, SegmentRecipe
+from llmasos.tasks.plugin import load_plugin
 from llmasos.tasks.preference import AnswerPairs, Preferred
 from llmasos.tasks.question_answering import Questions, Spans
 from llmasos.tasks.records import RecordRecipe, RecordTask
@@ -49,6 +53,10 @@ def objective_of(task: Task) -> Objective:
             return Spans()
         case Instruction():
             return TokenLabels()
+        case Mixture():
+            return TokenLabels() if task.head == "causal-lm" else objective_of(task.tasks[0].task)
+        case Plugin():
+            return load_plugin(task).objective(task)
         case Preference():
             return Preferred(float(task.beta))
 
@@ -57,9 +65,27 @@ def recipe_of(plan: Plan, tokenizer: Tokenizer) -> Recipe:
     """How the plan's task makes batches of an institution's data."""
     if isinstance(plan.task, CausalLM):
         return WindowRecipe(NextTokenWindows(plan.local.sequence_length), plan, tokenizer)
+    if isinstance(plan.task, Plugin):
+        return load_plugin(plan.task).recipe(plan, tokenizer)
+    if isinstance(plan.task, Mixture):
+        return _mixture_recipe(plan, plan.task, tokenizer)
     if isinstance(plan.task, MaskedLM):
         return _masked_recipe(plan, plan.task, tokenizer)
     return RecordRecipe(_record_task(plan, tokenizer), plan, tokenizer)
+
+
+def _mixture_recipe(plan: Plan, task: Mixture, tokenizer: Tokenizer) -> Recipe:
+    measured = max(1, plan.evaluation.max_tokens // len(task.tasks))
+    evaluation = plan.evaluation.model_copy(update={"max_tokens": measured})
+    recipes: list[Recipe] = []
+    for part in task.tasks:
+        own = plan.model_copy(update={"task": part.task, "evaluation": evaluation})
+        if isinstance(part.task, CausalLM):
+            windows = LabelledWindows(plan.local.sequence_length, vocabulary_of(tokenizer).pad)
+            recipes.append(WindowRecipe(windows, own, tokenizer))
+        else:
+            recipes.append(recipe_of(own, tokenizer))
+    return MixtureRecipe(task, tuple(recipes), plan)
 
 
 def _masked_recipe(plan: Plan, task: MaskedLM, tokenizer: Tokenizer) -> Recipe:

@@ -92,7 +92,7 @@ class WindowRecipe:
         return split_documents(things, self.plan.evaluation.held_out_fraction, seed=self.plan.seed, source=names)
 
     def write(self, things: Sequence[Document], path: Path) -> Written:
-        return Written(write_tokens(things, self.tokenizer, path))
+        return Written(len(things), write_tokens(things, self.tokenizer, path))
 
     def open(self, path: Path) -> Windows:
         return Windows(TokenFile.open(path), self.task, self.plan)

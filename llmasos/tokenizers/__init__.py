@@ -10,15 +10,22 @@ A tokenizer trained on private text would carry names and record numbers in its 
 """
 
 from llmasos.tokenizers.bytelevel import bytes_tokenizer, train_bpe
-from llmasos.tokenizers.files import END_OF_DOCUMENT, end_of_document_id, load, pad_id, save, vocab_size_of
-from llmasos.tokenizers.lengths import byte_lengths
+from llmasos.tokenizers.files import (
+    END_OF_DOCUMENT,
+    end_of_document,
+    end_of_document_id,
+    load,
+    pad_id,
+    save,
+    vocab_size_of,
+)
 from llmasos.tokenizers.training import as_tokenizer, train
 
 __all__ = [
     "END_OF_DOCUMENT",
     "as_tokenizer",
-    "byte_lengths",
     "bytes_tokenizer",
+    "end_of_document",
     "end_of_document_id",
     "load",
     "pad_id",

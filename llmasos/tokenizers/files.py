@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END_OF_DOCUMENT = "<|endoftext|>"
-PADDING = "[PAD]"
+"""What ends a document in tokenizers that are made here."""
+END_TOKENS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+"""What ends one in tokenizers that exist: the first of these that is a special token of the file. Those of GPT, Llama 3, Llama
+and T5, Gemma, BERT."""
+PADDING = ("[PAD]", "<pad>")
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -26,7 +30,7 @@ def load(path: Path | str) -> Tokenizer:
     Raises:
         StorageFailure: the file cannot be read.
         UnreadableData: it is not a tokenizers JSON file.
-        UsageError: it has no `<|endoftext|>` token.
+        UsageError: it has none of END_TOKENS.
     """
     require_train("tokenizers", task="load a tokenizer")
     from tokenizers import Tokenizer
@@ -45,9 +49,10 @@ def load(path: Path | str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
-    if tokenizer.token_to_id(END_OF_DOCUMENT) is None:
+    if _end_of_document(tokenizer) is None:
         raise UsageError(
-            f"{path} has no token {END_OF_DOCUMENT}, which ends a document.", "Add it as a special token, or train one."
+            f"{path} has no special token that ends a document, expected one of {', '.join(END_TOKENS)}.",
+            "Add one as a special token, or train a tokenizer.",
         )
     return tokenizer
 
@@ -63,15 +68,36 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int:
-    """The id of `<|endoftext|>`.
+    """The id of what ends a document.
 
     Raises:
         UsageError: the tokenizer has no such token.
     """
-    found = tokenizer.token_to_id(END_OF_DOCUMENT)
+    return _ids_of_special(tokenizer)[end_of_document(tokenizer)]
+
+
+def end_of_document(tokenizer: Tokenizer) -> str:
+    """The first of END_TOKENS that is a special token of the tokenizer.
+
+    Raises:
+        UsageError: none is.
+    """
+    found = _end_of_document(tokenizer)
     if found is None:
-        raise UsageError(f"The tokenizer has no token {END_OF_DOCUMENT}.", "Load it with llmasos.tokenizers.load.")
-    return int(found)
+        raise UsageError(
+            f"The tokenizer has no special token that ends a document, expected one of {', '.join(END_TOKENS)}.",
+            "Load it with llmasos.tokenizers.load.",
+        )
+    return found
+
+
+def _end_of_document(tokenizer: Tokenizer) -> str | None:
+    special = _ids_of_special(tokenizer)
+    return next((token for token in END_TOKENS if token in special), None)
+
+
+def _ids_of_special(tokenizer: Tokenizer) -> dict[str, int]:
+    return {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
 
 
 def vocab_size_of(tokenizer: Tokenizer) -> int:
@@ -80,6 +106,6 @@ def vocab_size_of(tokenizer: Tokenizer) -> int:
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The token that fills rows up to their width: `[PAD]` where the tokenizer has it, else what ends a document."""
-    found = tokenizer.token_to_id(PADDING)
+    """The token that fills rows up to their width: `[PAD]` or `<pad>` where the tokenizer has it, else what ends a document."""
+    found = next((each for token in PADDING if (each := tokenizer.token_to_id(token)) is not None), None)
     return end_of_document_id(tokenizer) if found is None else int(found)

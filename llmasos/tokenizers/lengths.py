@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from llmasos.tokenizers.files import vocab_size_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 
@@ -19,6 +18,7 @@ def byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
     Of a byte-level tokenizer the counts of a text's tokens add up to the text's bytes. Of others what a token decodes to alone
     is counted, so that characters at its ends which only neighbours decide may be off.
     """
+    import numpy as np
     from tokenizers.decoders import ByteLevel
 
     special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UsageError
-from common.plan.tasks import CLS, MASK, PAD, SEP
-from llmasos.tokenizers.files import end_of_document_id, vocab_size_of
+from common.plan.tasks import CLS, MASK, SEP
+from llmasos.tokenizers.files import PADDING, end_of_document_id, pad_id, vocab_size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,8 @@ def check_special(tokenizer: Tokenizer, tokens: Sequence[str], *, where: str, ta
     Raises:
         UsageError: the tokenizer lacks one of these tokens; names it, `where` it comes from, and the task.
     """
-    lacking = [token for token in tokens if tokenizer.token_to_id(token) is None]
+    pads = PADDING if any(tokenizer.token_to_id(token) is not None for token in PADDING) else ()
+    lacking = [token for token in tokens if token not in pads and tokenizer.token_to_id(token) is None]
     if lacking:
         raise UsageError(
             f"{where} has no token {', '.join(lacking)}, which task {task} needs.",
@@ -38,7 +39,7 @@ def check_special(tokenizer: Tokenizer, tokens: Sequence[str], *, where: str, ta
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Ids that tasks put between an institution's own tokens. Where the tokenizer has no such token: of `<|endoftext|>`."""
+    """Ids that tasks put between an institution's own tokens. Where the tokenizer has no such token: what ends a document."""
 
     size: int
     end: int
@@ -53,10 +54,11 @@ class Vocabulary:
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """
     Raises:
-        UsageError: the tokenizer has no `<|endoftext|>`.
+        UsageError: the tokenizer has no special token that ends a document.
     """
     end = end_of_document_id(tokenizer)
-    pad, cls, sep, mask = (_id(tokenizer, token, end) for token in (PAD, CLS, SEP, MASK))
+    pad = pad_id(tokenizer)
+    cls, sep, mask = (_id(tokenizer, token, end) for token in (CLS, SEP, MASK))
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special} | {end}
     ordinary = sorted(set(tokenizer.get_vocab(with_added_tokens=True).values()) - special)
     return Vocabulary(vocab_size_of(tokenizer), end, pad, cls, sep, mask, np.asarray(ordinary, dtype=np.int64))

@@ -147,16 +147,7 @@ def _make(folder: Path, sources: Sequence[Source], recipe: Recipe) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))  # 0700, whatever the umask
         written = recipe.write(train, temporary / (_TRAIN + recipe.suffix))
         measured = recipe.write(held_out, temporary / (_HELD_OUT + recipe.suffix))
-        facts = Facts(
-            documents=len(train) + len(held_out),
-            train_tokens=written.tokens,
-            held_out_documents=len(held_out),
-            held_out_tokens=measured.tokens,
-            train_rows=written.rows,
-            held_out_rows=measured.rows,
-            shortened=written.shortened + measured.shortened,
-            left_out=written.left_out + measured.left_out,
-        )
+        facts = Facts.of(written, measured)
         with replacing(temporary / _FACTS) as file:
             file.write(facts.model_dump_json().encode() + b"\n")
         shutil.rmtree(folder, ignore_errors=True)

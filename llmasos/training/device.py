@@ -71,7 +71,8 @@ def set_up(threads: int, *, allow_cuda: bool = True) -> Machine:
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms(True), which also imports the compiler: a second at each start, seldom needed.
+    torch.set_deterministic_debug_mode("error")
     # Deterministic mode also fills fresh memory, a guard against reading it unset that costs a pass over every tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")

@@ -29,6 +29,7 @@ def prepare_forward(local: Local, model: torch.nn.Module, machine: Machine) -> t
     if lacking:
         log.warning("the plan's local.compile is not done here: %s", lacking)
         return model, (COMPILE_FALLBACK,)
+    torch.use_deterministic_algorithms(True)  # what is compiled, too
     return cast(torch.nn.Module, torch.compile(model)), ()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from common.plan.weighting import BytesWeighting
 from llmasos.tasks.causal_lm import TOKENS
-from llmasos.tokenizers import byte_lengths, load
+from llmasos.tokenizers import load
+from llmasos.tokenizers.lengths import byte_lengths
 from llmasos.training.corpus import Corpus
 
 

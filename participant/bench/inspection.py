@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import LLMasOSError
+from common.plan.model import Plan
 from participant.bench.token_files import CHECK_PREFIX
 from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import FromWorker, Inspect, Inspected, WorkerError
@@ -37,8 +38,10 @@ class Finding:
         return self.inspected.problems_found if self.inspected is not None else len(self.problems)
 
 
-def inspect_all(layout: HomeLayout, config: ParticipantConfig, data_sets: Sequence[DataSet]) -> Iterator[Finding]:
-    """Read every data set as preparation would, by a worker as configured; a finding each, in order.
+def inspect_all(
+    layout: HomeLayout, config: ParticipantConfig, data_sets: Sequence[DataSet], plan: Plan | None = None
+) -> Iterator[Finding]:
+    """Read every data set as preparation would for a plan, or as text, by a worker as configured; a finding each, in order.
 
     Raises:
         WorkerFailed: the worker does not start, or ended.
@@ -52,7 +55,7 @@ def inspect_all(layout: HomeLayout, config: ParticipantConfig, data_sets: Sequen
         link.start()
         try:
             for data in data_sets:
-                link.send(Inspect(data=data.source()))
+                link.send(Inspect(data=data.source(), plan=plan))
                 yield _finding(data, answers)
         finally:
             link.stop()

@@ -108,6 +108,8 @@ class Workbench:
                 "documents": answer.documents,
                 "train_size": answer.train_tokens,
                 "held_out_size": answer.held_out_tokens,
+                "shortened": answer.shortened,
+                "left_out": answer.left_out,
             },
         )
 

@@ -25,6 +25,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from common.blobs.reference import BlobRef
+from common.plan.model import Plan
 from common.statements.kinds import Code
 
 WORKER_PROTOCOL: Final = 1
@@ -65,6 +66,8 @@ class Inspect(Message):
     data: DataSource
     held_out_fraction: str = "0.1"
     """Decimal text."""
+    plan: Plan | None = None
+    """Read as this plan's task does, and hold out its share; without one, as text."""
 
 
 class Train(Message):

@@ -107,6 +107,13 @@ def show(name: NameArgument, home: HomeOption = None, output: FormatOption = Out
 @app.command()
 def check(
     name: Annotated[str | None, typer.Argument(help="One data set; without it, all.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLAN.yaml",
+            help="Read as this plan's task does: records with the fields that it names. Default: as text.",
+        ),
+    ] = None,
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -114,6 +121,7 @@ def check(
 
     Nothing is kept and nothing leaves. Exits 2 where something is wrong.
     """
+    from common.plan.load import load_plan
     from participant.bench.inspection import inspect_all
     from participant.config import load_config
 
@@ -121,10 +129,11 @@ def check(
     chosen = (data_set(layout, name),) if name is not None else data_sets(layout)
     if not chosen:
         raise UnknownObject("There is no data set to check.", "Add one: llmasos-participant data add NAME DIR.")
+    wanted = load_plan(plan) if plan is not None else None
     terminal = Terminal(output)
     terminal.progress(f"reading {', '.join(each.name for each in chosen)}")
     failed: list[str] = []
-    for number, finding in enumerate(inspect_all(layout, load_config(layout.home), chosen)):
+    for number, finding in enumerate(inspect_all(layout, load_config(layout.home), chosen, wanted)):
         terminal.result(("\n" if number else "") + _checked(finding), data=_checked_json(finding), quiet=None)
         if finding.problems:
             failed.append(f"{finding.data.name} ({finding.problems_found:,})")

@@ -38,6 +38,10 @@ def rows(data: dict[str, Any]) -> list[tuple[str, str]]:
         *(row for run in data["runs"] for row in _run(run)),
         ("certificate", _certificate(data["certificate"])),
         ("ledger", _ledger(data)),
+        *(
+            ("decide", f"a new lineage, {each[:16]}: llmasos-participant lineage show")
+            for each in data.get("new_lineages", ())
+        ),
         *(("approvals", text) for text in _proposals(data)),
         *((("policy", f"{data['policy_problem']} The last good one counts."),) if data["policy_problem"] else ()),
         *(("order", _order(each)) for each in data["orders"]),
@@ -49,6 +53,8 @@ def _daemon(data: dict[str, Any]) -> list[tuple[str, str]]:
         said = "not running: llmasos-participant start"
         if data.get("two_histories"):
             said = "not running, and does not start: two histories were shown, see below"
+        elif data.get("new_lineages"):
+            said = "not running: the coordinator gave up entries that its log had signed for, see below"
         return [("daemon", "this institution has left" if data.get("activity") == "left" else said)]
     connection = " ".join(
         part for part in (str(data.get("connection", "-")), data.get("connection_reason", "")) if part

@@ -31,6 +31,14 @@ CREATE TABLE IF NOT EXISTS checkpoints (
     size INTEGER NOT NULL, root TEXT NOT NULL, note BLOB NOT NULL, kind TEXT NOT NULL, seen_at TEXT NOT NULL,
     PRIMARY KEY (kind, note)
 );
+CREATE TABLE IF NOT EXISTS lineages (
+    digest TEXT PRIMARY KEY, position INTEGER NOT NULL, envelope BLOB NOT NULL, offered_at TEXT NOT NULL,
+    accepted_at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS given_up (
+    lineage TEXT NOT NULL, position INTEGER NOT NULL, digest TEXT NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (lineage, position)
+);
 """
 
 CheckpointKind = Literal["newest", "ahead", "covering", "cosigned", "conflicting", "acknowledged"]
@@ -73,6 +81,17 @@ class KeptCheckpoint:
     root: str
     note: bytes
     seen_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedLineage:
+    """A statement that began a new lineage, verified; `accepted_at` is empty while nobody has decided."""
+
+    digest: str
+    position: int
+    envelope: bytes
+    offered_at: str
+    accepted_at: str = ""
 
 
 class Journal:
@@ -133,6 +152,39 @@ class Journal:
         """Index, digest and envelope of entries that were verified, together."""
         with self._file.transaction() as connection:
             connection.executemany("INSERT INTO ledger VALUES (?, ?, ?)", entries)
+
+    # --- lineages ------------------------------------------------------------------------------------------------------
+
+    def lineages(self) -> list[OfferedLineage]:
+        """Every statement that began a new lineage and was shown here, in the order in which that was."""
+        query = "SELECT digest, position, envelope, offered_at, accepted_at FROM lineages ORDER BY rowid"
+        return [OfferedLineage(*row) for row in self._file.read(query)]
+
+    def offer(self, lineage: OfferedLineage) -> None:
+        """Remember a new lineage until a person decides; one that is known stays as it is."""
+        self._file.write(
+            "INSERT OR IGNORE INTO lineages VALUES (?, ?, ?, ?, ?)",
+            (lineage.digest, lineage.position, lineage.envelope, lineage.offered_at, lineage.accepted_at),
+        )
+
+    def accept_lineage(self, digest: str, at: str) -> int:
+        """Follow that lineage from here on; how many entries of the copy it gives up. They stay, with the log's word for them.
+
+        What was signed stays, too: no slot is signed again in any lineage.
+        """
+        with self._file.transaction() as connection:
+            row = connection.execute("SELECT position FROM lineages WHERE digest = ?", (digest,)).fetchone()
+            position = int(row[0])
+            connection.execute("UPDATE lineages SET accepted_at = ? WHERE digest = ?", (at, digest))
+            copied = "INSERT INTO given_up SELECT ?, position, digest, envelope FROM ledger WHERE position >= ?"
+            connection.execute(copied, (digest, position))
+            given_up = int(connection.execute("SELECT changes()").fetchone()[0])
+            connection.execute("DELETE FROM ledger WHERE position >= ?", (position,))
+            connection.execute(
+                "UPDATE OR REPLACE checkpoints SET kind = 'acknowledged' WHERE size > ? AND kind != 'conflicting'",
+                (position,),
+            )
+            return given_up
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 
-from common.errors import LedgerConflict, RefusalError
+from common.errors import LedgerConflict, NewLineage, RefusalError
 from common.ledger.heads import tree_of
 from common.ledger.merkle import TreeHead, leaf_hash
-from common.ledger.rules import admit, start
+from common.ledger.rules import Admission, admit, start
 from common.ledger.state import LedgerState
-from participant.memory.journal import Journal
+from participant.memory.journal import Journal, OfferedLineage
 
 
 class Mirror:
@@ -26,6 +26,7 @@ class Mirror:
         self._grown = threading.Condition()
         self._wakes = 0
         self._tree = tree_of(())
+        self._accepted = {each.digest for each in journal.lineages() if each.accepted_at}
         self._state = self._replay(genesis_envelope)
 
     @property
@@ -54,7 +55,8 @@ class Mirror:
         Raises:
             LedgerConflict: they do not start where this copy ends, or one breaks a rule; the ones before it are kept.
         """
-        state, kept, conflict = self._state, [], None
+        state, kept = self._state, []
+        conflict: LedgerConflict | None = None
         if first_index != state.size:
             raise LedgerConflict(f"Entries from index {first_index} came, expected from {state.size}.")
         for envelope in envelopes:
@@ -62,6 +64,9 @@ class Mirror:
                 admission = admit(state, envelope)
             except RefusalError as err:
                 conflict = LedgerConflict(f"Entry {state.size} of the ledger breaks a rule: {err.message} ({err.code})")
+                break
+            if admission.state.lineages != state.lineages and admission.place.digest not in self._accepted:
+                conflict = self.offer(admission)
                 break
             kept.append((admission.place.index, admission.place.digest, envelope))
             state = admission.state
@@ -73,6 +78,37 @@ class Mirror:
                 self._grown.notify_all()
         if conflict is not None:
             raise conflict
+
+    def offer(self, admission: Admission) -> NewLineage:
+        """Keep a statement that begins a new lineage, for a person to decide about; the error that says so."""
+        place = admission.place
+        offered_at = getattr(admission.statement.predicate, "issued_at", "")
+        self._journal.offer(OfferedLineage(place.digest, place.index, admission.statement.envelope, offered_at))
+        (*_, lineage) = admission.state.lineages
+        beyond = max(0, self._state.size - place.index)
+        return NewLineage(
+            f"Entry {place.index:,} of the ledger begins a new lineage: the coordinator gives up what its log signed for "
+            f"beyond, up to {lineage.given_up.size:,} entries. This institution holds {beyond:,} of those."
+        )
+
+    def judge_lineage(self, index: int, envelope: bytes) -> NewLineage:
+        """As `offer`, of a statement that is said to stand at `index`, where this copy may have another one.
+
+        Raises:
+            LedgerConflict: it begins no new lineage there.
+        """
+        state = start(self._journal.ledger()[0]).state
+        for known in self._journal.ledger()[1:index]:
+            state = admit(state, known).state
+        try:
+            admission = admit(state, envelope)
+        except RefusalError as err:
+            raise LedgerConflict(
+                f"What is said to begin a new lineage breaks a rule: {err.message} ({err.code})"
+            ) from err
+        if admission.state.lineages == state.lineages or admission.place.index != index:
+            raise LedgerConflict(f"Entry {index} is said to begin a new lineage, and does not.")
+        return self.offer(admission)
 
     @property
     def wakes(self) -> int:

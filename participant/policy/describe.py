@@ -46,6 +46,7 @@ def _rows(policy: Policy) -> list[tuple[str, str]]:
         ("losses", losses),
         ("deltas", f"read by the coordinator{' and ' + audience if audience else ' alone'}; {compared}"),
         ("rules", "any, the operator's own too" if policy.allow_operator_rule else "only those that all can recompute"),
+        ("plugins", f"of tasks: {' or '.join(policy.allow_task_plugins) or 'none'}"),
         ("budgets", f"of each run: {_budgets(policy)}"),
         ("hours", "; ".join(policy.windows) or "at any time"),
         (

@@ -68,6 +68,10 @@ class Policy(BaseModel):
     allow_operator_rule: Annotated[
         bool, Field(description="Plans whose rule is the operator's own: nobody else can recompute a round.")
     ] = False
+    allow_task_plugins: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,99}==[A-Za-z0-9][\w.+!-]{0,99}$")], ...],
+        Field(max_length=MAX_LIST, description="Task plugins that may run here, as name==version."),
+    ] = ()
     max_parameters: Annotated[int, Field(ge=1)] = 1_000_000_000
     max_rounds: Annotated[int, Field(ge=1)] = 1_000
     max_retention_rounds: Annotated[

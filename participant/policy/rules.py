@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from common.ledger.state import RoundRecord, RunRecord
+from common.plan.tasks import Plugin
 from common.statements.kinds import PlanStatement
 from participant.policy import estimates
 from participant.policy.estimates import GB
@@ -105,6 +106,15 @@ def _operator(policy: Policy, statement: PlanStatement, usage: Usage) -> Compare
     return Compared(wanted, rule, rule != "operator" or policy.allow_operator_rule)
 
 
+def _plugin(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
+    """A plugin is this institution's own program: it runs only where it was named with its version."""
+    task, allowed = statement.plan.task, policy.allow_task_plugins
+    wanted = " or ".join(allowed) or "none"
+    if not isinstance(task, Plugin):
+        return Compared(wanted, "none", True)
+    return Compared(wanted, task.pinned, task.pinned in allowed)
+
+
 def _audience(policy: Policy, statement: PlanStatement, usage: Usage) -> Compared:
     strangers = set(statement.plan.delta_audience) - set(policy.allow_delta_audience)
     allowed = ", ".join(policy.allow_delta_audience)
@@ -188,6 +198,12 @@ RULES: tuple[Rule, ...] = (
         "allow_operator_rule",
         "Where the operator alone knows how deltas are combined, nobody else can recompute a round.",
         _operator,
+    ),
+    Rule(
+        "task-plugin",
+        "allow_task_plugins",
+        "A task plugin is a program that reads the text; only versions that were looked at here run here.",
+        _plugin,
     ),
     Rule(
         "model-too-large",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 from common.errors import UnreadableData, UsageError
-from llmasos.datasets.text import Document, Units, single_unit, survey
+from llmasos.datasets.source import Source
+from llmasos.datasets.text import Splittable, Units, single_unit, survey
+from llmasos.tokenizers import bytes_tokenizer
 from participant.bench.worker_protocol import Inspect, Inspected
 
 PROBLEMS_TOLD = 10
@@ -22,12 +25,13 @@ def inspect_data(request: Inspect) -> Inspected:
         StorageFailure: a file cannot be read.
     """
     try:
-        fraction = Fraction(request.held_out_fraction)
+        plan = request.plan
+        fraction = Fraction(request.held_out_fraction if plan is None else plan.evaluation.held_out_fraction)
     except (ValueError, ZeroDivisionError) as err:
         raise UsageError(f"held_out_fraction: expected a decimal number, got {request.held_out_fraction!r}.") from err
     counted = _Count()
     data = request.data
-    for found in survey(Path(data.folder), text_column=data.text_column, unit_field=data.unit_field):
+    for found in _survey(request):
         counted.take(found, data.unit_field)
     if not counted.documents and not counted.problems_found:
         counted.tell(f"{data.folder} holds no text.")
@@ -47,6 +51,21 @@ def inspect_data(request: Inspect) -> Inspected:
     )
 
 
+def _survey(request: Inspect) -> Iterator[Path | Splittable | UnreadableData]:
+    """As preparation does, but for what the run's own tokenizer makes of it."""
+    data = request.data
+    source = Source(Path(data.folder), data.text_column, data.unit_field)
+    if request.plan is None:
+        return survey(source.folder, text_column=source.text_column, unit_field=source.unit_field)
+    # Here and not above: they bring torch, which reading text does without.
+    from llmasos.tasks.registry import recipe_of
+    from llmasos.tokenizers.special import add_special
+
+    tokenizer = bytes_tokenizer()
+    add_special(tokenizer, request.plan.task.special_tokens)
+    return recipe_of(request.plan, tokenizer).survey(source)
+
+
 class _Count:
     """What was seen so far."""
 
@@ -55,14 +74,14 @@ class _Count:
         self.units = Units(seed=0)
         self.problems: list[str] = []
 
-    def take(self, found: Path | Document | UnreadableData, unit_field: str | None) -> None:
+    def take(self, found: Path | Splittable | UnreadableData, unit_field: str | None) -> None:
         if isinstance(found, Path):
             self.files += 1
         elif isinstance(found, UnreadableData):
             self.tell(found.message)
         else:
             self.documents += 1
-            self.characters += len(found.text)
+            self.characters += len(found.content)
             if unit_field is not None and found.unit is None:
                 self.without_unit += 1
             else:

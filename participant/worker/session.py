@@ -163,7 +163,7 @@ class Session:
             self.peers.send(message.model_copy(update={"tokens": self.job.corpus.folder.name}))
         if self.ranks.sharded:
             shard(self.job.model, self.machine.kind)
-        return Prepared(**self.job.corpus.facts.model_dump())
+        return Prepared(**self.job.corpus.facts.model_dump(exclude={"parts"}))
 
     def _context(self) -> RoundContext:
         if self.job is None:

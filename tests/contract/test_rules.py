@@ -449,7 +449,8 @@ def test_a_masked_contribution_and_a_rule_by_single_deltas_never_meet(name: str,
 def test_a_plan_says_what_its_rule_does_and_withstands(name: str) -> None:
     chosen = plan(name)
     told = " ".join(explain(chosen).prose)
-    assert f"new model = base + 1 × {chosen.rule.outcome}." in told
+    outcome = chosen.rule.outcome.format(weighting="tokens")
+    assert f"new model = base + 1 × {outcome}." in told
     withstands = f"That holds whatever 1 of the deltas are, and needs {chosen.rule.least_deltas} deltas a round."
     assert (withstands in told) == (name not in ("weighted-mean", "norm-clipping"))
 

@@ -143,7 +143,7 @@ def _common() -> list[Any]:
 
 def _work() -> list[Any]:
     follow = convert.follow_request_to_wire(
-        41, wait_seconds=30, cosignature=COSIGNATURE, cosigned_size=40, seen_size=44
+        41, wait_seconds=30, cosignature=COSIGNATURE, cosigned_size=40, seen_size=44, lineage=12
     )
     proposals = convert_log.proposals_to_wire([PROPOSAL])
     present = convert_recovery.present_to_wire(PRESENTED)
@@ -165,7 +165,7 @@ def _work() -> list[Any]:
         convert_log.approved_to_wire(APPROVED),
         present,
         present.metrics[0],
-        convert_recovery.wanted_to_wire(Wanted(True, 41, (REF,), ("c4" * 32,))),
+        convert_recovery.wanted_to_wire(Wanted(True, 41, (REF,), ("c4" * 32,), 12)),
     ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from common.ledger.state import LedgerState
 from common.statements.envelope import parse
-from common.statements.kinds import Contribution
+from common.statements.kinds import Contribution, signing_institution
 from common.terminal import exit_code_of
 from coordinator.cli import app as coordinator
 from participant.cli import app as participant
@@ -120,6 +120,59 @@ def test_a_restored_coordinator_takes_back_what_institutions_saw_and_the_run_goe
     assert_every_slot_was_signed_once(federation)
     note = json.loads((ours / "restored.json").read_bytes())
     assert note["settled"]["institutions"] == ["bank", "clinic", "laboratory"]
+
+
+def test_what_nobody_holds_is_given_up_by_the_operator_and_by_each_institution_for_itself(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = finished(federation, start(federation, "kept-01"))
+    ours = federation.coordinator_home
+    ran(coordinator, "backup", tmp_path / "coordinator.tar", "--home", ours)
+    then = len(federation.entries())
+    finished(federation, start(federation, "given-up-01"))
+    federation.kill_coordinator()
+    for name in NAMES:
+        federation.kill_participant(name)
+    head = (ours / "log.head").read_bytes()
+    shutil.rmtree(ours)
+    ran(coordinator, "restore", tmp_path / "coordinator.tar", "--home", ours)
+    (ours / "log.head").write_bytes(head)  # all that is left of the other disk
+    ran(coordinator, "recover", "--new-lineage", "--home", ours)
+    federation.forget_ledger()
+    federation.start_coordinator()
+    assert len(federation.entries()) == then + 1
+
+    for name in NAMES:  # each stops, whatever it is asked, until it has decided
+        home = federation.home(name)
+        daemon = federation.start_participant(name)
+        until(lambda daemon=daemon: daemon.exit_code is not None, f"{name} stops")
+        assert daemon.exit_code == 3
+        federation.kill_participant(name)
+        capsys.readouterr()
+        assert exit_code_of(participant, ["lineage", "show", "--format", "json", "--home", str(home)]) == 4
+        (offered,) = json.loads(capsys.readouterr().out)["lineages"]
+        assert offered["begins_at"] == then
+        ran(participant, "lineage", "accept", offered["digest"][:16], "--yes", "--home", home)
+        federation.start_participant(name)
+    run = start(federation, "again-01")
+    assert finished(federation, run).model == first.model
+    assert "given-up-01" not in federation.state().runs
+    for name in NAMES:
+        assert_all_that_was_signed_is_known(federation, name)
+    assert exit_code_of(coordinator, ["verify", "--home", str(ours)]) == 4
+    assert "gave up" in capsys.readouterr().out
+
+
+def assert_all_that_was_signed_is_known(federation: Federation, name: str) -> None:
+    """What an institution signed stands in the ledger or in what was given up of it; a slot once in both together."""
+    with closing(sqlite3.connect(federation.home(name) / "journal.sqlite")) as connection:
+        signed = {digest for (digest,) in connection.execute("SELECT digest FROM signed")}
+        given_up = [parse(row[0]) for row in connection.execute("SELECT envelope FROM given_up")]
+    statements = [*given_up, *(entry.statement for entry in federation.entries())]
+    own = [each for each in statements if signing_institution(each.predicate) == name]
+    assert {each.digest for each in own} == signed
+    assert len({(each.kind, each.parent) for each in own}) == len(own)
+    assert any(each.digest in signed for each in given_up)
 
 
 def knows(federation: Federation, name: str, run: str, number: int) -> bool:

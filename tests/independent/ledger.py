@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.independent.arithmetic import State, corrects, encoded_size, trainable_header
+from tests.independent.bundle import Note
 from tests.independent.drawing import draw, sizes
 from tests.independent.rules import check_plan
 from tests.independent.statements import BLOB, Entry, Failed, Json, ascending, conform, must, sha
@@ -79,6 +80,7 @@ class Ledger:
         self.erased: set[str] = set()
         self.refusals: set[Json] = set()
         self.runs: dict[str, Run] = {}
+        self.lineages: list[tuple[int, int, bytes]] = []
 
     @property
     def genesis(self) -> Entry:
@@ -327,7 +329,10 @@ class Ledger:
 
     def _admit_control(self, entry: Entry, body: Json) -> None:
         action, name = body["action"], body["institution"]
-        if action == "leave":
+        must(action == "recovery" or body["given_up"] is None, "history", "a control that gives up a lineage")
+        if action == "recovery":
+            self._begin_lineage(entry, body)
+        elif action == "leave":
             self._follows(entry, self._newest_roster())
             must(body["run"] is None and body["model"] is None, "history", "a leave names a run or a model")
             self.leaves[name] = entry
@@ -348,6 +353,20 @@ class Ledger:
                 run.ended = True
             else:
                 run.paused = action == "pause"
+
+    def _begin_lineage(self, entry: Entry, body: Json) -> None:
+        """#recovery."""
+        others = ("run", "round", "institution", "model", "deadline", "rounds")
+        must(all(body[field] is None for field in others), "history", "a recovery's fields")
+        self._follows(entry, self._newest_roster())
+        must(body["missing_from"] == entry.index and body["given_up"] is not None, "history", "a recovery elsewhere")
+        note = Note(body["given_up"].encode(), "history")
+        must(note.is_by_log(self.genesis.body["log"]) and note.size > entry.index, "history", "gives nothing up")
+        self.lineages.append((entry.index, note.size, note.head))
+
+    def gave_up(self, note: Note) -> bool:
+        """#verify-lineage: whether a note of another tree may be of a lineage that was given up."""
+        return any((size, head) == (note.size, note.head) or at < note.size < size for at, size, head in self.lineages)
 
     def _steer(self, run: Run, entry: Entry, body: Json) -> None:
         """#steering."""

@@ -298,7 +298,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "outputs": {"model": BLOB, "server_state": Maybe(BLOB), "applied_delta": Maybe(BLOB)},
     },
     "control": {
-        "action": one_of("pause", "resume", "extend", "roll-back", "run-ended", "leave", "erased"),
+        "action": one_of("pause", "resume", "extend", "roll-back", "run-ended", "leave", "erased", "recovery"),
         "issued_at": is_time,
         "run": Maybe(NAME),
         "round": Maybe(NUMBER),
@@ -307,6 +307,7 @@ SHAPES: dict[str, dict[str, Json]] = {
         "model": Maybe(BLOB),
         "deadline": Maybe(is_time),
         "missing_from": Maybe(between(0, (1 << 53) - 1)),
+        "given_up": Maybe(lambda value: isinstance(value, str) and len(value) <= 4096),
         "rounds": Maybe(NUMBER),
     },
     "attestation": {

@@ -92,6 +92,9 @@ class Verdict:
         genesis, bundle = self._ledger.genesis.body, self._bundle
         for note in bundle.notes:
             must(note.is_by_log(genesis["log"]), "witnesses", "a checkpoint that the log did not sign")
+            if bundle.head(note.size) != note.head and self._ledger.gave_up(note):
+                self._gap("witnesses", f"a checkpoint of {note.size} that was given up")
+                continue
             must(bundle.head(note.size) == note.head, "witnesses", "the log signed two histories")
             known, times = note.count(genesis["log"]["origin"], genesis["log"]["key"], 1), {}
             for name, member in self._ledger.active(note.size, "witness").items():
@@ -104,7 +107,12 @@ class Verdict:
             self._cosigned.append((note.size, times))
         if (self._cosigned[-1][0] if self._cosigned else 0) < bundle.size:
             self._gap("evidence", "entries beyond the largest checkpoint")
-        must(not bundle.conflicting, "histories", "a note that contradicts this history")
+        for note, _ in bundle.conflicting:
+            given_up = note.is_by_log(genesis["log"]) and self._ledger.gave_up(note)
+            must(given_up and bundle.head(note.size) != note.head, "histories", "a note that contradicts this history")
+            self._gap("histories", f"a note of {note.size} that was given up")
+        for at, *_ in self._ledger.lineages:
+            self._gap("lineages", f"{at} gives up what the log had signed for")
 
     def _witnesses(self) -> None:
         """#verify-witnesses: what contributions name, and who saw each closed round open."""

@@ -9,10 +9,24 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 sys.path.insert(0, str(BENCHMARKS))
 try:
+    import convergence
     import growth
     import scale
-    from measuring import accounting, cgroups, machine, output, profile
+    import training
+    from measuring import accounting, cgroups, in_process, machine, output, profile
 finally:
     sys.path.remove(str(BENCHMARKS))
 
-__all__ = ["BENCHMARKS", "accounting", "cgroups", "growth", "machine", "output", "profile", "scale"]
+__all__ = [
+    "BENCHMARKS",
+    "accounting",
+    "cgroups",
+    "convergence",
+    "growth",
+    "in_process",
+    "machine",
+    "output",
+    "profile",
+    "scale",
+    "training",
+]

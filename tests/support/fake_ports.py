@@ -366,7 +366,7 @@ class FakeRecovery:
         self.presented: list[tuple[str, Presented]] = []
         self.wanted = Wanted(False, 0)
 
-    def expect_following(self, follower: str, known: int) -> None:
+    def expect_following(self, follower: str, known: int = 0, lineage: int = 0) -> None:
         if self.pending:
             raise CoordinatorRecovering(f"{follower} knows of {known} entries.")
 

@@ -65,6 +65,11 @@ class KeeperSession:
         member = self._coordinator[self._name].member
         return wanted_from_wire(wanted_to_wire(self._coordinator.recovery.present(member, sent)))
 
+    def follow(self, *, from_index: int, wait_seconds: float, lineage: int) -> LedgerEntries:
+        self._coordinator.recovery.expect_following(self._name, from_index, lineage)
+        envelopes = tuple(self._coordinator.envelopes()[from_index:])
+        return LedgerEntries(from_index, envelopes, self._coordinator.state.size)
+
     def upload(self, reader: BlobReader, purpose: Purpose, options: object) -> bool:
         coordinator, ref = self._coordinator, reader.ref
         member = coordinator[self._name].member
@@ -140,6 +145,11 @@ class Keeper:
             for index in range(ref.chunks):
                 writer.write(reader.read_chunk(index, buffer))
             writer.commit()
+
+    def reopened(self, folder: Path) -> Keeper:
+        """The same institution after a restart."""
+        self.close()
+        return Keeper(self._coordinator, self.name, folder)
 
     def hand_back(self) -> bool:
         return self.handing_back.once()

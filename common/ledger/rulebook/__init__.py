@@ -6,5 +6,6 @@ membership.py   roster, leave, erased
 plans.py        plan, answer
 rounds.py       round-opened, contribution, refusal, round-closed
 controls.py     control: runs paused, resumed, ended
+lineage.py      control recovery: a new lineage
 releases.py     attestation, release
 """

@@ -7,6 +7,7 @@ from typing import cast
 
 from common.errors import LedgerConflict, MalformedStatement
 from common.ledger.rulebook.following import active_run, follows, with_run
+from common.ledger.rulebook.lineage import recovery
 from common.ledger.rulebook.membership import erased, leave
 from common.ledger.rulebook.steering import extend, roll_back
 from common.ledger.state import LedgerState, Place
@@ -20,6 +21,10 @@ def control(state: LedgerState, statement: Statement, place: Place) -> LedgerSta
         return leave(state, statement, control, place)
     if control.action == "erased":
         return erased(state, statement, control, place)
+    if control.action == "recovery":
+        return recovery(state, statement, control, place)
+    if control.given_up is not None:
+        raise MalformedStatement(f"A control {control.action} gives up no lineage.")
     run = active_run(state, control.run)
     if control.action == "extend":
         return extend(state, statement, control, run)

@@ -2,6 +2,7 @@
 
 decoders.py           gpt2, llama, mistral, qwen2, qwen3
 encoders.py           bert
+attention.py          what a decoder's tokens see: full, sliding-window, block-sparse
 encoder_decoders.py   t5, transformer
 
 What a model ends in follows from the plan's task: its `head`, one of an architecture's `heads`.

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from common.plan.architectures.attention import Attention, FullAttention, WindowedAttention
 from common.plan.architectures.base import Architecture, Context, Dropout, Inner, Layers, Width, check_divides
 from common.plan.fields import Number
 
@@ -24,6 +25,7 @@ class GPT2(Architecture):
     n_embd: Width = 128
     n_positions: Context = 128
     dropout: Annotated[Dropout, Field(description="Residual, embedding and attention dropout.")] = Decimal(0)
+    attention: Attention = FullAttention()
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> GPT2:
@@ -108,24 +110,28 @@ class Llama(RotaryDecoder):
     """Llama: decoder-only, rotary positions, RMSNorm, SwiGLU, grouped-query attention (arXiv:2302.13971)."""
 
     type: Literal["llama"] = "llama"
+    attention: Attention = FullAttention()
 
 
 class Mistral(RotaryDecoder):
-    """Mistral: Llama's layout under its own name (arXiv:2310.06825)."""
+    """Mistral: Llama's layout; its attention can have a window (arXiv:2310.06825)."""
 
     type: Literal["mistral"] = "mistral"
+    attention: WindowedAttention = FullAttention()
 
 
 class Qwen2(RotaryDecoder):
     """Qwen 2 and 2.5: Llama's layout, with biases on queries, keys and values (arXiv:2407.10671)."""
 
     type: Literal["qwen2"] = "qwen2"
+    attention: WindowedAttention = FullAttention()
 
 
 class Qwen3(RotaryDecoder):
     """Qwen 3: Llama's layout, with RMSNorm on each head's queries and keys (arXiv:2505.09388)."""
 
     type: Literal["qwen3"] = "qwen3"
+    attention: WindowedAttention = FullAttention()
     head_dim: Annotated[
         int | None, Field(ge=2, le=1024, description="Width of a head; null: hidden_size / num_attention_heads.")
     ] = None

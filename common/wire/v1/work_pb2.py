@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from common.wire.v1 import common_pb2 as llmasos_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15llmasos/v1/work.proto\x12\nllmasos.v1\x1a\x17llmasos/v1/common.proto\"\x96\x01\n\rFollowRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x04\x12\x19\n\x11wait_milliseconds\x18\x02 \x01(\r\x12,\n\x0b\x63osignature\x18\x03 \x01(\x0b\x32\x17.llmasos.v1.Cosignature\x12\x15\n\rcosigned_size\x18\x04 \x01(\x04\x12\x11\n\tseen_size\x18\x05 \x01(\x04\".\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xb5\x01\n\x0e\x46ollowResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.llmasos.v1.LedgerEntry\x12\x13\n\x0bledger_size\x18\x02 \x01(\x04\x12&\n\tinquiries\x18\x03 \x03(\x0b\x32\x13.llmasos.v1.Inquiry\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x10\n\x08\x63osigned\x18\x05 \x03(\x0c\x12\x16\n\x0eopen_proposals\x18\x06 \x01(\r\"(\n\x07Inquiry\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tplan_json\x18\x02 \x01(\x0c\"n\n\x0f\x45stimateRequest\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\r\n\x05\x63odes\x18\x03 \x03(\t\x12\x19\n\x11seconds_per_round\x18\x04 \x01(\x01\x12\x14\n\x0c\x61vailability\x18\x05 \x03(\t\"\x12\n\x10\x45stimateResponse\"^\n\rSubmitRequest\x12&\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x14.llmasos.v1.Envelope\x12\x0f\n\x07metrics\x18\x02 \x01(\x0c\x12\x14\n\x0cmetrics_salt\x18\x03 \x01(\x0c\"\x1f\n\x0eSubmitResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"\x87\x02\n\rReportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63tivity\x18\x03 \x01(\t\x12\x12\n\nsteps_done\x18\x04 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x05 \x01(\x04\x12\x13\n\x0btokens_done\x18\x06 \x01(\x04\x12\x12\n\nbytes_down\x18\x07 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x08 \x01(\x04\x12\x17\n\nloss_fixed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x61vailable_at\x18\n \x01(\t\x12&\n\x08transfer\x18\x0b \x01(\x0b\x32\x14.llmasos.v1.TransferB\r\n\x0b_loss_fixed\"$\n\x0eReportResponse\x12\x12\n\nround_open\x18\x01 \x01(\x08\"\x12\n\x10ProposalsRequest\"<\n\x11ProposalsResponse\x12\'\n\tproposals\x18\x01 \x03(\x0b\x32\x14.llmasos.v1.Proposal\"d\n\x08Proposal\x12\x14\n\x0cpayload_json\x18\x01 \x01(\x0c\x12\x13\n\x0bproposed_at\x18\x02 \x01(\t\x12\x18\n\x10\x61pprovals_needed\x18\x03 \x01(\r\x12\x13\n\x0b\x61pproved_by\x18\x04 \x03(\t\";\n\x0e\x41pproveRequest\x12\x16\n\x0epayload_sha256\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"b\n\x0f\x41pproveResponse\x12\x12\n\x05index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x10\x61pprovals_needed\x18\x02 \x01(\r\x12\x17\n\x0f\x61pprovals_given\x18\x03 \x01(\rB\x08\n\x06_index\"\xb8\x01\n\x0ePresentRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.llmasos.v1.LedgerEntry\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.llmasos.v1.PresentedMetrics\x12$\n\x07lacking\x18\x05 \x03(\x0b\x32\x13.llmasos.v1.BlobRef\"O\n\x10PresentedMetrics\x12\x14\n\x0c\x63ontribution\x18\x01 \x01(\x0c\x12\x0f\n\x07metrics\x18\x02 \x01(\x0c\x12\x14\n\x0cmetrics_salt\x18\x03 \x01(\x0c\"}\n\x0fPresentResponse\x12\x12\n\nrecovering\x18\x01 \x01(\x08\x12\x13\n\x0bledger_size\x18\x02 \x01(\x04\x12)\n\x0cwanted_blobs\x18\x03 \x03(\x0b\x32\x13.llmasos.v1.BlobRef\x12\x16\n\x0ewanted_metrics\x18\x04 \x03(\x0c\x32\xe2\x03\n\x04Work\x12?\n\x06\x46ollow\x12\x19.llmasos.v1.FollowRequest\x1a\x1a.llmasos.v1.FollowResponse\x12?\n\x06Submit\x12\x19.llmasos.v1.SubmitRequest\x1a\x1a.llmasos.v1.SubmitResponse\x12?\n\x06Report\x12\x19.llmasos.v1.ReportRequest\x1a\x1a.llmasos.v1.ReportResponse\x12\x45\n\x08\x45stimate\x12\x1b.llmasos.v1.EstimateRequest\x1a\x1c.llmasos.v1.EstimateResponse\x12H\n\tProposals\x12\x1c.llmasos.v1.ProposalsRequest\x1a\x1d.llmasos.v1.ProposalsResponse\x12\x42\n\x07\x41pprove\x12\x1a.llmasos.v1.ApproveRequest\x1a\x1b.llmasos.v1.ApproveResponse\x12\x42\n\x07Present\x12\x1a.llmasos.v1.PresentRequest\x1a\x1b.llmasos.v1.PresentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15llmasos/v1/work.proto\x12\nllmasos.v1\x1a\x17llmasos/v1/common.proto\"\xa7\x01\n\rFollowRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x04\x12\x19\n\x11wait_milliseconds\x18\x02 \x01(\r\x12,\n\x0b\x63osignature\x18\x03 \x01(\x0b\x32\x17.llmasos.v1.Cosignature\x12\x15\n\rcosigned_size\x18\x04 \x01(\x04\x12\x11\n\tseen_size\x18\x05 \x01(\x04\x12\x0f\n\x07lineage\x18\x06 \x01(\x04\".\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xb5\x01\n\x0e\x46ollowResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.llmasos.v1.LedgerEntry\x12\x13\n\x0bledger_size\x18\x02 \x01(\x04\x12&\n\tinquiries\x18\x03 \x03(\x0b\x32\x13.llmasos.v1.Inquiry\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x10\n\x08\x63osigned\x18\x05 \x03(\x0c\x12\x16\n\x0eopen_proposals\x18\x06 \x01(\r\"(\n\x07Inquiry\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x11\n\tplan_json\x18\x02 \x01(\x0c\"n\n\x0f\x45stimateRequest\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\r\n\x05\x63odes\x18\x03 \x03(\t\x12\x19\n\x11seconds_per_round\x18\x04 \x01(\x01\x12\x14\n\x0c\x61vailability\x18\x05 \x03(\t\"\x12\n\x10\x45stimateResponse\"^\n\rSubmitRequest\x12&\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x14.llmasos.v1.Envelope\x12\x0f\n\x07metrics\x18\x02 \x01(\x0c\x12\x14\n\x0cmetrics_salt\x18\x03 \x01(\x0c\"\x1f\n\x0eSubmitResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"\x87\x02\n\rReportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63tivity\x18\x03 \x01(\t\x12\x12\n\nsteps_done\x18\x04 \x01(\x04\x12\x13\n\x0bsteps_total\x18\x05 \x01(\x04\x12\x13\n\x0btokens_done\x18\x06 \x01(\x04\x12\x12\n\nbytes_down\x18\x07 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x08 \x01(\x04\x12\x17\n\nloss_fixed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x61vailable_at\x18\n \x01(\t\x12&\n\x08transfer\x18\x0b \x01(\x0b\x32\x14.llmasos.v1.TransferB\r\n\x0b_loss_fixed\"$\n\x0eReportResponse\x12\x12\n\nround_open\x18\x01 \x01(\x08\"\x12\n\x10ProposalsRequest\"<\n\x11ProposalsResponse\x12\'\n\tproposals\x18\x01 \x03(\x0b\x32\x14.llmasos.v1.Proposal\"d\n\x08Proposal\x12\x14\n\x0cpayload_json\x18\x01 \x01(\x0c\x12\x13\n\x0bproposed_at\x18\x02 \x01(\t\x12\x18\n\x10\x61pprovals_needed\x18\x03 \x01(\r\x12\x13\n\x0b\x61pproved_by\x18\x04 \x03(\t\";\n\x0e\x41pproveRequest\x12\x16\n\x0epayload_sha256\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"b\n\x0f\x41pproveResponse\x12\x12\n\x05index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x10\x61pprovals_needed\x18\x02 \x01(\r\x12\x17\n\x0f\x61pprovals_given\x18\x03 \x01(\rB\x08\n\x06_index\"\xb8\x01\n\x0ePresentRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.llmasos.v1.LedgerEntry\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.llmasos.v1.PresentedMetrics\x12$\n\x07lacking\x18\x05 \x03(\x0b\x32\x13.llmasos.v1.BlobRef\"O\n\x10PresentedMetrics\x12\x14\n\x0c\x63ontribution\x18\x01 \x01(\x0c\x12\x0f\n\x07metrics\x18\x02 \x01(\x0c\x12\x14\n\x0cmetrics_salt\x18\x03 \x01(\x0c\"\x8e\x01\n\x0fPresentResponse\x12\x12\n\nrecovering\x18\x01 \x01(\x08\x12\x13\n\x0bledger_size\x18\x02 \x01(\x04\x12)\n\x0cwanted_blobs\x18\x03 \x03(\x0b\x32\x13.llmasos.v1.BlobRef\x12\x16\n\x0ewanted_metrics\x18\x04 \x03(\x0c\x12\x0f\n\x07lineage\x18\x05 \x01(\x04\x32\xe2\x03\n\x04Work\x12?\n\x06\x46ollow\x12\x19.llmasos.v1.FollowRequest\x1a\x1a.llmasos.v1.FollowResponse\x12?\n\x06Submit\x12\x19.llmasos.v1.SubmitRequest\x1a\x1a.llmasos.v1.SubmitResponse\x12?\n\x06Report\x12\x19.llmasos.v1.ReportRequest\x1a\x1a.llmasos.v1.ReportResponse\x12\x45\n\x08\x45stimate\x12\x1b.llmasos.v1.EstimateRequest\x1a\x1c.llmasos.v1.EstimateResponse\x12H\n\tProposals\x12\x1c.llmasos.v1.ProposalsRequest\x1a\x1d.llmasos.v1.ProposalsResponse\x12\x42\n\x07\x41pprove\x12\x1a.llmasos.v1.ApproveRequest\x1a\x1b.llmasos.v1.ApproveResponse\x12\x42\n\x07Present\x12\x1a.llmasos.v1.PresentRequest\x1a\x1b.llmasos.v1.PresentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,41 +33,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmasos.v1.work_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FOLLOWREQUEST']._serialized_start=63
-  _globals['_FOLLOWREQUEST']._serialized_end=213
-  _globals['_COSIGNATURE']._serialized_start=215
-  _globals['_COSIGNATURE']._serialized_end=261
-  _globals['_FOLLOWRESPONSE']._serialized_start=264
-  _globals['_FOLLOWRESPONSE']._serialized_end=445
-  _globals['_INQUIRY']._serialized_start=447
-  _globals['_INQUIRY']._serialized_end=487
-  _globals['_ESTIMATEREQUEST']._serialized_start=489
-  _globals['_ESTIMATEREQUEST']._serialized_end=599
-  _globals['_ESTIMATERESPONSE']._serialized_start=601
-  _globals['_ESTIMATERESPONSE']._serialized_end=619
-  _globals['_SUBMITREQUEST']._serialized_start=621
-  _globals['_SUBMITREQUEST']._serialized_end=715
-  _globals['_SUBMITRESPONSE']._serialized_start=717
-  _globals['_SUBMITRESPONSE']._serialized_end=748
-  _globals['_REPORTREQUEST']._serialized_start=751
-  _globals['_REPORTREQUEST']._serialized_end=1014
-  _globals['_REPORTRESPONSE']._serialized_start=1016
-  _globals['_REPORTRESPONSE']._serialized_end=1052
-  _globals['_PROPOSALSREQUEST']._serialized_start=1054
-  _globals['_PROPOSALSREQUEST']._serialized_end=1072
-  _globals['_PROPOSALSRESPONSE']._serialized_start=1074
-  _globals['_PROPOSALSRESPONSE']._serialized_end=1134
-  _globals['_PROPOSAL']._serialized_start=1136
-  _globals['_PROPOSAL']._serialized_end=1236
-  _globals['_APPROVEREQUEST']._serialized_start=1238
-  _globals['_APPROVEREQUEST']._serialized_end=1297
-  _globals['_APPROVERESPONSE']._serialized_start=1299
-  _globals['_APPROVERESPONSE']._serialized_end=1397
-  _globals['_PRESENTREQUEST']._serialized_start=1400
-  _globals['_PRESENTREQUEST']._serialized_end=1584
-  _globals['_PRESENTEDMETRICS']._serialized_start=1586
-  _globals['_PRESENTEDMETRICS']._serialized_end=1665
-  _globals['_PRESENTRESPONSE']._serialized_start=1667
-  _globals['_PRESENTRESPONSE']._serialized_end=1792
-  _globals['_WORK']._serialized_start=1795
-  _globals['_WORK']._serialized_end=2277
+  _globals['_FOLLOWREQUEST']._serialized_end=230
+  _globals['_COSIGNATURE']._serialized_start=232
+  _globals['_COSIGNATURE']._serialized_end=278
+  _globals['_FOLLOWRESPONSE']._serialized_start=281
+  _globals['_FOLLOWRESPONSE']._serialized_end=462
+  _globals['_INQUIRY']._serialized_start=464
+  _globals['_INQUIRY']._serialized_end=504
+  _globals['_ESTIMATEREQUEST']._serialized_start=506
+  _globals['_ESTIMATEREQUEST']._serialized_end=616
+  _globals['_ESTIMATERESPONSE']._serialized_start=618
+  _globals['_ESTIMATERESPONSE']._serialized_end=636
+  _globals['_SUBMITREQUEST']._serialized_start=638
+  _globals['_SUBMITREQUEST']._serialized_end=732
+  _globals['_SUBMITRESPONSE']._serialized_start=734
+  _globals['_SUBMITRESPONSE']._serialized_end=765
+  _globals['_REPORTREQUEST']._serialized_start=768
+  _globals['_REPORTREQUEST']._serialized_end=1031
+  _globals['_REPORTRESPONSE']._serialized_start=1033
+  _globals['_REPORTRESPONSE']._serialized_end=1069
+  _globals['_PROPOSALSREQUEST']._serialized_start=1071
+  _globals['_PROPOSALSREQUEST']._serialized_end=1089
+  _globals['_PROPOSALSRESPONSE']._serialized_start=1091
+  _globals['_PROPOSALSRESPONSE']._serialized_end=1151
+  _globals['_PROPOSAL']._serialized_start=1153
+  _globals['_PROPOSAL']._serialized_end=1253
+  _globals['_APPROVEREQUEST']._serialized_start=1255
+  _globals['_APPROVEREQUEST']._serialized_end=1314
+  _globals['_APPROVERESPONSE']._serialized_start=1316
+  _globals['_APPROVERESPONSE']._serialized_end=1414
+  _globals['_PRESENTREQUEST']._serialized_start=1417
+  _globals['_PRESENTREQUEST']._serialized_end=1601
+  _globals['_PRESENTEDMETRICS']._serialized_start=1603
+  _globals['_PRESENTEDMETRICS']._serialized_end=1682
+  _globals['_PRESENTRESPONSE']._serialized_start=1685
+  _globals['_PRESENTRESPONSE']._serialized_end=1827
+  _globals['_WORK']._serialized_start=1830
+  _globals['_WORK']._serialized_end=2312
 # @@protoc_insertion_point(module_scope)

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FollowRequest(_message.Message):
-    __slots__ = ("from_index", "wait_milliseconds", "cosignature", "cosigned_size", "seen_size")
+    __slots__ = ("from_index", "wait_milliseconds", "cosignature", "cosigned_size", "seen_size", "lineage")
     FROM_INDEX_FIELD_NUMBER: _ClassVar[int]
     WAIT_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
     COSIGNED_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEEN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     from_index: int
     wait_milliseconds: int
     cosignature: Cosignature
     cosigned_size: int
     seen_size: int
-    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., cosigned_size: _Optional[int] = ..., seen_size: _Optional[int] = ...) -> None: ...
+    lineage: int
+    def __init__(self, from_index: _Optional[int] = ..., wait_milliseconds: _Optional[int] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., cosigned_size: _Optional[int] = ..., seen_size: _Optional[int] = ..., lineage: _Optional[int] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "signature")
@@ -184,13 +186,15 @@ class PresentedMetrics(_message.Message):
     def __init__(self, contribution: _Optional[bytes] = ..., metrics: _Optional[bytes] = ..., metrics_salt: _Optional[bytes] = ...) -> None: ...
 
 class PresentResponse(_message.Message):
-    __slots__ = ("recovering", "ledger_size", "wanted_blobs", "wanted_metrics")
+    __slots__ = ("recovering", "ledger_size", "wanted_blobs", "wanted_metrics", "lineage")
     RECOVERING_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SIZE_FIELD_NUMBER: _ClassVar[int]
     WANTED_BLOBS_FIELD_NUMBER: _ClassVar[int]
     WANTED_METRICS_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     recovering: bool
     ledger_size: int
     wanted_blobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.BlobRef]
     wanted_metrics: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, recovering: _Optional[bool] = ..., ledger_size: _Optional[int] = ..., wanted_blobs: _Optional[_Iterable[_Union[_common_pb2.BlobRef, _Mapping]]] = ..., wanted_metrics: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    lineage: int
+    def __init__(self, recovering: _Optional[bool] = ..., ledger_size: _Optional[int] = ..., wanted_blobs: _Optional[_Iterable[_Union[_common_pb2.BlobRef, _Mapping]]] = ..., wanted_metrics: _Optional[_Iterable[bytes]] = ..., lineage: _Optional[int] = ...) -> None: ...

@@ -219,7 +219,7 @@ def test_recover_takes_files_or_the_word_that_there_are_none(
 ) -> None:
     layout = restored(backed_up(coordinator, tmp_path / "b.tar"), tmp_path / "new")
     assert exit_code_of(app, ["recover", "--home", str(layout.home)]) == 2
-    assert "recover takes --from FILE, or --nothing-newer, and not both." in capsys.readouterr().err
+    assert "recover takes --from FILE, --nothing-newer or --new-lineage: one." in capsys.readouterr().err
     assert exit_code_of(app, ["recover", "--nothing-newer", "--home", str(layout.home)]) == 0
 
 

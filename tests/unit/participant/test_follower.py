@@ -19,6 +19,7 @@ from common.errors import (
     LedgerConflict,
     LLMasOSError,
     MalformedMessage,
+    NewLineage,
     PortBlocked,
     TooManyRequests,
     TwoHistories,
@@ -60,7 +61,9 @@ class Ledger:
         cosignature: Cosignature | None,
         cosigned_size: int,
         seen_size: int,
+        lineage: int,
     ) -> LedgerEntries:
+        assert lineage == 0
         self.asked.append(from_index)
         self.seen_sizes.append(seen_size)
         self.cosignatures.append(cosignature)
@@ -449,3 +452,18 @@ def test_a_coordinator_that_recovers_is_given_what_it_lacks_and_followed_again(
     assert len(handed) == 2
     assert not made.follower.recovering
     assert made.follower.failure is None
+
+
+def test_a_new_lineage_ends_it_whatever_words_came_with_it(
+    coordinator: Coordinator, scene: Callable[..., Scene]
+) -> None:
+    """The coordinator's error is no statement: what the institution decides about was fetched and verified."""
+    coordinator.start_run()
+    one = scene(NewLineage("words of the coordinator"))
+    one.follower._learn_lineage = lambda: NewLineage("Entry 7 of the ledger begins a new lineage.")
+    one.start()
+    failure = one.wait_for_failure()
+    assert isinstance(failure, NewLineage)
+    assert failure.message == "Entry 7 of the ledger begins a new lineage."
+    assert failure.exit_code == 3
+    assert "llmasos-participant lineage show" in failure.fix

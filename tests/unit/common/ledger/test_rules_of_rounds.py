@@ -340,7 +340,7 @@ OTHERS = (
             "malformed-statement",
             rf"Control {action} is not of this protocol version\.",
         )
-        for action in ("abort", "recovery")
+        for action in ("abort",)
     ),
 )
 

@@ -162,3 +162,10 @@ def test_what_becomes_of_late_deltas_is_told() -> None:
         "Nobody waits: a delta that is done when its round is closed goes into the open one, up to 3 rounds late"
         in text
     )
+
+
+def test_virtual_tokens_are_told() -> None:
+    plan = a_plan(adapter={"type": "prompt-tuning", "num_virtual_tokens": 4}, local={"sequence_length": 8})
+    assert adapter_text(plan) == "prompt-tuning, 4 virtual tokens"
+    assert row(plan, "adapter", "num_virtual_tokens").value == "4"
+    assert "of the adapter alone" in " ".join(explain(plan).prose)

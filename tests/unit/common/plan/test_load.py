@@ -82,6 +82,14 @@ WRONG = {
         SMALLEST + "model: {type: t5, relative_attention_num_buckets: 64, relative_attention_max_distance: 64}\n",
         r"relative_attention_max_distance must exceed relative_attention_num_buckets",
     ),
+    "virtual tokens beyond the context": (
+        SMALLEST + "adapter: {type: prompt-tuning, num_virtual_tokens: 8}\n",
+        r"adapter\.num_virtual_tokens 8 and local\.sequence_length 128 exceed the model's context 128\.",
+    ),
+    "virtual tokens of a model that sees all": (
+        SMALLEST + "model: {type: bert}\ntask: {type: masked-lm}\nadapter: {type: prompt-tuning}\n",
+        r"adapter prompt-tuning needs a model with head causal-lm, task masked-lm has another",
+    ),
     "no model type": (
         SMALLEST + "model:\n  n_layer: 2\n",
         r":3: model\.type: expected one of 'gpt2', 'llama', .*'transformer', got nothing\.",
@@ -147,7 +155,7 @@ WRONG = {
     ),
     "another adapter": (
         SMALLEST + "adapter: {type: prefix}\n",
-        r":3: adapter\.type: expected one of 'none', 'lora', got 'prefix'\.",
+        r":3: adapter\.type: expected one of 'none', 'lora', 'prompt-tuning', got 'prefix'\.",
     ),
     "bpe without text": (SMALLEST + "tokenizer: {type: bpe}\n", r":3: tokenizer\.text: expected a value"),
 }

@@ -69,7 +69,7 @@ def test_a_purpose_survives_the_wire(purpose: Purpose) -> None:
 @pytest.mark.parametrize(
     ("wire", "message"),
     [
-        (blobs_pb2.Purpose(), "Purpose.purpose is absent: expected round_opened or plan."),
+        (blobs_pb2.Purpose(), "Purpose.purpose is absent: expected round_opened, plan or recovery."),
         (blobs_pb2.Purpose(round_opened=b"x"), "Purpose.round_opened: expected 32 bytes, got 1."),
         (
             blobs_pb2.Purpose(plan="../x"),
@@ -83,8 +83,8 @@ def test_a_bad_purpose_is_refused(wire: blobs_pb2.Purpose, message: str) -> None
     assert error.value.message == message
 
 
-def test_a_purpose_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match="a purpose is a round or a plan, one of the two"):
+def test_a_purpose_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="a purpose is a round, a plan or a recovery, one of the three"):
         Purpose()
 
 

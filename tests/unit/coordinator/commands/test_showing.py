@@ -34,7 +34,7 @@ def test_a_run_is_shown_in_full_within_80_columns() -> None:
     view = a_view(refusals=(REFUSAL,), model=leaves_and_ref(b"model")[1])
     lines = run_text(view, NOW, UTC).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[:5] == [
+    assert lines[:6] == [
         "run     tiny-3f2a90",
         "plan    tiny, 8 training rounds",
         "quorum  3 contributions",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("tokenizers")
+pytest.importorskip("torch")
 
 from common.errors import InvalidConfiguration, TooLittleData, UnreadableData, UsageError
+from common.plan.tasks import CausalLM
 from llmasos.datasets import load_dataset
+from llmasos.datasets.loading import _recipe_plan
 from llmasos.datasets.text import read_documents, split_documents
 from llmasos.tokenizers import bytes_tokenizer, save, train
 from tests.support.texts import make_institutions
@@ -50,9 +52,9 @@ def test_shares_may_be_nothing(folder: Path) -> None:
 def test_one_document_is_cut_in_three(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("\n".join(f"line {number}" for number in range(100)))
     data = load_dataset(tmp_path / "book.txt")
-    text = "".join(document.text for name in data for document in data[name])
+    text = "".join(document.content for name in data for document in data[name])
     assert text == (tmp_path / "book.txt").read_text()
-    assert data.train[0].text.startswith("line 0")
+    assert data.train[0].content.startswith("line 0")
 
 
 def test_a_unit_is_never_divided(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_a_unit_is_never_divided(tmp_path: Path) -> None:
 
 def test_tokens_are_private_and_go_with_the_dataset(folder: Path, tmp_path: Path) -> None:
     data = load_dataset(folder)
-    place = data.train.tokens.path
+    place = data.train._encoded(_recipe_plan(CausalLM()))[0]
     assert data.train.num_tokens == data.train.num_bytes + len(data.train)
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
@@ -76,8 +78,10 @@ def test_tokens_are_private_and_go_with_the_dataset(folder: Path, tmp_path: Path
 
 def test_kept_tokens_are_found_again_and_never_taken_for_others(folder: Path, tmp_path: Path) -> None:
     def load(tokenizer: object) -> tuple[Path, int]:
-        tokens = load_dataset(folder, tokenizer, cache_dir=tmp_path / "cache").train.tokens
-        return tokens.path, tokens.path.stat().st_mtime_ns
+        split = load_dataset(folder, tokenizer, cache_dir=tmp_path / "cache").train
+        path, written = split._encoded(_recipe_plan(CausalLM()))
+        assert written.tokens == split.num_tokens
+        return path, path.stat().st_mtime_ns
 
     first = load(None)
     assert load(None) == first
@@ -111,9 +115,9 @@ def test_a_text_that_quotes_one_broken_byte_is_text(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TooLittleData, match="holds no text"):
+    with pytest.raises(TooLittleData, match="holds no text or records"):
         load_dataset(tmp_path)
     with pytest.raises(TooLittleData, match="holds no text to train a tokenizer on"):
         train(tmp_path)
-    with pytest.raises(InvalidConfiguration, match="vocab_size is 10, expected at least 257"):
+    with pytest.raises(InvalidConfiguration, match="vocab_size is 10, expected at least 263"):
         train(tmp_path, vocab_size=10)

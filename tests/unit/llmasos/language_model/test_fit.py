@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,10 @@ from common.ledger.cohort import round_seed  # noqa: E402
 from llmasos.datasets import Dataset, load_dataset  # noqa: E402
 from llmasos.language_model import planning  # noqa: E402
 from llmasos.language_model.base import LanguageModel  # noqa: E402
-from llmasos.language_model.measuring import corpus_of  # noqa: E402
 from llmasos.losses import CausalLMLoss, CrossEntropyLoss  # noqa: E402
 from llmasos.models import GPT, Llama  # noqa: E402
 from llmasos.models.build import build_model  # noqa: E402
-from llmasos.optimizers import SGD, Adam, AdamW  # noqa: E402
+from llmasos.optimizers import SGD, Adafactor, Adam, AdamW, Muon  # noqa: E402
 from llmasos.tokenizers import bytes_tokenizer, train, vocab_size_of  # noqa: E402
 from llmasos.training.device import set_up  # noqa: E402
 from llmasos.training.loop import LocalTraining, RoundWork  # noqa: E402
@@ -46,38 +46,49 @@ def test_a_fit_is_a_round_of_local_training_under_the_same_plan(data: Dataset, t
     settings = planning.Settings(steps=3, batch_size=4, sequence_length=16, optimizer=AdamW(lr=3e-3).section(), seed=5)
     plan = planning.plan_of(settings, model=tiny.section, task={"type": "causal-lm"})
     model = build_model(tiny.section, vocab_size=vocab_size_of(data.train.tokenizer), seed=0)
-    corpus, seed = corpus_of(data.train, plan), round_seed("5", 1)
+    seed = round_seed("5", 1)
     training = LocalTraining(plan, model, set_up(1, allow_cuda=False))
-    training.run_round(RoundWork(trained_rounds=0, seed=seed), lambda step: corpus.batch(seed=seed, step=step))
+    with data.train.opened(plan) as opened:
+        training.run_round(RoundWork(trained_rounds=0, seed=seed), lambda step: opened.batch(seed=seed, step=step))
     assert torch.equal(torch.cat([weight.detach().flatten() for weight in model.parameters()]), weights(tiny))
 
 
-@pytest.mark.parametrize("optimizer", [Adam(), AdamW(weight_decay=0.1), SGD(lr=0.1, momentum=0.9), SGD()])
-def test_optimizers_step_as_torchs_do(data: Dataset, optimizer: Adam | AdamW | SGD) -> None:
-    fields = optimizer.section()
-    ours, theirs = GPT(1, 2, 8, 8), GPT(1, 2, 8, 8)
+def torchs(optimizer: Any, parameters: Any) -> torch.optim.Optimizer:
+    """torch's optimizer of the same name, with the same arguments."""
+    settings = {name: getattr(optimizer, name) for name in optimizer.__dataclass_fields__}
+    if isinstance(optimizer, Adafactor):
+        settings["eps"] = (None, settings["eps"])
+    found: torch.optim.Optimizer = getattr(torch.optim, type(optimizer).__name__)(parameters, **settings)
+    return found
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [Adam(), AdamW(weight_decay=0.1), Adam(weight_decay=0.1), SGD(lr=0.1, momentum=0.9), SGD(), Adafactor()],
+)
+def test_optimizers_step_as_torchs_do(data: Dataset, optimizer: Any) -> None:
+    ours = GPT(1, 2, 8, 8)
     ours.fit(data.train, optimizer, steps=2, batch_size=2, schedule="constant", warmup_steps=0, max_grad_norm=1e6)
-    theirs.fit(data.train, SGD(lr=1e-9), steps=1, batch_size=2)
-    fresh = build_model(theirs.section, vocab_size=theirs.vocab_size or 0, seed=0)
-    names = {"learning_rate": "lr", "epsilon": "eps", "momentum": "momentum", "weight_decay": "weight_decay"}
-    settings = {names[key]: value for key, value in fields.items() if key in names}
-    if "beta1" in fields:
-        settings["betas"] = (fields["beta1"], fields["beta2"])
-    other = getattr(torch.optim, type(optimizer).__name__)(fresh.parameters(), **settings)
-    split, length = data.train, 8
-    plan = planning.plan_of(
-        planning.Settings(steps=2, batch_size=2, sequence_length=length, optimizer=fields),
-        model=theirs.section,
-        task={"type": "causal-lm"},
-    )
-    for step in range(2):
-        tokens = torch.from_numpy(corpus_of(split, plan).batch(seed=round_seed("0", 1), step=step)["tokens"])
-        logits = fresh(input_ids=tokens[:, :-1]).logits
-        other.zero_grad()
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        other.step()
-    expected = torch.cat([weight.detach().flatten() for weight in fresh.parameters()])
-    torch.testing.assert_close(weights(ours), expected, rtol=1e-4, atol=1e-6)
+    expected = build_model(ours.section, vocab_size=ours.vocab_size or 0, seed=0)
+    other, seed = torchs(optimizer, expected.parameters()), round_seed("0", 1)
+    settings = planning.Settings(steps=2, batch_size=2, sequence_length=8, optimizer=optimizer.section())
+    plan = planning.plan_of(settings, model=ours.section, task={"type": "causal-lm"})
+    with data.train.opened(plan) as opened:
+        for step in range(2):
+            tokens = torch.from_numpy(opened.batch(seed=seed, step=step)["tokens"])
+            logits = expected(input_ids=tokens[:, :-1]).logits
+            other.zero_grad()
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+            other.step()
+    there = torch.cat([weight.detach().flatten() for weight in expected.parameters()])
+    torch.testing.assert_close(weights(ours), there, rtol=1e-4, atol=1e-6)
+
+
+def test_muon_and_every_schedule_train(data: Dataset) -> None:
+    schedules = ["cosine", "constant", "linear", "warmup-stable-decay", "inverse-sqrt", {"type": "noam", "d_model": 8}]
+    for schedule in schedules:
+        history = GPT(1, 2, 8, 8).fit(data.train, Muon(lr=1e-2), steps=10, batch_size=4, schedule=schedule)
+        assert history[-1]["loss"] < history[0]["loss"], schedule
 
 
 def test_epochs_are_counted_in_the_splits_tokens(data: Dataset, tiny: GPT) -> None:
@@ -194,8 +205,8 @@ def test_what_does_not_go_together_is_one_sentence(data: Dataset, folder: Path, 
 
 def test_a_split_shorter_than_a_sequence_is_named(folder: Path) -> None:
     data = load_dataset(folder, validation=0.1, test=0)
-    with pytest.raises(TooLittleData, match=r"The split train of .* holds [\d,]+ tokens, one sequence needs 131,073"):
-        GPT(1, 2, 8, n_positions=131072).fit(data.train)
+    with pytest.raises(TooLittleData, match=r"The split train of .* holds [\d,]+ tokens, one sequence needs 16,385"):
+        GPT(1, 2, 8, n_positions=16384).fit(data.train, sequence_length=16384)
 
 
 def test_a_size_out_of_range_is_named() -> None:

@@ -87,10 +87,13 @@ def test_half_written_and_foreign_folders_are_refused_in_one_sentence(saved: Pat
     whole = weights.read_bytes()
     for size in (0, 5, 1000, len(whole) - 1):
         weights.write_bytes(whole[:size])
-        with pytest.raises(UsageError, match=r"model holds a model that cannot be loaded: .*"):
+        with pytest.raises(
+            UsageError,
+            match=r"model holds (safetensors that are damaged or half written|a model that cannot be loaded): .*",
+        ):
             GPT.load(saved)
     weights.unlink()
-    with pytest.raises(UsageError, match=r"is no model folder: it holds no model\.safetensors"):
+    with pytest.raises(UsageError, match=r"model holds no model\.safetensors"):
         GPT.load(saved)
     weights.write_bytes(whole)
     (saved / "training.safetensors").write_bytes(b"half")
@@ -110,7 +113,7 @@ def test_weights_of_which_a_part_is_missing_are_not_made_up(saved: Path) -> None
     tensors = load_file(saved / "model.safetensors")
     del tensors["transformer.h.0.ln_1.weight"]
     save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UsageError, match=r"holds a part of a model: its weights lack transformer\.h\.0\.ln_1\.weight"):
+    with pytest.raises(UsageError, match=r"model lacks transformer\.h\.0\.ln_1\.weight, which the plan's model has"):
         GPT.load(saved)
 
 
@@ -119,9 +122,7 @@ def test_another_class_or_setting_is_named(saved: Path) -> None:
         Llama.load(saved)
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "activation_function": "relu"}))
-    with pytest.raises(
-        UsageError, match="says activation_function = 'relu', this release builds gpt2 models with 'gelu_new' only"
-    ):
+    with pytest.raises(UsageError, match=r'says activation_function "relu", this release .* compute with "gelu_new"'):
         GPT.load(saved)
 
 

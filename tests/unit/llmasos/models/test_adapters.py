@@ -181,3 +181,16 @@ def test_dropout_of_the_adapter_is_the_plan_s() -> None:
     module = built(Llama(num_hidden_layers=1, hidden_size=16), LoRA(r=2, lora_dropout="0.25"))
     layers = [part for part in module.modules() if isinstance(part, torch.nn.Dropout)]
     assert {layer.p for layer in layers} == {0.25}
+
+
+def test_rank_stabilised_lora_scales_by_the_root_and_merges(tmp_path: Path) -> None:
+    plain, stable = (
+        trained(TINY_GPT2, LoRA(r=4, lora_alpha=2)),
+        trained(TINY_GPT2, LoRA(r=4, lora_alpha=1, use_rslora=True)),
+    )
+    assert torch.allclose(logits(plain), logits(stable), atol=1e-6), "2 / 4 is 1 / √4"
+    from transformers import AutoModelForCausalLM
+
+    save(bytes_tokenizer(), tmp_path / "tokenizer.json")
+    export_hf(stable, tmp_path / "tokenizer.json", tmp_path / "model")
+    assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "model")), logits(stable), atol=1e-5)

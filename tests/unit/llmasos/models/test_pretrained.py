@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from common.errors import InvalidConfiguration, UsageError  # noqa: E402
-from common.plan.adapters import LoRA  # noqa: E402
+from common.plan.adapters import LoRA, PromptTuning  # noqa: E402
 from common.plan.architectures import Model  # noqa: E402
 from common.plan.load import load_plan, plan_yaml  # noqa: E402
 from common.plan.model import Plan  # noqa: E402
@@ -94,6 +94,9 @@ def test_an_adapter_stands_beside_the_folder_s_weights(tmp_path: Path) -> None:
     source = exported(tmp_path / "model", "qwen3", "causal-lm")
     module = filled(tmp_path / "model", TINY["qwen3"], "causal-lm", adapter=LoRA(r=2))
     assert torch.equal(outputs(module)["logits"], outputs(source)["logits"])
+    prompted = filled(tmp_path / "model", TINY["qwen3"], "causal-lm", adapter=PromptTuning(num_virtual_tokens=2))
+    frozen = {key: value for key, value in prompted.named_parameters() if not value.requires_grad}
+    assert all(torch.equal(frozen[key], value) for key, value in source.named_parameters())
 
 
 def test_a_plan_file_names_a_folder_and_the_run_starts_from_its_weights(tmp_path: Path) -> None:

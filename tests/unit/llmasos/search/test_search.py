@@ -191,6 +191,10 @@ def test_wrong_options_are_told_before_anything_is_made(plan: Path, data: list[P
         tune(plan, SPACE, data=data, out=out, options=TuneOptions(federated=True, measure="bits-per-byte"))
     with pytest.raises(UsageError, match="distinct names, got none"):
         tune(plan, SPACE, data=[], out=out)
+    instruction = tmp_path / "instruction.yaml"
+    instruction.write_text(PLAN + "task: {type: instruction}\n")
+    with pytest.raises(UsageError, match="Bits per byte are of running text, the plan's task is instruction"):
+        tune(instruction, SPACE, data=data, out=out, options=TuneOptions(measure="bits-per-byte"))
     assert not out.exists()
     assert exit_code_of(app, ["tune", str(plan), str(plan), "--federated", "--data", str(data[0])]) == 2
 

@@ -24,6 +24,7 @@ from tests.support.records import (  # noqa: E402
     a_question,
     a_translation,
     make_records,
+    write_records,
 )
 from tests.support.texts import make_institutions  # noqa: E402
 
@@ -50,11 +51,19 @@ def _text(root: Path) -> Path:
     return make_institutions(root, count=1)["clinic"]
 
 
+def _mixed(root: Path) -> Path:
+    """Text, and conversations beside it."""
+    folder = _text(root)
+    write_records(folder / "talk.jsonl", [a_conversation("clinic", number) for number in range(40)])
+    return folder
+
+
 TEMPLATE = {role: {"prefix": f"<|{role}|>", "suffix": ""} for role in ("system", "user", "assistant")}
 LORA = {"adapter": {"type": "lora", "r": 4}}
 BETTER = {"type": "preference", "template": TEMPLATE, "beta": 1}
 ASKED = {"type": "question-answering", "stride": 4}
 CHAT = {"type": "instruction", "template": TEMPLATE}
+MIXED = {"type": "mixture", "tasks": [{"weight": 1, "task": {"type": "causal-lm"}}, {"weight": 3, "task": CHAT}]}
 NEXT = {"type": "masked-lm", "next_sentence": True}
 CLASSES = {"type": "sequence-classification", "labels": list(LABELS)}
 
@@ -64,6 +73,7 @@ CASES = {
     "next-sentence": Case(NEXT, _text, (4.5978, 4.4496, 4.1925, 3.7232, 3.4957)),
     "questions": Case(ASKED, _records(a_question), (3.1144, 3.0051, 2.7616, 2.9905, 2.6075)),
     "preference": Case(BETTER, _records(a_preference), (0.6931, 0.6123, 0.344, 0.1521, 0.2062), LORA),
+    "mixture": Case(MIXED, _mixed, (5.5497, 5.2854, 4.8157, 4.3753, 3.8921)),
     "instruction": Case(CHAT, _records(a_conversation), (5.5497, 5.1535, 4.816, 4.3829, 3.9031)),
     "classification": Case(CLASSES, _records(a_labelled_text), (0.7009, 0.6932, 0.694, 0.6965, 0.6223)),
 }

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from common.errors import StorageFailure, TooLittleData, UnreadableData, UsageError
 from llmasos.tokenizers import (
     END_OF_DOCUMENT,
-    byte_lengths,
     bytes_tokenizer,
     end_of_document_id,
     load,
+    pad_id,
     save,
     train_bpe,
     vocab_size_of,
 )
+from llmasos.tokenizers.lengths import byte_lengths
 from tests.support.texts import NAMES, make_text
 
 pytestmark = pytest.mark.torch
@@ -107,8 +108,21 @@ def test_a_tokenizer_without_an_end_of_document_is_refused(tmp_path: Path) -> No
     content["added_tokens"] = []
     content["model"]["vocab"]["something"] = content["model"]["vocab"].pop(END_OF_DOCUMENT)
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"has no token <\|endoftext\|>, which ends a document"):
+    with pytest.raises(UsageError, match=r"has no special token that ends a document, expected one of <\|endoftext\|>"):
         load(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("tokens", "end", "pad"), [(["<pad>", "</s>"], 1, 0), (["[SEP]", "[PAD]", "<eos>"], 2, 1)])
+def test_a_tokenizer_that_exists_ends_documents_as_its_models_do(
+    tmp_path: Path, tokens: list[str], end: int, pad: int
+) -> None:
+    from tokenizers import Tokenizer, models
+
+    made = Tokenizer(models.WordLevel({token: number for number, token in enumerate([*tokens, "cat"])}))
+    made.add_special_tokens(tokens)
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = load(tmp_path / "tokenizer.json")
+    assert (end_of_document_id(loaded), pad_id(loaded)) == (end, pad)
 
 
 def test_byte_lengths_of_a_texts_tokens_add_up_to_its_bytes() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.resources import read_config
+from common.resources import config_path, read_config
 from common.terminal import exit_code_of
 from participant.cli import app
 from participant.config import HomeLayout
@@ -153,6 +153,22 @@ def test_checking_reads_all_by_a_worker_and_tells_problems_without_text(
     assert as_json(capsys)["problems"] == []
     assert not list(home.home.glob(".check-*"))
     assert SECRET not in home.worker_log.read_text()
+
+
+@pytest.mark.torch
+def test_checking_for_a_plan_reads_the_fields_that_its_task_names(
+    home: HomeLayout, tmp_path: Path, capsys: Output
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "a.csv").write_text("source,target\na,b\nc,d\n")
+    assert data("add", "pairs", str(tmp_path / "pairs"), "--format", "quiet") == 0
+    plan = str(config_path("plans/translation.yaml"))
+    capsys.readouterr()
+    assert data("check", "pairs", "--plan", plan, "--format", "json") == 0
+    assert as_json(capsys)["documents"] == 2
+    assert data("check", "pairs") == 2
+    assert "a.csv:1 has no column 'text'" in capsys.readouterr().out
 
 
 def test_a_worker_that_does_not_start_is_told_and_leaves_nothing(

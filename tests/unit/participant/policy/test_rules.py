@@ -30,6 +30,7 @@ def test_an_ordinary_plan_breaks_no_rule_of_the_default_policy_which_asks() -> N
 DELTA_BYTES = delta_bytes(a_plan_statement())
 MEASURED_ON_GPU = Usage(gpu_hours=1.0, rounds=1, seconds_per_round=3600.0, device="A GPU")
 MEASURED_ON_CPU = Usage(seconds_per_round=3600.0, device="cpu")
+PLUGIN = {"type": "plugin", "name": "chess", "version": "1.2.1", "model_head": "causal-lm"}
 BREAKS: dict[str, tuple[dict[str, Any], dict[str, Any], Usage | None]] = {
     "policy-refuses-all": ({"answer": "refuse"}, {}, None),
     "run-not-listed": ({"runs": ["cardio-*", "lung-?"]}, {}, None),
@@ -39,6 +40,7 @@ BREAKS: dict[str, tuple[dict[str, Any], dict[str, Any], Usage | None]] = {
     "contributions-too-visible": ({}, {"contributions_visibility": "operator"}, None),
     "delta-audience": ({"allow_delta_audience": ["inspector"]}, {"delta_audience": ["inspector", "press"]}, None),
     "operator-rule": ({}, {"rule": {"type": "operator"}}, None),
+    "task-plugin": ({"allow_task_plugins": ["chess==1.2.0", "go==1.2.1"]}, {"task": PLUGIN}, None),
     "model-too-large": ({"max_parameters": 79}, {}, None),
     "too-many-rounds": ({"max_rounds": 1}, {}, None),
     "retention-too-long": ({"max_retention_rounds": 1}, {}, None),
@@ -75,6 +77,10 @@ def test_what_lies_exactly_at_a_bound_is_kept() -> None:
         "budgets": {"gpu_hours": 2},
     }
     assert broken(policy, MEASURED_ON_GPU, quorum=2, metrics_visibility="none") == []
+
+
+def test_a_plugin_is_accepted_by_name_and_version() -> None:
+    assert broken({"allow_task_plugins": ["chess==1.2.1"]}, task=PLUGIN) == []
 
 
 def test_null_is_no_bound() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.texts import make_institutions
 SECRET = "Mrs Miller"
 
 
-def inspected(folder: Path, unit_field: str | None = "patient_id", **fields: str) -> Inspected:
+def inspected(folder: Path, unit_field: str | None = "patient_id", **fields: Any) -> Inspected:
     source = DataSource(name="notes", folder=str(folder), unit_field=unit_field)
     return inspect_data(Inspect(data=source, **fields))
 
@@ -80,3 +81,19 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
         inspected(tmp_path / "absent")
     with pytest.raises(UsageError, match="held_out_fraction: expected a decimal number, got 'x'"):
         inspected(tmp_path, held_out_fraction="x")
+
+
+@pytest.mark.torch
+def test_with_a_plan_data_are_read_as_its_task_does(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.support.tasks import a_task_plan
+
+    write(tmp_path / "a.jsonl", {"text": SECRET, "label": "no"}, {"text": SECRET, "label": "maybe"}, {"text": SECRET})
+    task = {"type": "sequence-classification", "labels": ["no", "yes"]}
+    found = inspected(tmp_path, None, plan=a_task_plan(task))
+    assert (found.documents, found.problems_found) == (1, 2)
+    assert found.problems[0].endswith("a.jsonl:2 has a label in field 'label' that is none of the plan's 2: no, yes.")
+    assert found.problems[1].endswith(
+        "a.jsonl:3 has no field 'label'; task sequence-classification reads 'text', 'label'."
+    )
+    assert SECRET not in found.model_dump_json()

@@ -509,3 +509,38 @@ def test_bytes_are_said_where_the_plan_weighs_by_them_also_of_a_round_that_was_i
     one.restart()
     one.prepare()
     assert one.train(resume=True)[0].num_bytes == both.num_bytes
+
+
+def test_between_rounds_nothing_of_the_training_is_left_on_the_device(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the garbage collector: others may want the device's memory now."""
+    import gc
+    import weakref
+
+    from participant.worker import rounds
+
+    one, made, devices = desk(), [], []
+    one.prepare()
+
+    class Seen(rounds.LocalTraining):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(rounds, "LocalTraining", Seen)
+    model = one.session.job.model
+    to = model.to
+    monkeypatch.setattr(model, "to", lambda device: (devices.append(str(device)), to(device))[1])
+    gc.collect()
+    gc.disable()
+    try:
+        one.train(1)
+        one.train(2)
+        assert [ref() for ref in made] == [None, None]
+        assert all(weight.grad is None for weight in model.parameters())
+    finally:
+        gc.enable()
+    assert devices[-1] == "cpu"
+    one.ask(Evaluate(round=3, base="base.safetensors"))
+    assert devices[-1] == "cpu"
