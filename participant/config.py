@@ -48,6 +48,12 @@ class WorkerSettings(Section):
             "devices, else 1. The same number gives the same bits."
         ),
     ] = "auto"
+    sharding: Annotated[
+        Literal["none", "full"],
+        Field(
+            description="full: ranks share out the model, so that one larger than a GPU trains; none: each has all of it."
+        ),
+    ] = "none"
     snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     command: Annotated[
         tuple[str, ...] | None,

@@ -223,6 +223,7 @@ class Workbench:
             log_path=self._layout.worker_log,
             threads=worker.threads,
             ranks=worker.ranks,
+            sharding=worker.sharding,
             snapshot_seconds=worker.snapshot_seconds,
             worker_user=worker.user,
             isolate_network=worker.isolate_network,

@@ -70,6 +70,7 @@ class WorkerSettings:
     log_path: Path
     threads: int = 1
     ranks: int | Literal["auto"] = 1
+    sharding: Literal["none", "full"] = "none"
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
     isolate_network: bool = False
@@ -212,7 +213,7 @@ class WorkerLink:
         settings = self._settings
         lifeline_read, lifeline_write = os.pipe()
         words = [*settings.command, "--socket", str(folder / "worker.sock"), "--lifeline-fd", str(lifeline_read)]
-        words += ["--ranks", str(settings.ranks), "--threads", str(settings.threads)]
+        words += ["--ranks", str(settings.ranks), "--sharding", settings.sharding, "--threads", str(settings.threads)]
         words += ["--snapshot-seconds", f"{settings.snapshot_seconds:g}", "--agent-uid", str(os.getuid())]
         words += [] if settings.tensorboard is None else ["--tensorboard", str(settings.tensorboard)]
         try:

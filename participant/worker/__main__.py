@@ -52,9 +52,8 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         keep_to_loopback()
         if arguments.rank == 0:  # before torch is imported here, so that all import it at the same time
             store = Path(tempfile.mkdtemp(prefix="ranks-")) / "store"  # the folder's mode is 0700
-            peers = Peers.start(
-                ranks, threads=arguments.threads, store=store, on_lost=lambda error: _lost(agent, error, store)
-            )
+            words = ("--threads", str(arguments.threads), "--sharding", arguments.sharding, "--store", str(store))
+            peers = Peers.start(ranks, words, on_lost=lambda error: _lost(agent, error, store))
     # Here and not above: torch takes seconds to import, and without it the agent must still hear why.
     from participant.worker.session import Session, Settings
 
@@ -64,6 +63,7 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         agent_uid=arguments.agent_uid,
         rank=arguments.rank,
         ranks=ranks,
+        sharding=arguments.sharding == "full",
         store=store,
         tensorboard=arguments.tensorboard,
     )
@@ -109,6 +109,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lifeline-fd", type=int, required=True, help="inherited pipe; its closing ends this process")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", default="1", help="processes that train together, or auto")
+    parser.add_argument(
+        "--sharding", default="none", choices=("none", "full"), help="whether ranks share out the model"
+    )
     parser.add_argument("--store", type=Path, help="of a rank above 0: where ranks meet")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("LLMASOS_WORKER_THREADS", "1")))
     parser.add_argument("--snapshot-seconds", type=float, default=300.0)
