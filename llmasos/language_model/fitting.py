@@ -144,7 +144,7 @@ class Fit:
             told(dict(row))
 
     def _validate(self, split: Split) -> tuple[float, float]:
-        found = measure(self.training.model, split, self.plan, batch_size=self.training.micro_batch)
+        found = measure(self.training.model, split, self.plan, batch_size=self.training.micro_batch, with_scores=False)
         return found.loss, found.perplexity
 
 

@@ -166,7 +166,8 @@ class Trained(WithWeights):
             sequence_length: tokens that a prediction sees at most; by default as in fit.
 
         Returns:
-            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second.
+            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second; and
+            scores, the task's own: macro_f1 and micro_f1 of labels, exact_match and f1 of answers.
 
         Raises:
             UsageError: it has no weights, or another tokenizer.
