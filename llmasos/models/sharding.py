@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def shard(model: torch.nn.Module, kind: str) -> None:
     """Give each rank its rows, on its device of that kind, block by block. From now on all ranks call the model together."""
     # Here and not above: a second to import, for workers that shard alone.
+    import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
