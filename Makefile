@@ -136,5 +136,5 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
 	  echo "setting up $(VENV) with $$("$$python" --version); this takes a few minutes, once" >&2; \
 	  "$$python" -m venv --clear $(VENV); fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,evaluate,flower,notebook,tune]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev,evaluate,flower,notebook,tracking,tune]'
 	@touch $@

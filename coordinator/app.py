@@ -30,31 +30,31 @@ from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
 from coordinator.api.limits import EnrolmentLimits, WorkLimits
 from coordinator.api.server import Addresses, Listeners, ListenerSettings, Ports
-from coordinator.board import Board
 from coordinator.config import CoordinatorConfig, HomeLayout
 from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
-from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
-from coordinator.fitness import certificate_check, disk_check
-from coordinator.inquiries import InquiryDesk
 from coordinator.inspections import Inspections
 from coordinator.ledger import Ledger
 from coordinator.log import HeadFile, Log
-from coordinator.membership import MembershipDesk, MembershipPorts
-from coordinator.metrics import StoredMeasurements
-from coordinator.notices import Sources
-from coordinator.observers import Observed, Observers
-from coordinator.proposals import ProposalPorts, Proposals
-from coordinator.recovering import Recovery, RecoveryPorts
+from coordinator.members.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
+from coordinator.members.membership import MembershipDesk, MembershipPorts
+from coordinator.members.proposals import ProposalPorts, Proposals
+from coordinator.members.server_certificate import ServerCertificate, ServerCertificatePorts
+from coordinator.recovery.recovering import Recovery, RecoveryPorts
 from coordinator.refusals import RefusalBook
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Steps
 from coordinator.run_desk import InitialBlobs
-from coordinator.server_certificate import ServerCertificate, ServerCertificatePorts
 from coordinator.store.database import Database, file_url
-from coordinator.telemetry import CountedBytes
 from coordinator.views import Host, OperatorViews
 from coordinator.views.host import installed_version
+from coordinator.watching.board import Board
+from coordinator.watching.fitness import certificate_check, disk_check
+from coordinator.watching.inquiries import InquiryDesk
+from coordinator.watching.metrics import StoredMeasurements
+from coordinator.watching.notices import Sources
+from coordinator.watching.observers import Observed, Observers
+from coordinator.watching.telemetry import CountedBytes
 from coordinator.witnesses import Witnesses, WitnessPorts
 
 if TYPE_CHECKING:

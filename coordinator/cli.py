@@ -19,7 +19,7 @@ from coordinator.commands.backing_up import backup, recover, restore
 from coordinator.commands.checkpoints import checkpoint
 from coordinator.commands.status import status
 from coordinator.commands.verifying import verify
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 
 app = new_app("llmasos-coordinator", "Found a consortium, run its coordinator, start runs.")
 app.add_typer(institutions.app, name="institution")

@@ -38,16 +38,16 @@ from common.statements.kinds import (
     signing_institution,
 )
 from common.wire.messages import Approved, Proposal
-from coordinator.enrolment import EnrolmentDesk
 from coordinator.inspections import Inspections
 from coordinator.ledger import Beside, Ledger
-from coordinator.membership import MembershipDesk, expect_another_operator
-from coordinator.metrics import StoredMeasurements, metrics_row
+from coordinator.members.enrolment import EnrolmentDesk
+from coordinator.members.membership import MembershipDesk, expect_another_operator
+from coordinator.members.proposals import Proposals
 from coordinator.ports import NOTHING, Enrolled, EnrolmentOffer, Metrics, RenewalOffer, Steering
-from coordinator.proposals import Proposals
 from coordinator.refusals import RefusalBook, Refused
 from coordinator.rounds.engine import Engine
 from coordinator.run_desk import RunDesk, RunPorts, find_run
+from coordinator.watching.metrics import StoredMeasurements, metrics_row
 
 log = get_logger(__name__)
 

@@ -24,8 +24,8 @@ from common.ledger.state import LedgerState, Place
 from common.ledger.tree import StoredTree
 from common.statements.envelope import Parent, Statement, sign
 from common.statements.kinds import Kind, Member, Predicate, Roster
-from coordinator.gate import SigningGate
 from coordinator.ports import LedgerSlice
+from coordinator.recovery.gate import SigningGate
 from coordinator.store.database import Database, LedgerRow, Seal, Transaction
 from coordinator.store.tiles import Tiles
 from coordinator.store.tree import LedgerTree, envelope_hash

@@ -30,10 +30,10 @@ from common.statements.versions import SPOKEN
 from common.strict_json import StrictJsonError, loads
 from common.tensors import model_header, model_size
 from coordinator.access import named_as_delta
-from coordinator.changes import Change, request_digest
 from coordinator.ledger import Ledger
+from coordinator.members.changes import Change, request_digest
+from coordinator.members.proposals import Proposals
 from coordinator.ports import NOTHING, Steering
-from coordinator.proposals import Proposals
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import ABORTED, Phase, RunState, deadline
 
@@ -43,7 +43,7 @@ MAX_PLAN_BYTES = 1024 * 1024
 
 
 class InitialBlobs:
-    """What a plan starts from, in the blob store (coordinator.proposals.PlanBlobs)."""
+    """What a plan starts from, in the blob store (coordinator.members.proposals.PlanBlobs)."""
 
     def __init__(self, ledger: Ledger, blobs: FolderBlobStore) -> None:
         self._ledger, self._blobs = ledger, blobs

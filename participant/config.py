@@ -29,6 +29,12 @@ class CoordinatorAddresses(Section):
     enrolment: str
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"expected an absolute path, got {path}")
+    return path
+
+
 class WorkerSettings(Section):
     """How the training process runs."""
 
@@ -42,6 +48,12 @@ class WorkerSettings(Section):
             "devices, else 1. The same number gives the same bits."
         ),
     ] = "auto"
+    sharding: Annotated[
+        Literal["none", "full"],
+        Field(
+            description="full: ranks share out the model, so that one larger than a GPU trains; none: each has all of it."
+        ),
+    ] = "none"
     snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     command: Annotated[
         tuple[str, ...] | None,
@@ -54,6 +66,12 @@ class WorkerSettings(Section):
         bool,
         Field(description="Start the worker in a network namespace of its own, without any interface but loopback."),
     ] = False
+    tensorboard: Annotated[
+        Annotated[Path, AfterValidator(_absolute)] | None,
+        Field(
+            description="Folder for TensorBoard's event files of this institution's training; none: none are written."
+        ),
+    ] = None
 
 
 def _window(text: str) -> str:

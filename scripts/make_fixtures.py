@@ -5,6 +5,7 @@
         participant.tar.xz      an institution's home at the same moment
         evidence.llmasos        that ledger as an evidence bundle, with deltas
         snapshot.tar.xz         a worker's training state
+        wire.json               every message on the wire, as hexadecimal digits
         about.json              fingerprint, keys, roots: what must be found in them
 
 Run it once, when a version is tagged; what lies there is never made anew. 0.1.0.dev0 is from before the first tag. Keys in it
@@ -32,6 +33,7 @@ from tests.support.drafts import make_draft
 from tests.support.federations import Federation
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "contract" / "golden" / "releases"
+WIRE = FOLDER.parent / "wire-v1"
 ENDED, GOING = "ended-000001", "going-000001"
 PLAN = {
     "codec": {"type": "int8"},
@@ -70,6 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         about = federation(Path(temporary) / "federation", folder)
         snapshot(Path(temporary), folder)
+    (folder / "wire.json").write_text(json.dumps(wire(), indent=2) + "\n")
     (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     return 0
 
@@ -99,6 +102,11 @@ def federation(work: Path, folder: Path) -> dict[str, object]:
         "institution": INSTITUTION,
         "contributed": [record.number for record in state.runs[ENDED].rounds if INSTITUTION in record.contributions],
     }
+
+
+def wire() -> dict[str, str]:
+    """The golden bytes of each message, which may go on to change where a field is added."""
+    return {path.stem: path.read_text().strip() for path in sorted(WIRE.iterdir())}
 
 
 def _two_of_three(state: LedgerState) -> bool:

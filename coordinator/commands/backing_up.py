@@ -29,7 +29,7 @@ def backup(
     PRIVATE KEYS ARE IN IT: who reads the file can sign as this consortium's coordinator, unless a passphrase protects them. So
     is what institutions sent: deltas, and their metrics. Only its owner may read it (mode 0600): keep it like the keys.
     """
-    from coordinator.backing_up import back_up, blob_choice
+    from coordinator.recovery.backing_up import back_up, blob_choice
 
     layout = HomeLayout(resolve_home(home, "coordinator"))
     manifest = back_up(layout, file, blob_choice(blobs), SystemClock())
@@ -42,7 +42,7 @@ def restore(
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Make a home folder from a backup. Once started it takes back from institutions what they saw since, and then goes on."""
-    from coordinator.backing_up import check_restored
+    from coordinator.recovery.backing_up import check_restored
 
     folder = resolve_home(home, "coordinator")
     manifest = restore_home(file, folder, "coordinator", SystemClock(), check_restored)
@@ -83,7 +83,7 @@ def recover(
     entries that are here. Each institution that saw more stops, until it accepts that itself.
     """
     from coordinator.app import load_config
-    from coordinator.recovery import recover as recover_home
+    from coordinator.recovery.from_files import recover as recover_home
 
     if bool(files) + nothing_newer + new_lineage != 1:
         raise UsageError("recover takes --from FILE, --nothing-newer or --new-lineage: one.", "See recover --help.")
@@ -102,7 +102,7 @@ def recover(
 
 def _begin_lineage(layout: HomeLayout, terminal: Terminal) -> None:
     from coordinator.app import load_config
-    from coordinator.new_lineage import begin_lineage
+    from coordinator.recovery.new_lineage import begin_lineage
 
     begun = begin_lineage(layout, load_config(layout.home), SystemClock())
     given_up = begun.given_up.size - begun.index

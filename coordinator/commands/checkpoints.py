@@ -12,10 +12,10 @@ from common.identity.passphrase import read_passphrase
 from common.ledger.heads import log_key, signed_checkpoint
 from common.ledger.notes import Note, NoteKey, parse_note, read_checkpoint
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, resolve_home
-from coordinator.backing_up import expect_recovered
 from coordinator.commands.connection import consortium_genesis, operator_session
 from coordinator.config import HomeLayout
 from coordinator.log import HeadFile, expect_log_key
+from coordinator.recovery.backing_up import expect_recovered
 from coordinator.store.database import Database, file_url
 from coordinator.store.tiles import Tiles, rebuilt
 

@@ -24,7 +24,7 @@ from common.wire.reach import explain
 from common.wire.session import TlsFiles
 from coordinator.api.client import OperatorSession
 from coordinator.config import HomeLayout
-from coordinator.operators import OperatorHome
+from coordinator.members.operators import OperatorHome
 
 NEEDED = ("tls.pem", "tls.key.pem", "genesis.json")
 

@@ -13,8 +13,8 @@ from common.clock import parse_rfc3339
 from common.errors import UsageError
 from common.wire.messages import TransferProgress
 from common.wire.pacing import BYTES_PER_MBIT
-from coordinator import wording
 from coordinator.ports import EvaluationView, ParticipantView, RefusalView, RoundView, RunView
+from coordinator.watching import wording
 
 LOSS_SCALE = 65536
 """Losses are integers: nats × 2^16."""

@@ -57,7 +57,7 @@ def join(
 ) -> None:
     """Redeem an invitation: a home from which this host's commands reach the coordinator. Keys are made here and stay."""
     from common.identity.invitation import parse_invitation
-    from coordinator.operators import join_operator
+    from coordinator.members.operators import join_operator
 
     folder = resolve_home(home, "coordinator")
     joined = join_operator(folder, parse_invitation(_text(invitation_file)), SystemClock(), passphrase_file)
@@ -79,7 +79,7 @@ def join(
 @app.command()
 def renew(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) -> None:
     """A new certificate for this home's operator, before the old one's end or after it."""
-    from coordinator.operators import renew_operator
+    from coordinator.members.operators import renew_operator
 
     renewed = renew_operator(resolve_home(home, "coordinator"))
     Terminal(output).result(

@@ -8,16 +8,16 @@ from dataclasses import replace
 from common.clock import Clock, rfc3339
 from common.errors import UnknownObject
 from common.ledger.state import LedgerState, RunRecord
-from coordinator.board import Board
 from coordinator.ledger import Ledger
-from coordinator.metrics import StoredMeasurements
 from coordinator.ports import CoordinatorStatus, InstitutionView, LogLine, RunView
 from coordinator.rounds.engine import Engine
 from coordinator.run_desk import find_run
-from coordinator.run_log import RunLog
 from coordinator.store.database import Database
 from coordinator.views.host import CertificateEnds, Host
 from coordinator.views.runs import RunViews
+from coordinator.watching.board import Board
+from coordinator.watching.metrics import StoredMeasurements
+from coordinator.watching.run_log import RunLog
 
 WATCH_SECONDS = 0.25
 LEAST_SECONDS = 0.2

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from common.clock import Clock, rfc3339
 from common.ledger.state import Departure, LedgerState, Place, RoundRecord, RunRecord
 from common.statements.kinds import Refusal
-from coordinator.board import AWAY, MOVING, Board
 from coordinator.ledger import Ledger
-from coordinator.metrics import StoredMeasurements, visible
 from coordinator.ports import EvaluationView, ParticipantView, RefusalView, RoundView, RunView
 from coordinator.rounds.engine import Engine
 from coordinator.rounds.phases import ROLLED_BACK, Pace, Phase, eta_seconds
+from coordinator.watching.board import AWAY, MOVING, Board
+from coordinator.watching.metrics import StoredMeasurements, visible
 
 ROUNDS_SHOWN = 500
 REFUSALS_SHOWN = 500

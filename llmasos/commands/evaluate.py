@@ -35,6 +35,9 @@ class BleuTokenize(StrEnum):
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a model, as in out/demo/model.", show_default=False)],
     data: Annotated[Path | None, typer.Argument(help="Folder or file of held-out text.", show_default=False)] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Read DATA as this plan's task does: F1 of labels, exact match of answers.")
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option("--text-column", help="Field of .jsonl and .csv files that holds the text.")
     ] = None,
@@ -77,7 +80,22 @@ def evaluate(
         raise UsageError("There is nothing to measure on.", "Name a folder of text, --references or --lm-eval.")
     terminal, cores = Terminal(output), threads or usable_cores()
     found: dict[str, Any] = {"model": str(model)}
-    if data is not None:
+    if plan is not None:
+        if data is None or language_field or max_tokens or sequence_length or ngram_text:
+            raise UsageError(
+                "--plan takes DATA, and not --language-field, --max-tokens, --sequence-length or --ngram-text.",
+                "The plan says what a sequence is, and all of DATA is measured.",
+            )
+        from common.plan.load import load_plan
+        from llmasos.evaluation.task import evaluate_task
+
+        terminal.progress(f"measuring {model} on {data}")
+        wanted, size = load_plan(plan), batch_size
+        on_task = evaluate_task(model, data, wanted, text_column=text_column, batch_size=size, threads=cores)
+        found |= {"task": wanted.task.type, **_plain(on_task.to_dict())}
+        if output is OutputFormat.HUMAN:
+            terminal.result(_task_table(found), data=None)
+    elif data is not None:
         from llmasos.evaluation.folder import EvaluationOptions
         from llmasos.evaluation.folder import evaluate as evaluate_folder
 
@@ -173,7 +191,9 @@ def _plain(value: Any) -> Any:
 
 
 def _quiet(found: dict[str, Any]) -> str | None:
-    """Of text its bits per byte; else BLEU."""
+    """Of text its bits per byte, of another task its loss; else BLEU."""
+    if found.get("bits_per_byte") is None and "loss" in found:
+        return f"{found['loss']:.6f}"
     if "bits_per_byte" in found:
         return f"{found['bits_per_byte']:.6f}"
     return f"{found['references']['bleu']['value']:.4f}" if "references" in found else None
@@ -190,6 +210,12 @@ def _table(found: Evaluation) -> Any:
         if scores.ngram is not None:
             rows.append(("", "n-gram", *_cells(scores.ngram), ""))
     return table(HEADINGS, rows, right=frozenset(HEADINGS[2:]))
+
+
+def _task_table(found: dict[str, Any]) -> Any:
+    said = {name: value for name, value in found.items() if name not in ("model", "split") and value is not None}
+    cells = [(name, f"{value:,.4f}" if isinstance(value, float) else f"{value}") for name, value in said.items()]
+    return table(("measure", "value"), cells, right=frozenset({"value"}))
 
 
 def _cells(one: Likelihood) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 
 from common.errors import WorkerFailed
 from llmasos.tasks.base import Batch, Objective, stacked, tensors_of
+from llmasos.training.ranks import ALONE, Ranks
 
 LOSS_SCALE = 2**16
 """Losses travel as integers, nats × 2^16 (docs/protocol.md): sums are exact and can be masked later."""
@@ -55,16 +57,22 @@ def evaluate(model: torch.nn.Module, objective: Objective, rows: Iterable[Batch]
 
 
 def measure(
-    model: torch.nn.Module, objective: Objective, rows: Iterable[Batch], *, batch_size: int = 1
+    model: torch.nn.Module, objective: Objective, rows: Iterable[Batch], *, batch_size: int = 1, ranks: Ranks = ALONE
 ) -> tuple[float, int]:
-    """As `evaluate`, for rows that are a part of those to measure: parts' nats and targets add up."""
+    """As `evaluate`, nats and targets; of this rank's part of the rows, where there are several: parts add up."""
+    rows = iter(rows)
+    if (first := next(rows, None)) is None:
+        return 0.0, 0
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     total_nats, targets = 0.0, 0
     with torch.no_grad():
-        for batch in stacked(rows, batch_size):
+        mine = stacked(ranks.every(chain([first], rows)), batch_size)
+        for batch, counts in ranks.in_step(mine, first):
             nats_N = objective.nats(model, tensors_of(batch, device))
+            if not counts:
+                continue
             total_nats += float(nats_N.double().sum())
             targets += nats_N.numel()
     model.train(was_training)

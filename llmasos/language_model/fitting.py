@@ -50,7 +50,7 @@ class Telling:
     logging_steps: int
     eval_steps: int
     validation: Split | None = None
-    on_log: Callable[[Row], None] | None = None
+    on_log: tuple[Callable[[Row], None], ...] = ()
 
 
 class _Stopped(Exception):
@@ -140,11 +140,11 @@ class Fit:
         self._losses.clear()
         self.history.rows.append(row)
         self._telling.bar.set_postfix_str(_said(row))
-        if self._telling.on_log is not None:
-            self._telling.on_log(dict(row))
+        for told in self._telling.on_log:
+            told(dict(row))
 
     def _validate(self, split: Split) -> tuple[float, float]:
-        found = measure(self.training.model, split, self.plan, batch_size=self.training.micro_batch)
+        found = measure(self.training.model, split, self.plan, batch_size=self.training.micro_batch, with_scores=False)
         return found.loss, found.perplexity
 
 

@@ -1,27 +1,28 @@
-"""A model measured on a split: loss, perplexity, bits per byte, accuracy, tokens a second."""
+"""A model measured on a split: loss, perplexity, bits per byte, accuracy, tokens a second, and the task's own measures."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from common.plan.model import Plan
-from common.plan.tasks import CausalLM
+from common.plan.tasks import CausalLM, Preference, QuestionAnswering, SequenceClassification, Task
 from llmasos.charts import table_html
 from llmasos.datasets.loading import Split
 from llmasos.evaluation.metrics import likelihood
 from llmasos.evaluation.perplexity import LOSS_SCALE, evaluate
-from llmasos.tasks.base import Batch, Objective, Tensors
+from llmasos.tasks.base import Batch, Data, Objective, Tensors
 from llmasos.tasks.causal_lm import TOKENS
 from llmasos.tasks.encoding import ATTENTION, LABELS, NO_LABEL
 from llmasos.tasks.question_answering import END, START
 from llmasos.tasks.registry import objective_of
+from llmasos.tasks.scores import scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class Evaluation:
     tokens: int
     """Targets measured."""
     seconds: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The task's own measures, shares of 1 (llmasos.tasks.scores): macro_f1 and micro_f1 of labels, exact_match and f1 of
+    answers, accuracy of preferences. Empty where accuracy says all."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -47,15 +51,21 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it by name, as transformers' Trainer.evaluate returns it."""
-        return {**asdict(self), "tokens_per_second": self.tokens_per_second}
+        own = {name: value for name, value in asdict(self).items() if name != "scores"}
+        return {**own, "tokens_per_second": self.tokens_per_second, **self.scores}
 
     def _repr_html_(self) -> str:
         values = self.to_dict()
         return table_html([values], list(values))
 
 
-def measure(model: torch.nn.Module, split: Split, plan: Plan, *, batch_size: int) -> Evaluation:
+def measure(
+    model: torch.nn.Module, split: Split, plan: Plan, *, batch_size: int, with_scores: bool = True
+) -> Evaluation:
     """The model on the whole split; of text, in windows of the plan's sequence length that lie end to end.
+
+    Args:
+        with_scores: the task's own measures, too, which take a second pass. `seconds` are those of the first.
 
     Raises:
         TooLittleData: the split is empty.
@@ -65,17 +75,25 @@ def measure(model: torch.nn.Module, split: Split, plan: Plan, *, batch_size: int
     started = time.monotonic()
     with split.opened(plan) as data, counted.listening(model):
         sums = evaluate(model, counted, data.measured_rows(), batch_size=batch_size)
-    seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        own = _scores(plan.task, model, split, data, batch_size) if with_scores else {}
     loss = sums.loss_sum_fixed / LOSS_SCALE / sums.num_tokens
     return Evaluation(
         split=split.name,
         loss=loss,
         perplexity=sums.perplexity,
         bits_per_byte=_bits_per_byte(loss, split, plan),
-        accuracy=counted.correct / counted.judged if counted.judged else None,
+        accuracy=counted.correct / counted.judged if counted.judged else own.get("accuracy"),
         tokens=sums.num_tokens,
         seconds=seconds,
+        scores=own,
     )
+
+
+def _scores(task: Task, model: torch.nn.Module, split: Split, data: Data, batch_size: int) -> dict[str, float]:
+    if not isinstance(task, SequenceClassification | QuestionAnswering | Preference):
+        return {}
+    return scores(task, model, data.measured_rows(), split.tokenizer, batch_size=batch_size)
 
 
 def _bits_per_byte(loss: float, split: Split, plan: Plan) -> float | None:

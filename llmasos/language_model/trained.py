@@ -16,6 +16,7 @@ from llmasos.language_model.planning import Settings, plan_of
 from llmasos.language_model.weights import WithWeights
 from llmasos.losses import Loss
 from llmasos.optimizers import AdamW, Optimizer
+from llmasos.training.tracking import LogTo, check_log_to, tracked
 
 if TYPE_CHECKING:
     from llmasos.language_model.fitting import Progress
@@ -50,6 +51,7 @@ class Trained(WithWeights):
         resume: bool = False,
         progress_bar: bool | None = None,
         on_log: Callable[[Row], None] | None = None,
+        log_to: LogTo | None = None,
     ) -> History:
         """Train on a split, by the loop that institutions train with in a federation.
 
@@ -81,6 +83,8 @@ class Trained(WithWeights):
             resume: go on where the last fit was interrupted, or the loaded one was saved: same arguments, same bits.
             progress_bar: True or False; by default only in a terminal or notebook.
             on_log: called with each row of the history, for a logger of your own.
+            log_to: where the history's rows go too: "tensorboard:DIR", "mlflow" or "mlflow:EXPERIMENT", "wandb" or
+                "wandb:PROJECT", or a function as on_log. An open run of MLflow's or W&B's is used and stays open.
 
         Returns:
             The history: rows of step, tokens, loss (nats a target), learning rate, validation, seconds, tokens a second.
@@ -91,9 +95,11 @@ class Trained(WithWeights):
             TooLittleData: the split is empty, or shorter than a sequence.
             NonFiniteDelta: loss or gradient is no finite number any more: lower the learning rate.
             OutOfMemory: memory is too little for one sequence.
-            MissingExtra: a package of the extra `train` is not installed.
+            MissingExtra: a package of the extra `train` is not installed, or what log_to needs.
+            StorageFailure: TensorBoard's folder cannot be written.
         """
         require_train("torch", "transformers", "tokenizers", task="train a model")
+        check_log_to(log_to)
         from llmasos.language_model.bars import open_bar
         from llmasos.language_model.fitting import ROWS, Fit, Progress, Telling, machine_for
 
@@ -127,9 +133,10 @@ class Trained(WithWeights):
             logging_steps=logging_steps or max(1, total // ROWS),
             eval_steps=eval_steps or (an_epoch if steps is None else total),
             validation=validation,
-            on_log=on_log,
         )
-        with machine_for(device) as machine:
+        settled = plan.model_dump(mode="json", include={"seed", "task", "model", "adapter", "local"})
+        with machine_for(device) as machine, tracked(log_to, settled) as log:
+            telling = replace(telling, on_log=tuple(one for one in (on_log, log) if one is not None))
             self._progress = None  # a fit that fails leaves nothing to go on from
             fit = Fit(plan, self.module, machine, steps=total, telling=telling)
             try:
@@ -159,7 +166,8 @@ class Trained(WithWeights):
             sequence_length: tokens that a prediction sees at most; by default as in fit.
 
         Returns:
-            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second.
+            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second; and
+            scores, the task's own: macro_f1 and micro_f1 of labels, exact_match and f1 of answers.
 
         Raises:
             UsageError: it has no weights, or another tokenizer.

@@ -23,6 +23,7 @@ from common.statements.kinds import Tensor
 from common.tensors import check_header, declared_header_bytes, delta_size, model_header, model_size, trainable_header
 from llmasos.atomic import OWNER_ONLY, replacing
 from llmasos.models.adapters import tensor_name
+from llmasos.models.sharding import first_row, is_sharded, local, whole
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def write_values(
 
 
 def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor]) -> None:
-    """Fill the model's tensors from a model file. Tensors keep their place in memory and their device.
+    """Fill the model's tensors from a model file, of sharded ones this rank's rows. They keep their place and their device.
 
     Raises:
         WrongTensors: file or model differ from the manifest in names, order, shapes, dtype or size. The header and the size
@@ -74,10 +75,13 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
     with _open_model(path, manifest) as file, torch.no_grad():
         for entry in _carried(manifest):
-            flat = tensors[entry.name].detach().view(-1)
+            start, tensor = file.tell(), tensors[entry.name].detach()
+            flat, row = local(tensor).view(-1), entry.elements // entry.shape[0] if entry.shape else 1
+            file.seek(start + first_row(tensor) * row * _FLOAT.itemsize)
             for first in range(0, flat.numel(), _PIECE):
                 piece_P = _read(file, buffer_P[: min(_PIECE, flat.numel() - first)])
                 flat[first : first + piece_P.size].copy_(torch.from_numpy(piece_P.astype(np.float32, copy=False)))
+            file.seek(start + entry.elements * _FLOAT.itemsize)
 
 
 def write_delta(
@@ -113,6 +117,14 @@ def write_delta(
         raise WrongTensors(f"{path.name} has {written:,} bytes, the manifest gives {delta_size(manifest):,}.")
 
 
+def gather_delta(model: torch.nn.Module, manifest: Sequence[Tensor]) -> None:
+    """Another rank's part in rank 0's `write_delta`: give it one's rows, tensor by tensor."""
+    tensors = by_name(model, manifest)
+    for entry in manifest:
+        if entry.group == "trainable" and is_sharded(tensors[entry.name]):
+            whole(tensors[entry.name])
+
+
 def _carried(manifest: Sequence[Tensor]) -> Iterator[Tensor]:
     return (entry for entry in manifest if entry.group != "personal")
 
@@ -128,14 +140,14 @@ def by_name(model: torch.nn.Module, manifest: Sequence[Tensor]) -> dict[str, tor
             raise WrongTensors(
                 f"Tensor {entry.name} of the model has shape {tuple(found.shape)}, expected {entry.shape}."
             )
-        if not found.is_contiguous() or str(found.dtype) != "torch.float32":
+        if not local(found).is_contiguous() or str(found.dtype) != "torch.float32":
             raise WrongTensors(f"Tensor {entry.name} of the model is {found.dtype}, expected contiguous float32.")
     return tensors
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[FloatPiece]:
     """The tensor's elements in order, in pieces of at most BUFFER_BYTES, on the CPU."""
-    flat = tensor.detach().view(-1)
+    flat = whole(tensor).detach().view(-1)
     for first in range(0, flat.numel(), _PIECE):
         yield flat[first : first + _PIECE].cpu().numpy()
 

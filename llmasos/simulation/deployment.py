@@ -128,6 +128,8 @@ class Deployment:
         data = ("--data", str(institution.folder.resolve()), *column, "--threads", str(threads))
         log = self.layout.log(institution.name)
         self.processes.run(f"llmasos-participant join ({institution.name})", (*argv, *data), log=log)
+        # On one machine institutions share its GPUs: each of them would take all.
+        edit_line(home / "participant.yaml", r"\branks: auto", "ranks: 1")
 
     def accept_runs(self, name: str, plan: Plan) -> None:
         """Have the institution's policy accept runs of this plan without asking anybody, as its owner would write it."""

@@ -1,6 +1,6 @@
 """What a model gets right, in a task's own measures: for people beside the loss, by which tasks are trained and compared.
 
-scores(plan.task, model, corpus.held_out_rows(), tokenizer)      # {"accuracy": 0.91, "macro_f1": 0.88}
+scores(plan.task, model, corpus.held_out_rows(), tokenizer)      # {"accuracy": 0.91, "macro_f1": 0.88, …}
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def scores(
 ) -> dict[str, float]:
     """Measure `model`, in evaluation mode, on all rows. Shares of 1:
 
-        sequence-classification   accuracy, macro_f1
+        sequence-classification   accuracy, macro_f1, micro_f1 (which is accuracy where each text has one label)
         question-answering        exact_match, f1: of each row's likeliest span, as SQuAD compares texts
         preference                accuracy: the better answer gained more on the reference than the worse one
         others                    accuracy: of the tokens to predict, those that are likeliest; a target's given those before it
@@ -61,11 +61,14 @@ def scores(
     said, wanted = [one for one, _ in pairs], [other for _, other in pairs]
     if isinstance(task, QuestionAnswering):
         texts = [[tokenizer.decode([*ids]) for ids in side if isinstance(ids, tuple)] for side in (said, wanted)]
-        result = squad(texts[0], [[text] for text in texts[1]])
-        return {"exact_match": result.exact_match, "f1": result.f1}
+        answers = squad(texts[0], [[text] for text in texts[1]])
+        return {"exact_match": answers.exact_match, "f1": answers.f1}
     share = accuracy(said, wanted)
-    only = {"accuracy": share.correct / share.total}
-    return only | {"macro_f1": f1(said, wanted).macro} if isinstance(task, SequenceClassification) else only
+    result = {"accuracy": share.correct / share.total}
+    if isinstance(task, SequenceClassification):
+        labels = f1(said, wanted)
+        result |= {"macro_f1": labels.macro, "micro_f1": labels.micro}
+    return result
 
 
 Answer = int | tuple[int, ...]

@@ -20,11 +20,11 @@ from common.errors import NonFiniteDelta
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import to_fixed
 from llmasos.models.adapters import tensor_name
+from llmasos.models.sharding import local, rows_for, whole
 from llmasos.tasks.base import Batch, rows_in, split, tensors_of
 from llmasos.tasks.registry import objective_of
 from llmasos.training.device import Machine
 from llmasos.training.forward import prepare_forward
-from llmasos.training.memory import within_memory
 from llmasos.training.optimizers import LocalOptimizer, picked
 from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.schedule import learning_rate, total_rate, total_steps
@@ -86,7 +86,7 @@ class LocalTraining:
     """
 
     def __init__(self, plan: Plan, model: torch.nn.Module, machine: Machine, ranks: Ranks = ALONE) -> None:
-        self.model = model.to(machine.device)
+        self.model = model if ranks.sharded else model.to(machine.device)
         self.machine = machine
         self._ranks = ranks
         self._forward, deviations = prepare_forward(plan.local, self.model, machine)
@@ -164,15 +164,16 @@ class LocalTraining:
         def gradients(size: int) -> float:
             torch.manual_seed(_step_seed(work.seed, step, self._ranks.rank))
             self._optimizer.zero_grad()
-            return self._ranks.attempt(lambda: self._accumulate(batch, size))
+            return self._accumulate(batch, size)
 
         # Weights and moments change only after this; what that takes is the same for any micro-batch.
-        loss, self.micro_batch = within_memory(gradients, self.micro_batch, self.machine.release_memory)
+        release = self.machine.release_memory
+        loss, self.micro_batch = self._ranks.within_memory(gradients, self.micro_batch, release)
         self._ranks.sum_gradients(self._parameters)
         (loss,) = self._ranks.total(loss)
         self._pull()
         max_norm = float(self._local.max_gradient_norm)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteDelta(
                 f"Step {step + 1} of this round: loss is {loss}, gradient norm {norm}, expected finite numbers."
@@ -187,11 +188,13 @@ class LocalTraining:
         """
         targets, mine = self._objective.targets(batch), self._ranks.share(batch)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for micro_batch in split(tensors_of(mine, self.machine.device), size) if rows_in(mine) else ():
+        micro_batches = split(tensors_of(mine, self.machine.device), size) if rows_in(mine) else ()
+        spare = {name: values[:1] for name, values in batch.items()} if self._ranks.sharded else {}
+        for micro_batch, counts in self._ranks.in_step(micro_batches, tensors_of(spare, self.machine.device)):
             with self.machine.autocast(self._local.precision):
                 micro_nats = self._objective.nats(self._forward, micro_batch).sum()
-            (micro_nats / targets).backward()  # type: ignore[no-untyped-call]
-            nats += micro_nats.detach()
+            (micro_nats / targets if counts else 0 * micro_nats).backward()  # type: ignore[no-untyped-call]
+            nats += micro_nats.detach() * counts
         return float(nats) / targets
 
     def _pull(self) -> None:
@@ -235,4 +238,4 @@ class LocalTraining:
         """
         with torch.no_grad():
             for name, weight in zip(self._names, self._parameters, strict=True):
-                weight.copy_(picked(weights, name, tuple(weight.shape)))
+                local(weight).copy_(rows_for(weight, picked(weights, name, tuple(weight.shape))))

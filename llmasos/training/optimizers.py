@@ -19,6 +19,7 @@ import torch
 
 from common.errors import StorageFailure
 from common.plan.local_optimizers import SGD, Adafactor, Adam, AdamW, Muon
+from llmasos.models.sharding import beside
 
 Section = AdamW | Adam | SGD | Adafactor | Muon
 Named = Sequence[tuple[str, torch.nn.Parameter]]
@@ -93,8 +94,8 @@ class _Part:
 
     def load(self, moments: Mapping[str, torch.Tensor]) -> None:
         state = {
-            index: self._of(name, moments)
-            for index, (name, _) in enumerate(self._named)
+            index: {moment: beside(weight, value) for moment, value in self._of(name, moments).items()}
+            for index, (name, weight) in enumerate(self._named)
             if any(f"{name}.{moment}" in moments for moment in self._shapes[name])
         }
         groups = self.optimizer.state_dict()["param_groups"]

@@ -27,7 +27,7 @@ from torch._C._distributed_c10d import FileStore
 
 from common.errors import InvalidConfiguration, OutOfMemory
 from llmasos.tasks.base import Batch
-from llmasos.training.memory import is_out_of_memory
+from llmasos.training.memory import is_out_of_memory, within_memory
 
 BUCKET_BYTES = 32 * 1024 * 1024
 _PATIENCE = timedelta(minutes=30)
@@ -42,9 +42,11 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
+    """Each has its rows of the model alone (llmasos.models.sharding), so that they compute forward and backward together."""
 
     @classmethod
-    def join(cls, rank: int, size: int, store: Path) -> Ranks:
+    def join(cls, rank: int, size: int, store: Path, *, sharded: bool = False) -> Ranks:
         """Wait until all ranks are there. Each takes the CUDA device of its number, where there are any.
 
         Args:
@@ -66,7 +68,7 @@ class Ranks:
         dist.init_process_group(
             backend, store=FileStore(str(store), size), rank=rank, world_size=size, timeout=_PATIENCE
         )
-        return cls(rank, size)
+        return cls(rank, size, sharded)
 
     @property
     def is_first(self) -> bool:
@@ -81,8 +83,30 @@ class Ranks:
         """This rank's of so many things that all ranks count in the same order."""
         return islice(rows, self.rank, None, self.size)
 
-    def attempt(self, work: Callable[[], T]) -> T:
-        """What `work` returns, in which ranks exchange nothing.
+    def in_step(self, batches: Iterable[T], spare: T) -> Iterator[tuple[T, bool]]:
+        """The batches, and beside each that it counts. Sharded ranks compute as often as the one with the most: then `spare`
+        stands for a batch, and does not count.
+        """
+        own = iter(batches)
+        while True:
+            batch = next(own, None)
+            goes_on = self.any(batch is not None) if self.sharded else batch is not None
+            if not goes_on:
+                return
+            yield (spare, False) if batch is None else (batch, True)
+
+    def within_memory(self, work: Callable[[int], T], size: int, release: Callable[[], None]) -> tuple[T, int]:
+        """As `memory.within_memory`, with the same size on all ranks, which exchange nothing in `work`.
+
+        But sharded ranks do: one whose memory was too little leaves the others in the middle of a layer, so that there is no
+        second try.
+        """
+        if self.sharded:
+            return work(size), size
+        return within_memory(lambda smaller: self._attempt(lambda: work(smaller)), size, release)
+
+    def _attempt(self, work: Callable[[], T]) -> T:
+        """What `work` returns.
 
         Raises:
             OutOfMemory: memory was too little, on this rank or another: all go on from the same state.
@@ -101,8 +125,15 @@ class Ranks:
         return result[0]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Replace each gradient by the sum over ranks. A rank whose rows do not touch a weight adds zeros to the others'."""
-        if self.size == 1:
+        """Replace each gradient by the sum over ranks. A rank whose rows do not touch a weight adds zeros to the others'.
+
+        Sharded ranks' backward pass has done so, but for their number: it takes the mean.
+        """
+        if self.sharded:
+            for weight in parameters:
+                if weight.grad is not None:
+                    weight.grad.mul_(self.size)
+        if self.size == 1 or self.sharded:
             return
         touched = torch.tensor([weight.grad is not None for weight in parameters], dtype=torch.uint8)
         dist.all_reduce(touched, dist.ReduceOp.MAX)

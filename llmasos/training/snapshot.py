@@ -6,9 +6,10 @@
             rank-00000.safetensors      weight.NAME, moment.NAME.MOMENT (exp_avg, …); one part a rank
             rank-00001.safetensors
 
-Each rank writes a part of its own, beside the others; together they hold every tensor once, so any number of ranks goes on
-from them. A folder appears under its name only when all of it is on disk. Two kinds matter: the newest of the round that is
-being trained, and the newest finished one of an earlier round, whose moments the local optimizer starts from.
+Each rank writes a part of its own, beside the others; together they hold every tensor once, or the rows of those that are
+shared out, so any number of ranks goes on from them. A folder appears under its name only when all of it is on disk. Two kinds
+matter: the newest of the round that is being trained, and the newest finished one of an earlier round, whose moments the local
+optimizer starts from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.errors import StorageFailure
 from llmasos.evaluation.perplexity import LossSums
+from llmasos.models.sharding import first_row, is_sharded, local
 from llmasos.training import state_file
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Record(BaseModel):
 
     format: Literal[1] = 1
     ranks: int = Field(default=1, ge=1)
+    sharding: Literal["full"] | None = None
+    """Each rank held rows of every tensor, and its part holds them."""
     run: str
     round: int = Field(ge=0)
     seed: int
@@ -78,7 +82,7 @@ class Record(BaseModel):
     @property
     def environment(self) -> tuple[object, ...]:
         """What bits depend on besides the inputs."""
-        return self.device, self.threads, self.capability, self.ranks, sorted(self.versions.items())
+        return self.device, self.threads, self.capability, self.ranks, self.sharding, sorted(self.versions.items())
 
     @property
     def finished(self) -> bool:
@@ -104,30 +108,36 @@ class Snapshot:
         Raises:
             StorageFailure: a part is missing or damaged.
         """
-        tensors: dict[str, torch.Tensor] = {}
+        pieces: dict[str, list[state_file.Piece]] = {}
         for rank, digest in enumerate(self.record.parts or (self.record.part,)):
-            tensors |= state_file.read(self.folder / _part(rank), digest)
-        return _state(tensors)
+            for name, piece in state_file.read_pieces(self.folder / _part(rank), digest).items():
+                pieces.setdefault(name, []).append(piece)
+        return _state({name: state_file.joined(name, some) for name, some in pieces.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Trainable weights by name, moments by NAME.MOMENT."""
+    """Trainable weights by name, moments by NAME.MOMENT. `rows`, by weight.NAME or moment.NAME.MOMENT: the first row here and
+    how many there are in all, of tensors that are here in part."""
 
     weights: Mapping[str, torch.Tensor]
     moments: Mapping[str, torch.Tensor]
+    rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def part(self, rank: int, ranks: int) -> State:
-        """What that rank writes: of the same state every tensor goes to one rank, as many bytes to each as can be."""
+        """What that rank writes: of a sharded tensor its rows; of others one rank the whole, as many bytes each as can be."""
         if ranks == 1:
             return self
-        bytes_R, mine = [0] * ranks, dict[str, torch.Tensor]()
+        bytes_R, mine, rows = [0] * ranks, dict[str, torch.Tensor](), dict[str, tuple[int, int]]()
         for name, value in sorted(_tensors(self).items(), key=lambda one: (-one[1].nbytes, one[0])):
+            if is_sharded(value):
+                mine[name], rows[name] = local(value), (first_row(value), value.shape[0])
+                continue
             lightest = bytes_R.index(min(bytes_R))
             bytes_R[lightest] += value.nbytes
             if lightest == rank:
                 mine[name] = value
-        return _state(mine)
+        return replace(_state(mine), rows=rows)
 
 
 def _tensors(state: State) -> dict[str, torch.Tensor]:
@@ -170,7 +180,7 @@ class SnapshotFolder:
             if self._rank:
                 _write_beside(temporary, self._rank, state)
                 return Snapshot(self._root / name, record)
-            digest = state_file.write(temporary / _part(0), _tensors(state))
+            digest = state_file.write(temporary / _part(0), _tensors(state), state.rows)
             digests = (digest, *(_announced(temporary, rank) for rank in range(1, record.ranks)))
             digested = {"part": digest} if record.ranks == 1 else {"parts": digests}
             record = record.model_copy(update=digested)
@@ -260,7 +270,7 @@ def _write_beside(folder: Path, rank: int, state: State) -> None:
     announced, partial = _digest_file(folder, rank), folder / f"rank-{rank:05d}.partial"
     digest = ""
     try:
-        digest = state_file.write(folder / _part(rank), _tensors(state))
+        digest = state_file.write(folder / _part(rank), _tensors(state), state.rows)
     finally:
         partial.write_text(digest)
         partial.replace(announced)

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from blake3 import blake3
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from common.errors import StorageFailure
 
 OWNER_ONLY = 0o600
 _FIX = "Remove the snapshot's folder; the round begins again."
 _PIECE_BYTES = 4 * 1024 * 1024
+_ROWS = "rows"
 _DTYPES: Final = {
     torch.float32: "F32",
     torch.float64: "F64",
@@ -35,10 +35,19 @@ _DTYPES: Final = {
 }
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+class Piece(NamedTuple):
+    """A tensor, or some of its rows: those from `first` on, of `rows` in all."""
+
+    values: torch.Tensor
+    first: int = 0
+    rows: int | None = None
+
+
+def write(path: Path, tensors: Mapping[str, torch.Tensor], rows: Mapping[str, tuple[int, int]] | None = None) -> str:
     """Make the file and have it on disk; BLAKE3 of its bytes, in hex.
 
     Args:
+        rows: of tensors whose rows are not all here, the first one's number and how many there are in all.
         tensors: on any device, in any layout; of one of the floating-point types or int64.
 
     Raises:
@@ -53,7 +62,7 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
             while rest:
                 rest = rest[file.write(rest) :]
 
-        put(_header(tensors))
+        put(_header(tensors, rows or {}))
         for value in tensors.values():
             data = _bytes_of(value)
             for first in range(0, len(data), _PIECE_BYTES):
@@ -63,6 +72,11 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def read(path: Path, digest: str | None) -> dict[str, torch.Tensor]:
+    """As `read_pieces`, of a file that holds whole tensors."""
+    return {name: joined(name, [piece]) for name, piece in read_pieces(path, digest).items()}
+
+
+def read_pieces(path: Path, digest: str | None) -> dict[str, Piece]:
     """The tensors, on the CPU; `digest` None trusts the file, which a release before this one wrote.
 
     Raises:
@@ -71,13 +85,34 @@ def read(path: Path, digest: str | None) -> dict[str, torch.Tensor]:
     try:
         if digest is not None and _digest_of(path) != digest:
             raise StorageFailure(f"{path} is damaged: its bytes are not the ones that were written.", _FIX)
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            rows = json.loads((file.metadata() or {}).get(_ROWS, "{}"))
+            return {name: Piece(file.get_tensor(name), *rows.get(name, ())) for name in file.keys()}  # noqa: SIM118  no mapping
     except (OSError, SafetensorError) as err:
         raise StorageFailure(f"{path} cannot be read: {err}.", _FIX) from err
 
 
-def _header(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    entries, end = {}, 0
+def joined(name: str, pieces: Sequence[Piece]) -> torch.Tensor:
+    """The whole tensor of its pieces.
+
+    Raises:
+        StorageFailure: rows are missing.
+    """
+    if len(pieces) == 1 and pieces[0].rows is None:
+        return pieces[0].values
+    ordered, end = sorted(pieces, key=lambda piece: piece.first), 0
+    for piece in ordered:
+        if piece.values.shape[0] and piece.first != end:
+            raise StorageFailure(f"The snapshot's tensor {name} lacks row {end}.", _FIX)
+        end += piece.values.shape[0]
+    if end != pieces[0].rows:
+        raise StorageFailure(f"The snapshot's tensor {name} has {end} rows, expected {pieces[0].rows}.", _FIX)
+    return torch.cat([piece.values for piece in ordered])
+
+
+def _header(tensors: Mapping[str, torch.Tensor], rows: Mapping[str, tuple[int, int]]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": {_ROWS: json.dumps(rows)}} if rows else {}
+    end = 0
     for name, value in tensors.items():
         first, end = end, end + value.numel() * value.element_size()
         entries[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [first, end]}

@@ -223,9 +223,11 @@ class Workbench:
             log_path=self._layout.worker_log,
             threads=worker.threads,
             ranks=worker.ranks,
+            sharding=worker.sharding,
             snapshot_seconds=worker.snapshot_seconds,
             worker_user=worker.user,
             isolate_network=worker.isolate_network,
+            tensorboard=worker.tensorboard,
         )
         if worker.command is not None:
             settings = replace(settings, command=worker.command)

@@ -62,16 +62,19 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.
 class WorkerSettings:
     """How a worker is started.
 
-    `worker_user` is another account to run it under, which needs root; `isolate_network` a network namespace of its own.
+    `worker_user` is another account to run it under, which needs root; `isolate_network` a network namespace of its own;
+    `tensorboard` a folder for event files, where it may write.
     """
 
     job_root: Path
     log_path: Path
     threads: int = 1
     ranks: int | Literal["auto"] = 1
+    sharding: Literal["none", "full"] = "none"
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
     isolate_network: bool = False
+    tensorboard: Path | None = None
     hello_seconds: float = 120.0
     command: tuple[str, ...] = (sys.executable, "-P", "-m", "participant.worker")
 
@@ -210,8 +213,9 @@ class WorkerLink:
         settings = self._settings
         lifeline_read, lifeline_write = os.pipe()
         words = [*settings.command, "--socket", str(folder / "worker.sock"), "--lifeline-fd", str(lifeline_read)]
-        words += ["--ranks", str(settings.ranks), "--threads", str(settings.threads)]
+        words += ["--ranks", str(settings.ranks), "--sharding", settings.sharding, "--threads", str(settings.threads)]
         words += ["--snapshot-seconds", f"{settings.snapshot_seconds:g}", "--agent-uid", str(os.getuid())]
+        words += [] if settings.tensorboard is None else ["--tensorboard", str(settings.tensorboard)]
         try:
             with self._open_log() as output:
                 scratch = self._isolation.open_way(settings.job_root.parent, settings.job_root)

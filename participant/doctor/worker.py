@@ -70,6 +70,7 @@ def _settings(subject: Subject, root: Path) -> WorkerSettings:
         log_path=subject.layout.worker_log,
         threads=section.threads,
         ranks=section.ranks,
+        sharding=section.sharding,
         worker_user=section.user,
         isolate_network=section.isolate_network,
     )

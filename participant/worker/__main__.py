@@ -1,6 +1,7 @@
 """The worker process; participant.bench.worker_link starts it, and it starts the other ranks (participant.worker.peers).
 
 python -m participant.worker --socket PATH --lifeline-fd N --ranks N --threads N --snapshot-seconds S --agent-uid N
+    [--tensorboard DIR]
 python -m participant.worker --connection-fd N --lifeline-fd N --rank R --ranks N --store PATH --threads N
 """
 
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import LLMasOSError
-from llmasos.extras import require_train
+from llmasos.extras import require_extra, require_train
 from participant.bench.worker_protocol import WorkerError
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
@@ -37,6 +38,8 @@ def main() -> int:
         agent = AgentSide(connection)
         try:
             require_train("torch", "transformers", "tokenizers", "safetensors", task="train")
+            if arguments.tensorboard is not None:
+                require_extra("tracking", "tensorboard", task="write TensorBoard's event files (worker.tensorboard)")
             return _work(agent, arguments)
         except LLMasOSError as err:
             agent.send(WorkerError(code=err.code, message=err.message, fix=err.fix, ending=True))
@@ -49,9 +52,8 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         keep_to_loopback()
         if arguments.rank == 0:  # before torch is imported here, so that all import it at the same time
             store = Path(tempfile.mkdtemp(prefix="ranks-")) / "store"  # the folder's mode is 0700
-            peers = Peers.start(
-                ranks, threads=arguments.threads, store=store, on_lost=lambda error: _lost(agent, error, store)
-            )
+            words = ("--threads", str(arguments.threads), "--sharding", arguments.sharding, "--store", str(store))
+            peers = Peers.start(ranks, words, on_lost=lambda error: _lost(agent, error, store))
     # Here and not above: torch takes seconds to import, and without it the agent must still hear why.
     from participant.worker.session import Session, Settings
 
@@ -61,7 +63,9 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         agent_uid=arguments.agent_uid,
         rank=arguments.rank,
         ranks=ranks,
+        sharding=arguments.sharding == "full",
         store=store,
+        tensorboard=arguments.tensorboard,
     )
     try:
         return Session.start(agent, settings, peers).run()
@@ -105,9 +109,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lifeline-fd", type=int, required=True, help="inherited pipe; its closing ends this process")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", default="1", help="processes that train together, or auto")
+    parser.add_argument(
+        "--sharding", default="none", choices=("none", "full"), help="whether ranks share out the model"
+    )
     parser.add_argument("--store", type=Path, help="of a rank above 0: where ranks meet")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("LLMASOS_WORKER_THREADS", "1")))
     parser.add_argument("--snapshot-seconds", type=float, default=300.0)
+    parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
     parser.add_argument("--agent-uid", type=int, default=os.getuid(), help="the user whom the agent runs as")
     return parser.parse_args()
 

@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from pydantic import ValidationError
 
-from common.errors import MalformedMessage, StorageFailure, TooLittleData, WrongTensors
+from common.errors import InvalidConfiguration, MalformedMessage, StorageFailure, TooLittleData, WrongTensors
+from common.plan.model import Plan
 from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import manifest_of, model_of
 from llmasos.models.personal import INITIAL, PersonalFolder
@@ -28,6 +29,8 @@ from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import PERSONAL, Prepare
 
+SHARDED_OPTIMIZERS = ("adamw", "adam", "sgd")
+"""Those that change each number of a weight by itself, so that rows do."""
 TOKENIZER, TOKENS = "tokenizer.json", "tokens"
 
 log = logging.getLogger(__name__)
@@ -100,6 +103,26 @@ def prepare_job(request: Prepare) -> Job:
     corpus = prepare_corpus(sources, tokenizer_path, folder / TOKENS, plan)
     _remove_others(corpus.folder)
     return Job(folder, statement, corpus, model)
+
+
+def check_sharding(plan: Plan) -> None:
+    """
+    Raises:
+        InvalidConfiguration: the plan wants what sharded ranks do not do.
+    """
+    lacking = {
+        f"local.optimizer {plan.local.optimizer.type}": plan.local.optimizer.type not in SHARDED_OPTIMIZERS,
+        "local.correction scaffold": plan.corrects,
+        "personal layers": bool(plan.personal),
+        "local.compile": plan.local.compile,
+        "adapter prompt-tuning": plan.adapter.type == "prompt-tuning",
+    }
+    for what, is_wanted in lacking.items():
+        if is_wanted:
+            raise InvalidConfiguration(
+                f"worker.sharding full does not go with the plan's {what}.",
+                "Set worker.sharding: none, or refuse the plan.",
+            )
 
 
 def _remove_others(tokens: Path) -> None:

@@ -1,6 +1,6 @@
 """The other ranks of this worker: processes that rank 0 starts, gives the agent's work to, and never leaves behind.
 
-    peers = Peers.start(4, threads=1, store=folder / "store", on_lost=tell_the_agent_and_end)
+    peers = Peers.start(4, ("--store", "…"), on_lost=tell_the_agent_and_end)
     peers.send(message)             # to all of them; then rank 0 does the same itself
     peers.settle()                  # all are done with it
 
@@ -19,9 +19,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from common.errors import LLMasOSError, WorkerFailed, WorkerKilled
@@ -74,11 +73,11 @@ class Peers:
         self._timers: list[threading.Timer] = []
 
     @classmethod
-    def start(cls, ranks: int, *, threads: int, store: Path, on_lost: OnLost) -> Peers:
-        """Start ranks 1 to `ranks` - 1; they wait for rank 0 at `store`."""
+    def start(cls, ranks: int, words: Sequence[str], *, on_lost: OnLost) -> Peers:
+        """Start ranks 1 to `ranks` - 1, with these words of the command line besides; they wait for rank 0 at its store."""
         peers = cls(on_lost)
         for rank in range(1, ranks):
-            peer = _start(rank, ["--ranks", str(ranks), "--store", str(store), "--threads", str(threads)])
+            peer = _start(rank, ["--ranks", str(ranks), *words])
             peers._peers.append(peer)
             threading.Thread(target=peers._read, args=(peer,), name=f"rank-{rank}", daemon=True).start()
         return peers

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.blobs.plain_file import open_as_blob
 from common.errors import CorruptChunk, StorageFailure
 from llmasos.evaluation.perplexity import LossSums, loss_sums, measure
-from llmasos.models.tensors import read_tensors, write_delta
+from llmasos.models.tensors import gather_delta, read_tensors, write_delta
 from llmasos.tasks.base import Batch
 from llmasos.tasks.registry import objective_of
 from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
-from llmasos.training.memory import SMALLER_MICRO_BATCH, within_memory
+from llmasos.training.memory import SMALLER_MICRO_BATCH
 from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
@@ -31,6 +33,7 @@ from llmasos.training.weighing import num_bytes
 from participant.bench.worker_protocol import Evaluate, EvaluationSums, Progress, Result, SnapshotTaken, Train
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.job import Job
+from participant.worker.tracking import RoundTracking
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class RoundContext:
     snapshot_seconds: float
     monotonic: Callable[[], float]
     ranks: Ranks = ALONE
+    tensorboard: Path | None = None
+    """Where TensorBoard's event files go, a folder a run."""
 
 
 def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
@@ -69,7 +74,7 @@ def evaluate_round(request: Evaluate, context: RoundContext) -> Result:
     try:
         measured = _measure_base(request, context)
     finally:
-        context.job.model.to("cpu")
+        _rest(context)
     return Result(
         round=request.round,
         task="evaluate",
@@ -94,7 +99,7 @@ def train_round(request: Train, context: RoundContext) -> Result:
         sums = trained.run()
     finally:
         context.agent.snapshot_wanted.clear()
-        context.job.model.to("cpu")
+        _rest(context)
     return Result(
         round=request.round,
         task="train",
@@ -150,11 +155,12 @@ class TrainedRound:
         done = self._restore(training, resumed)
         del resumed  # as large as the training itself
         work = RoundWork(trained_rounds=request.trained_rounds, seed=request.seed, done=done, steps=request.steps)
-        trained = training.run_round(
-            work,
-            lambda step: job.corpus.batch(seed=request.seed, step=step),
-            lambda boundary: self._at_boundary(training, boundary),
-        )
+        with closing(self._tracking(done)) as tracking:
+            trained = training.run_round(
+                work,
+                lambda step: job.corpus.batch(seed=request.seed, step=step),
+                lambda boundary: self._at_boundary(training, boundary, tracking),
+            )
         if training.micro_batch < self._wanted:
             self.deviations.add(SMALLER_MICRO_BATCH)
         if self._keep_moments and trained != done:
@@ -162,6 +168,8 @@ class TrainedRound:
             self._begin(training, trained, copied=False)  # weights and moments stay as they are from here on
         if self._ranks.is_first:
             self._write_results(training, work, control)
+        else:
+            gather_delta(job.model, job.statement.manifest)
         self._writer.finish()
         return trained
 
@@ -262,7 +270,17 @@ class TrainedRound:
     def _was_taken_back(self, number: int) -> bool:
         return any(first <= number <= last for first, last in self._request.rolled_back)
 
-    def _at_boundary(self, training: LocalTraining, boundary: StepDone) -> None:
+    def _tracking(self, done: RoundSums) -> RoundTracking:
+        context = self._context
+        return RoundTracking(
+            None if context.tensorboard is None else context.tensorboard / self.record.run,
+            steps_before=self._request.trained_rounds * context.job.statement.plan.local.steps,
+            done=done,
+            monotonic=context.monotonic,
+        )
+
+    def _at_boundary(self, training: LocalTraining, boundary: StepDone, tracking: RoundTracking) -> None:
+        tracking.step(boundary)
         agent, now = self._context.agent, self._context.monotonic()
         if now >= self._progress_at or boundary.step == boundary.steps:
             self._progress_at = now + _PROGRESS_SECONDS
@@ -316,7 +334,14 @@ class TrainedRound:
             capability=machine.capability,
             versions=machine.versions,
             ranks=self._ranks.size,
+            sharding="full" if self._ranks.sharded else None,
         )
+
+
+def _rest(context: RoundContext) -> None:
+    """Free the device's memory between rounds; a sharded model stays where it is shared out."""
+    if not context.ranks.sharded:
+        context.job.model.to("cpu")
 
 
 def _read_model(request: Train | Evaluate, job: Job) -> tuple[str, ...]:
@@ -338,15 +363,18 @@ def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured
     """Read the model that the round starts from, and measure it."""
     job, machine = context.job, context.machine
     context.agent.send(Progress(round=request.round, activity="evaluating"))
-    job.model.to(context.machine.device)
+    if not context.ranks.sharded:
+        job.model.to(context.machine.device)
     deviations = _read_model(request, job)
 
     def measured(size: int) -> tuple[float, int]:
-        rows = context.ranks.every(_until_stopped(job.corpus.held_out_rows(), context.agent))
+        rows = _until_stopped(job.corpus.held_out_rows(), context.agent)
         objective = objective_of(job.statement.plan.task)
-        return context.ranks.attempt(lambda: measure(job.model, objective, rows, batch_size=size))
+        return measure(job.model, objective, rows, batch_size=size, ranks=context.ranks)
 
-    (nats, targets), size = within_memory(measured, _first_micro_batch(request, job), machine.release_memory)
+    (nats, targets), size = context.ranks.within_memory(
+        measured, _first_micro_batch(request, job), machine.release_memory
+    )
     smaller = (SMALLER_MICRO_BATCH,) if size < _wanted_micro_batch(job) else ()
     total_nats, total_targets = context.ranks.total(nats, targets)
     sums = loss_sums(total_nats, int(total_targets))

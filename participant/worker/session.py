@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import DeviceFailed, LLMasOSError, WorkerFailed
+from llmasos.models.sharding import shard
 from llmasos.training.device import Machine, set_up
 from llmasos.training.memory import as_known
 from llmasos.training.ranks import ALONE, Ranks
@@ -28,7 +29,7 @@ from participant.bench.worker_protocol import (
 from participant.worker.agent_side import AgentSide, StopRequested
 from participant.worker.inspection import inspect_data
 from participant.worker.isolation import is_isolated
-from participant.worker.job import Job, prepare_job
+from participant.worker.job import Job, check_sharding, prepare_job
 from participant.worker.peers import Peers
 from participant.worker.rounds import RoundContext, evaluate_round, train_round
 
@@ -47,7 +48,9 @@ class Settings:
     agent_uid: int
     rank: int = 0
     ranks: int = 1
+    sharding: bool = False
     store: Path | None = None
+    tensorboard: Path | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Session:
     """The device failed, whose context in this process computes no more, or ranks are out of step."""
     ranks: Ranks = ALONE
     peers: Peers | None = None
+    tensorboard: Path | None = None
 
     @classmethod
     def start(cls, agent: AgentSide, settings: Settings, peers: Peers | None = None) -> Session:
@@ -72,12 +76,15 @@ class Session:
             InvalidConfiguration: more ranks than CUDA devices.
             LLMasOSError: another rank could not start.
         """
-        ranks = ALONE if settings.store is None else Ranks.join(settings.rank, settings.ranks, settings.store)
+        ranks = ALONE
+        if settings.store is not None:
+            ranks = Ranks.join(settings.rank, settings.ranks, settings.store, sharded=settings.sharding)
         machine = set_up(settings.threads)
         if peers is not None:
             peers.settle()
         isolated = is_isolated(settings.agent_uid)
-        return cls(agent, machine, settings.snapshot_seconds, isolated, ranks=ranks, peers=peers)
+        folder = settings.tensorboard
+        return cls(agent, machine, settings.snapshot_seconds, isolated, ranks=ranks, peers=peers, tensorboard=folder)
 
     def run(self) -> int:
         """Serve until the agent says stop; the process's exit code."""
@@ -153,11 +160,23 @@ class Session:
             self.job.close()
             self.job = None
         self.job = prepare_job(message)
+        if self.ranks.sharded:
+            check_sharding(self.job.statement.plan)
         if self.peers is not None:
             self.peers.send(message.model_copy(update={"tokens": self.job.corpus.folder.name}))
+        if self.ranks.sharded:
+            shard(self.job.model, self.machine.kind)
         return Prepared(**self.job.corpus.facts.model_dump(exclude={"parts"}))
 
     def _context(self) -> RoundContext:
         if self.job is None:
             raise WorkerFailed("The worker has prepared no job.", "Send `prepare` first.")
-        return RoundContext(self.job, self.machine, self.agent, self.snapshot_seconds, time.monotonic, self.ranks)
+        return RoundContext(
+            self.job,
+            self.machine,
+            self.agent,
+            self.snapshot_seconds,
+            time.monotonic,
+            ranks=self.ranks,
+            tensorboard=self.tensorboard,
+        )

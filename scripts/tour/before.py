@@ -21,7 +21,7 @@ def genesis(ledger: TourLedger) -> Step:
             consortium's fingerprint: `init` and `join` print it, and people compare it.""",
         ),
         passes=(
-            ("operator", "coordinator/founding.py:found", "makes the home folder and all that is in it"),
+            ("operator", "coordinator/members/founding.py:found", "makes the home folder and all that is in it"),
             ("operator", "common/identity/authority.py:Authority.create", "the CA: P-256, for this consortium alone"),
             ("operator", "common/statements/envelope.py:sign", "predicate and parent become payload and envelope"),
             ("operator", "coordinator/ledger.py:Ledger", "entry 0, and entry 1: a roster with the operator alone"),
@@ -48,13 +48,13 @@ def roster(ledger: TourLedger) -> Step:
         ),
         passes=(
             ("operator", "coordinator/commands/institutions.py:invite", "the command"),
-            ("coordinator", "coordinator/enrolment.py:EnrolmentDesk.invite", "keeps the SHA-256 of the secret"),
+            ("coordinator", "coordinator/members/enrolment.py:EnrolmentDesk.invite", "keeps the SHA-256 of the secret"),
             ("participant", "participant/joining.py:join", "the command's work: keys, request, home folder"),
             ("participant", "common/identity/invitation.py:open_genesis", "signature, parent and CA of the genesis"),
             ("coordinator", "coordinator/api/enrolment.py:EnrolmentServicer.Enrol", "decodes the call"),
             (
                 "coordinator",
-                "coordinator/enrolment.py:EnrolmentDesk.enrol",
+                "coordinator/members/enrolment.py:EnrolmentDesk.enrol",
                 "secret, proof of the key, certificate, roster",
             ),
         ),

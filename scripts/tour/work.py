@@ -114,7 +114,7 @@ def report(ledger: TourLedger) -> Step:
                 "a thread of its own, so that long steps keep the lease",
             ),
             ("coordinator", "coordinator/api/work.py:WorkServicer.Report", "decodes, calls, encodes"),
-            ("coordinator", "coordinator/board.py:Board.report", "in memory only; `run watch` reads it"),
+            ("coordinator", "coordinator/watching/board.py:Board.report", "in memory only; `run watch` reads it"),
         ),
         calls=(Call("Work.Report", request.ByteSize(), reply.ByteSize(), "progress"),),
         dumps=(Dump("A report with the progress above:", str(request).strip(), "text"),),
@@ -168,7 +168,7 @@ def sent(ledger: TourLedger) -> Step:
             ("coordinator", "coordinator/api/intake.py:Intake.begin", "quota, and where an upload goes on"),
             ("coordinator", "common/blobs/upload.py:Upload.write", "checks the chunk against its leaf"),
             ("coordinator", "coordinator/desk.py:CommandDesk.submit", "all rules, cheap ones first"),
-            ("coordinator", "coordinator/metrics.py:metrics_row", "metrics and salt against the commitment"),
+            ("coordinator", "coordinator/watching/metrics.py:metrics_row", "metrics and salt against the commitment"),
             ("coordinator", "common/reduce/inspect.py:inspect_delta", "the delta's bytes"),
             (
                 "coordinator",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from common.identity.invitation import open_genesis
 from common.terminal import exit_code_of
@@ -21,15 +22,17 @@ from participant.memory.mirror import Mirror
 from participant.memory.orders import Orders
 from participant.memory.records import Records
 from scripts.make_fixtures import RECORD
+from tests.contract.test_wire_golden import KINDS
 
-RELEASES = sorted(path.name for path in (Path(__file__).parent / "golden" / "releases").iterdir())
+GOLDEN = Path(__file__).parent / "golden" / "releases"
+RELEASES = sorted(path.name for path in GOLDEN.iterdir())
 
 
 class Release:
     """One version's leavings, unpacked."""
 
     def __init__(self, version: str, folder: Path) -> None:
-        self.source, self.folder = Path(__file__).parent / "golden" / "releases" / version, folder
+        self.source, self.folder = GOLDEN / version, folder
         self.about: dict[str, Any] = json.loads((self.source / "about.json").read_bytes())
 
     def unpacked(self, name: str) -> Path:
@@ -93,3 +96,13 @@ def test_a_snapshot_loads(release: Release) -> None:
     assert found.record.step == 3
     assert state.weights["w"].tolist()[2] == [8.0, 9.0, 10.0, 11.0]
     assert state.moments["w.exp_avg"].tolist()[2] == [4.0, 4.5, 5.0, 5.5]
+
+
+@pytest.mark.parametrize("version", [name for name in RELEASES if (GOLDEN / name / "wire.json").exists()])
+def test_what_a_release_sent_is_read_in_full(version: str) -> None:
+    """No field was taken out, given another number or another type: nothing is unknown, nothing is lost."""
+    for name, digits in json.loads((GOLDEN / version / "wire.json").read_bytes()).items():
+        sent = bytes.fromhex(digits)
+        message = KINDS[name].FromString(sent)
+        assert not len(UnknownFieldSet(message)), name
+        assert message.SerializeToString(deterministic=True) == sent, name

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.clock import SystemClock
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from llmasos.simulation.deployment import edit_line
 from participant.memory.journal import Journal
 from tests.support.drafts import make_draft

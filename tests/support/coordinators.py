@@ -33,24 +33,24 @@ from common.statements.envelope import Statement
 from common.statements.kinds import Member, PlanStatement, Predicate, Role
 from coordinator.access import BlobAccess
 from coordinator.aggregation import Aggregation
-from coordinator.board import Board
 from coordinator.config import HomeLayout
 from coordinator.cosignatures import Cosignatures
 from coordinator.desk import CommandDesk, DeskPorts
-from coordinator.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
-from coordinator.founding import Founding, found
 from coordinator.inspections import Inspections
 from coordinator.ledger import Ledger
 from coordinator.log import HeadFile, Log
-from coordinator.membership import MembershipDesk, MembershipPorts
-from coordinator.metrics import StoredMeasurements
-from coordinator.proposals import ProposalPorts, Proposals
-from coordinator.recovering import Recovery, RecoveryPorts
+from coordinator.members.enrolment import EnrolmentDesk, EnrolmentPorts, EnrolmentSettings
+from coordinator.members.founding import Founding, found
+from coordinator.members.membership import MembershipDesk, MembershipPorts
+from coordinator.members.proposals import ProposalPorts, Proposals
+from coordinator.recovery.recovering import Recovery, RecoveryPorts
 from coordinator.rounds.engine import Engine, EnginePorts
 from coordinator.rounds.ports import NoSteps, Step, Steps
 from coordinator.run_desk import InitialBlobs
 from coordinator.store.database import Database, file_url
 from coordinator.views import Host, OperatorViews
+from coordinator.watching.board import Board
+from coordinator.watching.metrics import StoredMeasurements
 from coordinator.witnesses import Witnesses, WitnessPorts
 from tests.support.blobs import model_bytes, put_blob, random_arrays
 from tests.support.participants import MANIFEST, RUN, FakeParticipant

@@ -86,7 +86,7 @@ def _init(home: Path, options: Namespace) -> None:
 
 def _join(home: Path, options: Namespace) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    (home / "participant.yaml").write_text(f"data: {options.data}\nthreads: {options.threads}\n")
+    (home / "participant.yaml").write_text(f"data: {options.data}\nthreads: {options.threads}\nranks: auto\n")
     (home / "policy.yaml").write_text(read_config("policy.yaml"))
     print(f"joined with {Path(options.invitation_file).read_text().strip()}")
 

@@ -35,7 +35,7 @@ from common.statements.kinds import Kind
 from common.wire.messages import Purpose
 from coordinator.api.client import OperatorSession
 from coordinator.commands.connection import operator_session
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from llmasos.simulation.deployment import edit_line, module_command
 from llmasos.simulation.processes import Child, Processes, failed
 from participant.joining import Joining, join

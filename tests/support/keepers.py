@@ -20,9 +20,9 @@ from common.blobs.store import FolderBlobStore
 from common.clock import ManualClock
 from common.wire.convert_recovery import present_from_wire, present_to_wire, wanted_from_wire, wanted_to_wire
 from common.wire.messages import LedgerEntries, Presented, Purpose, Wanted
-from coordinator.backing_up import BlobChoice, back_up, check_restored
 from coordinator.config import HomeLayout
 from coordinator.ports import UploadPurpose
+from coordinator.recovery.backing_up import BlobChoice, back_up, check_restored
 from participant.handing_back import HandingBack, HandingBackPorts
 from participant.memory.journal import Journal, SignedSlot
 from participant.memory.mirror import Mirror

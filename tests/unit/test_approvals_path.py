@@ -17,7 +17,7 @@ from common.statements.kinds import Member, Predicate
 from common.verify.material import Material
 from common.verify.report import Outcome
 from common.verify.verify import verify
-from coordinator.rosters import next_roster
+from coordinator.members.rosters import next_roster
 from participant import joining as joining_module
 from participant.identity import renewal as renewal_module
 from participant.joining import Joining, Patience, join

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.identity.invitation import open_genesis
 from common.identity.keys import SigningKey
 from common.statements.envelope import parse, signed_payload, verify
-from coordinator.metrics import parse_metrics
+from coordinator.watching.metrics import parse_metrics
 from tests.fuzz.harness import Target
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))

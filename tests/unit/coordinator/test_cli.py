@@ -14,7 +14,7 @@ from common.identity.invitation import parse_invitation
 from common.terminal import exit_code_of
 from coordinator.app import CoordinatorApp, load_config
 from coordinator.cli import app
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from tests.support.blobs import leaves_and_ref
 from tests.support.coordinators import BASE, TOKENIZER
 from tests.support.participants import MANIFEST, RUN

@@ -14,7 +14,7 @@ from common.identity.invitation import open_genesis, parse_invitation
 from common.terminal import WIDTH, exit_code_of
 from coordinator.app import CoordinatorApp, load_config
 from coordinator.commands.connection import operator_session
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from participant.cli import app as participant_app
 from participant.config import HomeLayout
 from participant.joining import Joining, join

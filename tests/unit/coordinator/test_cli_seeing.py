@@ -13,7 +13,7 @@ from common.clock import SystemClock
 from coordinator.app import CoordinatorApp, load_config
 from coordinator.commands import dry_run
 from coordinator.commands.forecast import Measuring
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from tests.support.participants import RUN
 from tests.unit.coordinator.test_cli import Shell, prepared
 

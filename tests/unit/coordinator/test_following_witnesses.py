@@ -15,7 +15,7 @@ from common.ledger.witnesses import cosigners, covered_size, may_act, witnesses_
 from common.wire.convert import entries_from_wire, follow_request_to_wire
 from common.wire.messages import Cosignature, LedgerEntries
 from coordinator.api.work import WorkPorts, WorkServicer
-from coordinator.inquiries import InquiryDesk
+from coordinator.watching.inquiries import InquiryDesk
 from tests.support.api import until
 from tests.support.coordinators import Coordinator
 

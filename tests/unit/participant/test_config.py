@@ -60,6 +60,10 @@ WRONG = {
     ),
     "streams that are neither a number nor auto": ("transfer: {streams: many}", r"transfer\.streams.*auto"),
     "too many streams": ("transfer: {streams: 17}", r"transfer\.streams.*16"),
+    "event files in a folder that depends on where one stands": (
+        "worker: {tensorboard: board}",
+        r"worker\.tensorboard: expected an absolute path, got board",
+    ),
     "an unknown field": ("worker: {thread: 4}", r"participant\.yaml:4: worker\.thread"),
     "data, which stands in files of its own": ("data: []", r"data"),
     "threads below one": ("worker: {threads: 0}", r"worker\.threads"),

@@ -19,7 +19,7 @@ from common.terminal import exit_code_of
 from coordinator.app import CoordinatorApp, load_config
 from coordinator.cli import app
 from coordinator.config import HomeLayout
-from coordinator.founding import Founding, found
+from coordinator.members.founding import Founding, found
 from coordinator.store.database import Database, file_url
 from coordinator.store.tiles import rebuilt
 from tests.support.coordinators import Coordinator

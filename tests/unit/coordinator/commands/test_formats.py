@@ -7,9 +7,9 @@ from datetime import UTC, timedelta, timezone
 import pytest
 
 from common.errors import UsageError
-from coordinator import wording
 from coordinator.commands import formats
 from coordinator.ports import ParticipantView, RefusalView
+from coordinator.watching import wording
 from tests.unit.coordinator.commands.a_view import NOW, REFUSAL, a_round, measured
 
 

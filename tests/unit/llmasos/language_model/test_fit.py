@@ -214,3 +214,14 @@ def test_a_size_out_of_range_is_named() -> None:
         GPT(n_layer=0)
     with pytest.raises(InvalidConfiguration, match="GPT: n_head must divide n_embd, got 3 and 8"):
         GPT(n_head=3, n_embd=8)
+
+
+def test_log_to_gets_the_rows_of_the_history_and_changes_no_bits(data: Dataset, tiny: GPT) -> None:
+    plain = GPT(n_layer=2, n_head=2, n_embd=16, n_positions=16)
+    plain.fit(data.train, steps=3)
+    rows: list[Any] = []
+    history = tiny.fit(data.train, steps=3, log_to=rows.append)
+    assert rows == list(history)
+    assert torch.equal(weights(plain), weights(tiny))
+    with pytest.raises(InvalidConfiguration, match="log_to is 'comet'"):
+        tiny.fit(data.train, steps=3, log_to="comet")

@@ -81,7 +81,7 @@ def test_a_simulation_leaves_model_reports_and_explanations(
     assert "<svg" in (out / "report.html").read_text()
     assert (out / "model" / "config.json").is_file()
     assert "Restart one participant by hand" in (out / "README.md").read_text()
-    assert (out / "participants" / "north" / "participant.yaml").read_text().endswith("threads: 1\n")
+    assert (out / "participants" / "north" / "participant.yaml").read_text().endswith("threads: 1\nranks: 1\n")
     told = capsys.readouterr()
     assert "held-out text of" in told.out
     assert "Verified from 4 sides, each by its own command" in told.out

@@ -100,6 +100,18 @@ def test_each_rank_writes_a_part_and_together_they_are_the_state(tmp_path: Path)
         found.load()
 
 
+def test_rows_that_ranks_share_out_are_one_tensor_again(tmp_path: Path) -> None:
+    table = torch.arange(12.0).reshape(4, 3)
+    for rank, (first, last) in enumerate([(0, 2), (2, 4), (4, 4)]):
+        state_file.write(tmp_path / str(rank), {"weight.w": table[first:last]}, {"weight.w": (first, 4)})
+    pieces = [state_file.read_pieces(tmp_path / str(rank), None)["weight.w"] for rank in (2, 1, 0)]
+    assert torch.equal(state_file.joined("weight.w", pieces), table)
+    with pytest.raises(StorageFailure, match=r"tensor weight\.w lacks row 0"):
+        state_file.joined("weight.w", pieces[:2])
+    with pytest.raises(StorageFailure, match=r"tensor weight\.w has 2 rows, expected 4"):
+        state_file.joined("weight.w", pieces[2:])
+
+
 def test_a_rank_that_cannot_write_its_part_fails_rank_0(tmp_path: Path) -> None:
     (tmp_path / ".unfinished-round-00000003-step-00000002" / "rank-00001.safetensors").mkdir(parents=True)
     with pytest.raises(StorageFailure):

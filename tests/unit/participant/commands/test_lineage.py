@@ -15,7 +15,7 @@ from participant.memory.journal import Journal
 from participant.memory.mirror import Mirror
 from tests.support.coordinators import Coordinator
 from tests.support.participant_homes import ParticipantHome
-from tests.unit.coordinator.test_recovering import Scene
+from tests.unit.coordinator.recovery.test_recovering import Scene
 
 
 def test_what_somebody_brought_is_not_given_up(

@@ -26,7 +26,7 @@ from participant.roster_changes import changes
 from tests.support.approving import Homes, open_ids
 from tests.support.coordinators import Coordinator
 from tests.support.participants import RUN, FakeParticipant
-from tests.unit.coordinator.test_membership import an_offer
+from tests.unit.coordinator.members.test_membership import an_offer
 
 Output = pytest.CaptureFixture[str]
 
@@ -321,7 +321,7 @@ def test_an_institution_that_left_approves_nothing(
 
 
 def _a_leave(coordinator: Coordinator) -> Any:
-    from tests.unit.coordinator.test_membership import a_leave
+    from tests.unit.coordinator.members.test_membership import a_leave
 
     return a_leave(coordinator)
 

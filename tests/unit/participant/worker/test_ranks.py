@@ -33,7 +33,7 @@ from participant.bench.worker_protocol import (
 )
 from participant.worker.session import Session
 from tests.support.federations import until
-from tests.support.jobs import make_job
+from tests.support.jobs import a_training_plan, make_job
 from tests.support.records import LABELS, a_labelled_text, make_records
 from tests.support.tasks import a_task_plan
 from tests.unit.participant.worker.test_session import Recorder
@@ -174,8 +174,8 @@ def begin(worker: Worker) -> None:
 
 
 def test_a_killed_rank_ends_the_worker_and_one_or_three_go_on(two: Worker, tmp_path: Path, machine: Machine) -> None:
-    """`two` serves no test after this one."""
-    three = Worker(tmp_path / "three", ranks=3, local=LONG)
+    """Three, each with its rows of the model alone. `two` serves no test after this one."""
+    three = Worker(tmp_path / "three", ranks=3, sharding="full", local=LONG)
     alone = Alone(copied(three.job, tmp_path / "alone"), three.data, machine)
     source = DataSource(name="notes", folder=str(three.data))
     job = copied(three.job, tmp_path / "job")
@@ -206,10 +206,37 @@ def test_a_killed_rank_ends_the_worker_and_one_or_three_go_on(two: Worker, tmp_p
         assert_close(folder, alone.job, 0.05)
     assert any(said.activity == "evaluating" for said in alone.agent.heard if isinstance(said, Progress))
     assert not any(said.activity == "evaluating" for said in one.agent.heard if isinstance(said, Progress))
+    one.close()
+    a_task_on_sharded_ranks(three, tmp_path, machine)
+    three.prepare()
     shutil.rmtree(three.job / "snapshots")
     begin(three)
     three.link.stop(60)
     record = json.loads(next((three.job / "snapshots").glob("*/snapshot.json")).read_text())
-    assert (record["ranks"], 0 < record["step"] < LONG["steps"]) == (3, True)
+    assert (record["ranks"], record["sharding"], 0 < record["step"] < LONG["steps"]) == (3, "full", True)
+    shutil.rmtree(three.job / "out")
+    one = Alone(three.job, three.data, machine)
+    assert one.ask(train(resume=True)).deviations == ("environment-changed",)
+    assert_close(three.job, alone.job, 0.05)
     one.close()
     alone.close()
+
+
+def a_task_on_sharded_ranks(three: Worker, root: Path, machine: Machine) -> None:
+    """Four rows a step, one at a time: one rank has two of them, the others one; and an adapter beside frozen weights."""
+    task = {"type": "sequence-classification", "labels": list(LABELS)}
+    local = {"batch_size": 4, "micro_batch_size": 1}
+    job, _ = make_job(root / "made", a_task_plan(task, local=local, adapter={"type": "lora", "r": 4}))
+    data = make_records(root / "records", a_labelled_text, count=1)["clinic"]
+    alone = Alone(copied(job, root / "adapted"), data, machine)
+    request = Prepare(job=str(job), data=(DataSource(name="notes", folder=str(data)),))
+    assert isinstance(three.ask(request)[0], Prepared)
+    ours, theirs = three.ask(train())[0], alone.ask(train())
+    assert (ours.num_tokens, ours.evaluation.num_tokens) == (theirs.num_tokens, theirs.evaluation.num_tokens)
+    assert abs(ours.train_loss_fixed - theirs.train_loss_fixed) <= 2
+    assert_close(job, alone.job, 0.01)
+    alone.close()
+    job, _ = make_job(root / "muon", a_training_plan(local={"optimizer": {"type": "muon"}}))
+    answer = three.ask(Prepare(job=str(job), data=(DataSource(name="notes", folder=str(three.data)),)))[0]
+    assert (answer.code, answer.ending) == ("invalid-configuration", False)
+    assert answer.message == "worker.sharding full does not go with the plan's local.optimizer muon."

@@ -544,3 +544,30 @@ def test_between_rounds_nothing_of_the_training_is_left_on_the_device(
     assert devices[-1] == "cpu"
     one.ask(Evaluate(round=3, base="base.safetensors"))
     assert devices[-1] == "cpu"
+
+
+def test_event_files_show_the_steps_of_the_run_and_change_no_bits(desk: Callable[..., Desk], tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plain, shown = desk(), desk()
+    plain.prepare()
+    shown.session.tensorboard = tmp_path / "board"
+    shown.prepare()
+    deltas = [one.train(number)[1] for one in (plain, shown) for number in (1, 2)]
+    assert deltas[:2] == deltas[2:]
+    (run,) = (tmp_path / "board").iterdir()
+    found = events.EventAccumulator(str(run)).Reload()
+    assert [point.step for point in found.Scalars("loss")] == list(range(1, 13))
+    assert all(0 < point.value < 6 for point in found.Scalars("loss"))
+    assert {point.value > 0 for point in found.Scalars("tokens_per_second")} == {True}
+
+
+def test_a_folder_that_refuses_event_files_costs_no_round(
+    desk: Callable[..., Desk], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard")
+    one = desk()
+    one.prepare()
+    (tmp_path / "file").write_text("")
+    one.session.tensorboard = tmp_path / "file"
+    assert one.train()[0].num_tokens == 6 * 4 * 32
+    assert "no event files are written in the rest of this round" in caplog.text

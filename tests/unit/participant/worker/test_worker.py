@@ -45,10 +45,12 @@ pytestmark = pytest.mark.torch
 class Worker:
     """A worker and a job for it."""
 
-    def __init__(self, root: Path, *, ranks: int = 1, **plan: Any) -> None:
+    def __init__(self, root: Path, *, ranks: int = 1, sharding: Any = "none", **plan: Any) -> None:
         self.job, self.data = make_job(root, a_training_plan(**plan))
         self.messages: queue.Queue[Any] = queue.Queue()
-        self.settings = WorkerSettings(self.job, root / "logs" / "worker.log", ranks=ranks, snapshot_seconds=300.0)
+        self.settings = WorkerSettings(
+            self.job, root / "logs" / "worker.log", ranks=ranks, sharding=sharding, snapshot_seconds=300.0
+        )
         self.link = WorkerLink(self.settings, on_message=self.messages.put, on_exit=self.messages.put)
         self.hello: Hello = self.link.start()
 
