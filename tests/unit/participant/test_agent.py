@@ -77,7 +77,9 @@ def test_a_plan_is_accepted_when_policy_and_data_allow_it(north: Institution) ->
     assert north.run.answers["north"].answer.accept
     assert north.workbench.prepared == [RUN]
     assert north.status.said == ["answering a plan", "preparing data"]
-    assert north.status.workers == [{"device": "cpu", "threads": 2, "capability": "AVX2", "isolated": False}]
+    assert north.status.workers == [
+        {"device": "cpu", "ranks": 1, "threads": 2, "capability": "AVX2", "isolated": False}
+    ]
 
 
 def test_a_policy_refuses_with_codes_and_reads_no_data(north: Institution) -> None:
