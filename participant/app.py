@@ -47,6 +47,9 @@ from participant.witnessing import Witnessing, WitnessingPorts
 
 log = get_logger(__name__)
 
+ONE_ROUNDS_SPARES = 3
+"""Files that an institution keeps to be written over: a delta, a control and a model. Faults may leave more to give back."""
+
 
 class ParticipantApp:
     """A participant over one home folder. The home's lock is the caller's to hold."""
@@ -64,7 +67,7 @@ class ParticipantApp:
         self.journal.check()
         self.orders, self.records = Orders(layout.journal), Records(layout.journal)
         self.mirror = Mirror(self.journal, envelope)
-        self.blobs = FolderBlobStore(layout.blobs)
+        self.blobs = FolderBlobStore(layout.blobs, most_spares=ONE_ROUNDS_SPARES)
         self.residuals = Residuals(layout.residuals)
         self.workbench = Workbench(layout, config)
         tls = TlsPair(layout.tls_key, layout.tls_certificate, passphrase)

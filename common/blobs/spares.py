@@ -23,8 +23,9 @@ MOST_SPARES = 256
 class Spares:
     """A folder of files to write over; any thread. A crash at any moment leaves files that are as good as before."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int = MOST_SPARES) -> None:
         self._folder = folder
+        self._most = most
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> None:
@@ -38,7 +39,7 @@ class Spares:
                 alone = path.stat().st_nlink == 1
             except FileNotFoundError:
                 return
-            if alone and len(self._sizes()) < MOST_SPARES:
+            if alone and len(self._sizes()) < self._most:
                 disk.private_folder(self._folder)
                 os.replace(path, self._folder / uuid.uuid4().hex)
             else:

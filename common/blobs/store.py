@@ -26,7 +26,7 @@ from common.blobs.proof import Proof
 from common.blobs.reader import BlobReader, chunk_buffer
 from common.blobs.reference import BlobRef, DigestName
 from common.blobs.senders import Senders
-from common.blobs.spares import Spares
+from common.blobs.spares import MOST_SPARES, Spares
 from common.blobs.upload import Upload
 from common.blobs.writer import BlobWriter
 from common.errors import BadBlobReference, BlobError, MissingBlob
@@ -39,12 +39,16 @@ _ROOT = re.compile(r"[0-9a-f]{64}")
 class FolderBlobStore:
     """Content by reference, in a private folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, most_spares: int = MOST_SPARES) -> None:
+        """
+        Args:
+            most_spares: so many files at most are kept to be written over.
+        """
         self._root = root
         self._uploads: dict[tuple[str, str], Upload] = {}
         self._proofs: dict[tuple[str, str], Proof] = {}
         self._senders = Senders(root / "sent")
-        self._spares = Spares(root / "spare")
+        self._spares = Spares(root / "spare", most_spares)
         self._readers: Counter[BlobRef] = Counter()
         self._lock = threading.Lock()
         with disk.storage("create", root):

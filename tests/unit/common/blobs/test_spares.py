@@ -123,3 +123,11 @@ def test_nothing_is_left_when_spares_are_dropped(store: FolderBlobStore, old: Bl
     assert [path.stat().st_mode & 0o777 for path in spares(tmp_path)] == [0o600]
     store.drop_spares()
     assert spares(tmp_path) == []
+
+
+def test_no_more_files_are_kept_to_be_written_over_than_a_round_takes(tmp_path: Path) -> None:
+    store = FolderBlobStore(tmp_path / "blobs", most_spares=2)
+    for ref in [put_blob(store, bytes([number]) * 100, "blake3") for number in range(5)]:
+        store.retire(ref)
+    assert len(spares(tmp_path)) == 2
+    assert store.spare_bytes() == 200
