@@ -48,7 +48,7 @@ from participant.witnessing import Witnessing, WitnessingPorts
 log = get_logger(__name__)
 
 ONE_ROUNDS_SPARES = 3
-"""Files that an institution keeps to be written over: a delta, a control and a model. Faults may leave more to give back."""
+"""Files that an institution keeps to be written over: a delta, a control and a model."""
 
 
 class ParticipantApp:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from common.backup.restoring import mark_behind, restoration, settle
 from common.blobs.reference import BlobRef
@@ -40,7 +41,7 @@ from common.ledger.state import LedgerState
 from common.ledger.witnesses import majority, witnesses_of
 from common.logs import get_logger
 from common.statements.envelope import parse
-from common.statements.kinds import Member
+from common.statements.kinds import Contribution, Member
 from common.wire.convert_recovery import MAX_WANTED
 from common.wire.messages import MetricsRecord, Presented, Wanted
 from coordinator.ledger import Ledger
@@ -288,7 +289,7 @@ class Recovery:
                 presenter.lacks_metrics.add(digest)
                 continue
             statement = parse(self._ledger.envelope(self._ledger.state.places[digest]))
-            run = self._ledger.state.runs[getattr(statement.predicate, "run")]  # noqa: B009  a contribution's
+            run = self._ledger.state.runs[cast(Contribution, statement.predicate).run]
             row = metrics_row(run, statement, Metrics(record.content, record.salt))
             if row is not None:
                 with self._ports.database.transaction() as tx:

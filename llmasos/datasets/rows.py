@@ -8,7 +8,6 @@ token file (llmasos.datasets.tokens) it is owner-only, read with preadv, and ref
 
 from __future__ import annotations
 
-import os
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +15,14 @@ from dataclasses import dataclass, field
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import StorageFailure
 from llmasos.atomic import replacing
+from llmasos.datasets.packed import PackedFile
 
 MAGIC = b"LLMOSrow"
 VERSION = 1
@@ -58,7 +57,7 @@ def write_rows(rows: Iterable[Row], path: Path, *, columns: int) -> tuple[int, i
 
 
 @dataclass(slots=True)
-class RowFile:
+class RowFile(PackedFile):
     """An open row file. Reads are positional, so several threads may share it."""
 
     path: Path
@@ -67,22 +66,11 @@ class RowFile:
     """Rows in the file."""
     numbers: int
     _file: FileIO = field(repr=False)
+    _fix: ClassVar[str] = _FIX
 
     @classmethod
-    def open(cls, path: Path) -> RowFile:
-        """
-        Raises:
-            StorageFailure: the file cannot be read, is not a row file of this version, or is shorter or longer than it says.
-        """
-        try:
-            file = path.open("rb", buffering=0)
-        except OSError as err:
-            raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
-        try:
-            return cls(path, *_check_header(path, file.read(_HEADER.size), os.fstat(file.fileno()).st_size), file)
-        except BaseException:
-            file.close()
-            raise
+    def _of(cls, path: Path, file: FileIO, size: int) -> RowFile:
+        return cls(path, *_check_header(path, file.read(_HEADER.size), size), file)
 
     def read(self, index: int) -> Columns:
         """The columns of row `index`, int64.
@@ -104,24 +92,8 @@ class RowFile:
 
     def _read(self, at: int, count: int, dtype: np.dtype[np.int32] | np.dtype[np.uint64]) -> NDArray[np.integer]:
         packed = np.empty(count, dtype=dtype)
-        rest = packed.data.cast("B") if count else memoryview(b"")
-        while rest:
-            got = os.preadv(self._file.fileno(), [rest], at)
-            if not got:
-                raise StorageFailure(f"{self.path} was cut short while in use.", _FIX)
-            rest, at = rest[got:], at + got
+        self._fill(packed.data.cast("B") if count else memoryview(b""), at)
         return cast("NDArray[np.integer]", packed)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def spread(count: int, taken: int) -> Iterator[int]:

@@ -10,21 +10,20 @@ a mapped one would kill the process.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import StorageFailure, TooLittleData
 from llmasos.atomic import replacing
+from llmasos.datasets.packed import PackedFile
 from llmasos.datasets.text import Document
 from llmasos.tokenizers import end_of_document_id, vocab_size_of
 
@@ -75,7 +74,7 @@ def encoded_pieces(documents: Iterable[Document], tokenizer: Tokenizer) -> Itera
 
 
 @dataclass(slots=True)
-class TokenFile:
+class TokenFile(PackedFile):
     """An open token file. Reads are positional, so several threads may share it."""
 
     path: Path
@@ -84,22 +83,11 @@ class TokenFile:
     """Tokens in the file, ends of documents included."""
     _dtype: np.dtype[np.uint16] | np.dtype[np.uint32] = field(repr=False)
     _file: FileIO = field(repr=False)
+    _fix: ClassVar[str] = _FIX
 
     @classmethod
-    def open(cls, path: Path) -> TokenFile:
-        """
-        Raises:
-            StorageFailure: the file cannot be read, is not a token file of this version, or is shorter or longer than it says.
-        """
-        try:
-            file = path.open("rb", buffering=0)
-        except OSError as err:
-            raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
-        try:
-            return cls(path, *_check_header(path, file.read(_HEADER.size), os.fstat(file.fileno()).st_size), file)
-        except BaseException:
-            file.close()
-            raise
+    def _of(cls, path: Path, file: FileIO, size: int) -> TokenFile:
+        return cls(path, *_check_header(path, file.read(_HEADER.size), size), file)
 
     def read(self, start: int, length: int) -> Tokens:
         """Tokens `start` to `start + length - 1`, int64.
@@ -111,24 +99,8 @@ class TokenFile:
         if not 0 <= start <= start + length <= self.count:
             raise IndexError(f"tokens {start} to {start + length - 1} of {self.count}")
         packed = np.empty(length, dtype=self._dtype)
-        rest, at = packed.data.cast("B"), _HEADER.size + start * self._dtype.itemsize
-        while rest:
-            got = os.preadv(self._file.fileno(), [rest], at)
-            if not got:
-                raise StorageFailure(f"{self.path} was cut short while in use.", _FIX)
-            rest, at = rest[got:], at + got
+        self._fill(packed.data.cast("B"), _HEADER.size + start * self._dtype.itemsize)
         return packed.astype(np.int64)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> TokenFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def batches(token_file: TokenFile, *, seed: int, step: int, batch_size: int, sequence_length: int) -> Tokens:

@@ -147,11 +147,7 @@ class Trained(WithWeights):
                 self.task = plan.task
                 self.module.train(False)
         if fit.history.interrupted:
-            print(
-                f"Stopped by Ctrl-C after step {self._progress.steps:,} of {total:,}: the model can be used as it is, and "
-                "fit(…, resume=True) goes on from here.",
-                file=sys.stderr,
-            )
+            _say_interrupted(self._progress.steps, total)
         return fit.history
 
     def evaluate(
@@ -198,3 +194,11 @@ class Trained(WithWeights):
         if self._progress is None:
             raise UsageError("There is no fit to resume: this model was not fitted, or saved without its optimizer.")
         return self._progress
+
+
+def _say_interrupted(steps: int, total: int) -> None:
+    print(
+        f"Stopped by Ctrl-C after step {steps:,} of {total:,}: the model can be used as it is, and fit(…, resume=True) goes on "
+        "from here.",
+        file=sys.stderr,
+    )

@@ -21,14 +21,15 @@ import torch
 
 from common.errors import TooLittleData, UnreadableData
 from common.plan.model import Plan
-from llmasos.datasets.draws import Dice, indices
-from llmasos.datasets.rows import Row, RowFile, spread, write_rows
+from llmasos.datasets.draws import Dice
+from llmasos.datasets.rows import Row, RowFile, write_rows
 from llmasos.datasets.source import Source
 from llmasos.datasets.text import Document, split_documents, survey
 from llmasos.datasets.tokens import encoded_pieces
 from llmasos.tasks.base import Batch, Facts, Tensors, Written, rows_in, together
 from llmasos.tasks.encoding import LABELS, NO_LABEL, TYPES, inputs, label_nats, labelled, padded, seen
 from llmasos.tasks.masked_lm import Masking
+from llmasos.tasks.sides import RowSide
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,7 +73,7 @@ class SegmentPairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class Segments(RowSide):
     """One side of the split, open for reading; a row of the file is (number of its document, tokens)."""
 
     file: RowFile
@@ -80,19 +81,8 @@ class Segments:
     plan: Plan
 
     @property
-    def path(self) -> Path:
-        return self.file.path
-
-    def batch(self, *, seed: int, step: int) -> Batch:
-        drawn = indices(seed, step, self.plan.local.batch_size, self.file.count)
-        return together([self._row(index, Dice(seed, step, row)) for row, index in enumerate(drawn)])
-
-    def measured_rows(self) -> Iterator[Batch]:
-        taken = max(1, self.plan.evaluation.max_tokens // self.pairs.most_targets)
-        return (self._row(index, Dice(0, 0, index)) for index in spread(self.file.count, taken))
-
-    def close(self) -> None:
-        self.file.close()
+    def most_targets(self) -> int:
+        return self.pairs.most_targets
 
     def _row(self, index: int, dice: Dice) -> Batch:
         wants_next = dice.is_below(_HALF)

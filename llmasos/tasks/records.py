@@ -16,12 +16,13 @@ import numpy as np
 
 from common.errors import TooLittleData, UnreadableData
 from common.plan.model import Plan
-from llmasos.datasets.draws import Dice, indices
+from llmasos.datasets.draws import Dice
 from llmasos.datasets.records import Example, Wanted, survey_examples
-from llmasos.datasets.rows import Columns, Row, RowFile, spread, write_rows
+from llmasos.datasets.rows import Columns, Row, RowFile, write_rows
 from llmasos.datasets.source import Source
 from llmasos.datasets.text import split_units
 from llmasos.tasks.base import Batch, Facts, Written, together
+from llmasos.tasks.sides import RowSide
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -77,7 +78,7 @@ class RecordTask(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(RowSide):
     """One side of the split, open for reading."""
 
     file: RowFile
@@ -85,19 +86,8 @@ class Rows:
     plan: Plan
 
     @property
-    def path(self) -> Path:
-        return self.file.path
-
-    def batch(self, *, seed: int, step: int) -> Batch:
-        drawn = indices(seed, step, self.plan.local.batch_size, self.file.count)
-        return together([self._row(index, Dice(seed, step, row)) for row, index in enumerate(drawn)])
-
-    def measured_rows(self) -> Iterator[Batch]:
-        taken = max(1, self.plan.evaluation.max_tokens // self.task.most_targets)
-        return (self._row(index, Dice(0, 0, index)) for index in spread(self.file.count, taken))
-
-    def close(self) -> None:
-        self.file.close()
+    def most_targets(self) -> int:
+        return self.task.most_targets
 
     def _row(self, index: int, dice: Dice) -> Batch:
         return self.task.row(self.file.read(index), dice)

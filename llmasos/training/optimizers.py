@@ -165,19 +165,9 @@ _Make = Callable[..., torch.optim.Optimizer]
 Weights = list[torch.nn.Parameter]
 
 
-def _adamw(plan: AdamW, weights: Weights) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        weights,
-        lr=float(plan.learning_rate),
-        betas=(float(plan.beta1), float(plan.beta2)),
-        eps=float(plan.epsilon),
-        weight_decay=float(plan.weight_decay),
-        fused=True,
-    )
-
-
-def _adam(plan: Adam, weights: Weights) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
+def _adam(plan: Adam | AdamW, weights: Weights) -> torch.optim.Optimizer:
+    made = torch.optim.AdamW if isinstance(plan, AdamW) else torch.optim.Adam
+    return made(
         weights,
         lr=float(plan.learning_rate),
         betas=(float(plan.beta1), float(plan.beta2)),
@@ -218,4 +208,4 @@ def _muon(plan: Muon, weights: Weights) -> torch.optim.Optimizer:
     )
 
 
-_MAKERS: Mapping[str, _Make] = {"adamw": _adamw, "adam": _adam, "sgd": _sgd, "adafactor": _adafactor, "muon": _muon}
+_MAKERS: Mapping[str, _Make] = {"adamw": _adam, "adam": _adam, "sgd": _sgd, "adafactor": _adafactor, "muon": _muon}
