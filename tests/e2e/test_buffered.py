@@ -26,13 +26,22 @@ def test_a_slow_members_delta_is_taken_late_and_everybody_verifies_the_run(tmp_p
     )
     with Federation(tmp_path / "federation", NAMES, lease_seconds=600, min_quorum=2) as federation:
         federation.hold("clinic")
+        federation.hold("bank")  # round 1 cannot close before the slow one has begun it
         federation.start_participants()
         run = federation.start_run(draft)
-        worker = federation.wait_until_holding("clinic", run)
+        federation.wait_until_holding("clinic", run)
+        (federation.data("bank") / "seconds").write_text("1")  # ten rounds last longer than a busy machine looks away
+        federation.release("bank")
         federation.wait_for(lambda state: len(state.runs[run].committed()) >= 2, "two rounds without the slow one")
+        federation.hold("bank")  # and the run cannot end before it delivers
         federation.release("clinic")
+        federation.wait_for(
+            lambda state: any("clinic" in record.contributions for record in state.runs[run].committed()),
+            "a round with the slow one",
+        )
+        (federation.data("bank") / "seconds").unlink()
+        federation.release("bank")
         ended = federation.wait_until_ended(run)
-        assert worker
         assert exit_code_of(operators_app, ["verify", run, "--home", str(federation.coordinator_home)]) == 0
         for name in NAMES:
             code = exit_code_of(participants_app, ["verify", run, "--home", str(federation.home(name))])
