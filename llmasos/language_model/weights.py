@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.errors import InvalidConfiguration, UsageError
+from common.plan.adapter_checks import check_beside
 from common.plan.adapters import Adapter
 from common.plan.architectures import Model
 from common.plan.tasks import Task, TaskSection
@@ -111,7 +112,8 @@ class WithWeights:
 
         Raises:
             UsageError: the model has no weights, or has an adapter already.
-            InvalidConfiguration: the adapter names layers that the model has not.
+            InvalidConfiguration: the adapter does not go with the architecture or the head; it names layers that the model
+                has not.
             MissingExtra: peft is not installed.
         """
         import torch
@@ -120,10 +122,10 @@ class WithWeights:
 
         if self._adapter is not None:
             raise UsageError("The model has an adapter already.", "Save it, merged, and load it to add another.")
-        if unknown := getattr(adapter, "unknown", lambda model: ())(self.section):
-            raise InvalidConfiguration(
-                f"target_modules names {', '.join(unknown)}; the linear layers are {', '.join(self.section.linear_layers)}."
-            )
+        try:
+            check_beside(adapter, self.section, self.head)
+        except ValueError as err:
+            raise InvalidConfiguration(f"{err}.") from err
         with torch.random.fork_rng(devices=[]):
             add_adapter(self.module, self.section, adapter, seed=self.seed, head=self.head)
         self._adapter, self._progress = adapter, None

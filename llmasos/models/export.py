@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from common.errors import StorageFailure, UsageError
 from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
-from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor, merged_tensors
+from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor
 from llmasos.models.manifest import manifest_of
+from llmasos.models.merging import merged_tensors
 from llmasos.models.tensors import by_name, write_tensors, write_values
 from llmasos.tokenizers import end_of_document, end_of_document_id, load, pad_id
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
-from common.plan.adapters import PromptTuning
+from common.plan.adapters import VirtualTokens
 from llmasos.models.architecture import INITIALIZER_RANGE
 from llmasos.models.initial import fill_normal
 
@@ -25,7 +25,7 @@ NAME = "prompt_embeddings"
 PARAMETER = "prompt_encoder.weight"
 
 
-def add_prompt(module: torch.nn.Module, adapter: PromptTuning, *, seed: int) -> None:
+def add_prompt(module: torch.nn.Module, adapter: VirtualTokens, *, seed: int) -> None:
     """Freeze a causal language model and put virtual tokens before its texts, in place; their embeddings are normal, with the
     deviation of a new model's, in the bits that llmasos.models.initial defines from seed and name."""
     from peft import PromptTuningConfig
