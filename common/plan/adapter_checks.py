@@ -6,8 +6,9 @@ check_adapter(adapter, model, task, local)     a whole plan
 
 from __future__ import annotations
 
-from common.plan.adapters import IA3, AdapterSection, LayerAdapter, LoRA, VirtualTokens, adapter_types
+from common.plan.adapters import IA3, AdapterSection, LayerAdapter, LoRA, PrefixTuning, VirtualTokens, adapter_types
 from common.plan.architectures import Model
+from common.plan.architectures.attention import FullAttention
 from common.plan.local import Local
 from common.plan.local_optimizers import Muon
 from common.plan.tasks import Preference, Task
@@ -23,6 +24,11 @@ def check_beside(adapter: AdapterSection, model: Model, head: str) -> None:
     """
     if isinstance(adapter, VirtualTokens) and head != "causal-lm":
         raise ValueError(f"adapter {adapter.type} needs a model with head causal-lm, got head {head} of {model.title}")
+    attention = getattr(model, "attention", FullAttention())
+    if isinstance(adapter, PrefixTuning) and not isinstance(attention, FullAttention):
+        raise ValueError(
+            f"adapter prefix-tuning needs model.attention full, got {attention.type}: later tokens would not see the prefix"
+        )
     unknown = adapter.unknown(model) if isinstance(adapter, LayerAdapter) else ()
     if unknown:
         raise ValueError(
@@ -47,6 +53,11 @@ def check_adapter(adapter: AdapterSection, model: Model, task: Task, local: Loca
         raise ValueError(
             f"adapter.num_virtual_tokens {virtual} and local.sequence_length {local.sequence_length} exceed the model's "
             f"context {context}"
+        )
+    if isinstance(adapter, PrefixTuning) and local.gradient_checkpointing:
+        raise ValueError(
+            "adapter prefix-tuning needs local.gradient_checkpointing false: layers that are computed again have no cache, and "
+            "the prefix is in it"
         )
     if isinstance(adapter, IA3) and isinstance(local.optimizer, Muon):
         raise ValueError("adapter ia3 trains vectors, local.optimizer muon matrices; expected another optimizer")

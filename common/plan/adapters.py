@@ -1,7 +1,7 @@
 """The plan's `adapter`: whether all of the model is trained, or small tensors beside it.
 
-    lora, ia3            tensors beside linear layers of the blocks; an export has them in its weights
-    prompt-tuning        virtual tokens before each text; an export has them beside its weights
+    lora, ia3                                 beside linear layers of the blocks; an export has them in its weights
+    prompt-tuning, prefix-tuning, p-tuning    virtual tokens before each text; an export has them beside its weights
 
 What each goes with is in common.plan.adapter_checks.
 """
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from common.plan.architectures import Model
+from common.plan.architectures.base import MAX_WIDTH
 from common.plan.fields import Number, PlanSection
 
 _Names = Annotated[tuple[Annotated[str, Field(max_length=100)], ...], Field(min_length=1, max_length=100)]
@@ -166,6 +167,61 @@ class PromptTuning(VirtualTokens):
     type: Literal["prompt-tuning"] = "prompt-tuning"
 
 
+class PrefixTuning(VirtualTokens):
+    """Prefix tuning (arXiv:2101.00190): virtual tokens before each text, whose keys and values in every block are trained and
+    travel.
+    """
+
+    type: Literal["prefix-tuning"] = "prefix-tuning"
+    prefix_projection: Annotated[
+        bool,
+        Field(
+            description="Train a network of two layers that makes them from embeddings: steadier, as in the paper, and far "
+            "more numbers travel."
+        ),
+    ] = False
+    encoder_hidden_size: Annotated[
+        int | None, Field(ge=1, le=MAX_WIDTH, description="Width inside that network; null: the model's.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _width_is_of_a_network(self) -> PrefixTuning:
+        if self.encoder_hidden_size is not None and not self.prefix_projection:
+            raise ValueError("encoder_hidden_size needs prefix_projection: true, without it there is no network")
+        return self
+
+
+class PTuning(VirtualTokens):
+    """P-tuning (arXiv:2103.10385): virtual tokens before each text, made from embeddings by a small network; both are trained
+    and travel.
+    """
+
+    type: Literal["p-tuning"] = "p-tuning"
+    encoder_reparameterization_type: Annotated[
+        Literal["MLP", "LSTM"],
+        Field(description="The network: three layers for each token, or an LSTM over all of them and two layers."),
+    ] = "MLP"
+    encoder_hidden_size: Annotated[
+        int | None, Field(ge=1, le=MAX_WIDTH, description="Width inside the network; null: the model's.")
+    ] = None
+    encoder_num_layers: Annotated[int, Field(ge=1, le=16, description="Layers of the LSTM.")] = 2
+    encoder_dropout: Annotated[Number, Field(ge=0, lt=1, description="Dropout between layers of the LSTM.")] = Decimal(
+        0
+    )
+
+    @model_validator(mode="after")
+    def _layers_are_of_an_lstm(self) -> PTuning:
+        if self.encoder_reparameterization_type == "MLP" and (self.encoder_num_layers != 2 or self.encoder_dropout):
+            raise ValueError(
+                "encoder_num_layers and encoder_dropout are of encoder_reparameterization_type LSTM, got MLP: leave them out"
+            )
+        if self.encoder_dropout and self.encoder_num_layers == 1:
+            raise ValueError(
+                "encoder_dropout is between layers of the LSTM, and encoder_num_layers is 1: leave one out"
+            )
+        return self
+
+
 def _ends(path: str, name: str) -> bool:
     """Whether `name` is the end of a dotted path, whole parts of it."""
     return path == name or path.endswith(f".{name}")
@@ -185,7 +241,7 @@ def _by_its_name(given: Any) -> Any:
     return given
 
 
-_Sections = Annotated[NoAdapter | LoRA | IA3 | PromptTuning, Field(discriminator="type")]
+_Sections = Annotated[NoAdapter | LoRA | IA3 | PromptTuning | PrefixTuning | PTuning, Field(discriminator="type")]
 Adapter = Annotated[_Sections, BeforeValidator(_by_its_name)]
 
 

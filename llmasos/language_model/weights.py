@@ -121,7 +121,12 @@ class WithWeights:
         from llmasos.models.adapters import add_adapter
 
         if self._adapter is not None:
-            raise UsageError("The model has an adapter already.", "Save it, merged, and load it to add another.")
+            fix = (
+                "Load the model without it."
+                if self._adapter.virtual_tokens
+                else "Save it, merged, and load it to add another."
+            )
+            raise UsageError("The model has an adapter already.", fix)
         try:
             check_beside(adapter, self.section, self.head)
         except ValueError as err:
@@ -186,7 +191,8 @@ class WithWeights:
 
     def _longest(self) -> int:
         """The length of a sequence unless one is named. Relative positions have no end: then what training usually takes."""
-        return min(self.context_tokens, LONGEST_UNNAMED)
+        taken = 0 if self._adapter is None else self._adapter.virtual_tokens
+        return min(self.context_tokens - taken, LONGEST_UNNAMED)
 
     def _tokenizer(self, task: str) -> Tokenizer:
         if self.tokenizer is None:

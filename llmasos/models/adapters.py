@@ -79,12 +79,12 @@ def tensor_name(parameter: str) -> str:
 
 def is_adapter_tensor(name: str) -> bool:
     """Whether a name in a manifest is that of an adapter's tensor."""
-    return name == prompts.NAME or name.endswith(_ENDS)
+    return prompts.is_tensor(name) or name.endswith(_ENDS)
 
 
 def file_name(name: str) -> str:
     """What peft's files call a tensor of an adapter."""
-    return name if name == prompts.NAME else FILE_PREFIX + name
+    return name if prompts.is_tensor(name) else FILE_PREFIX + name
 
 
 def add_adapter(module: torch.nn.Module, model: Model, adapter: AdapterSection, *, seed: int, head: str) -> None:

@@ -155,7 +155,54 @@ WRONG = {
     ),
     "another adapter": (
         SMALLEST + "adapter: {type: prefix}\n",
-        r":3: adapter\.type: expected one of 'none', 'lora', 'ia3', 'prompt-tuning', got 'prefix'\.",
+        r":3: adapter\.type: expected one of 'none', 'lora', 'ia3', .*'prefix-tuning', 'p-tuning', got 'prefix'\.",
+    ),
+    "a prefix of a model that writes another text": (
+        SMALLEST + "model: {type: t5}\ntask: {type: seq2seq}\nadapter: {type: prefix-tuning}\n",
+        r"adapter prefix-tuning needs a model with head causal-lm, got head seq2seq-lm of t5\.",
+    ),
+    "a prefix and layers computed again": (
+        SMALLEST + "adapter: {type: prefix-tuning}\nlocal: {gradient_checkpointing: true, sequence_length: 64}\n",
+        r"adapter prefix-tuning needs local\.gradient_checkpointing false: layers that are computed again have no cache",
+    ),
+    "a prefix out of sight": (
+        SMALLEST
+        + "model: {type: mistral, attention: {type: sliding-window}}\nadapter: {type: prefix-tuning}\n"
+        + "local: {sequence_length: 64}\n",
+        r"adapter prefix-tuning needs model\.attention full, got sliding-window: later tokens would not see the prefix",
+    ),
+    "a prefix beyond the context": (
+        SMALLEST + "adapter: {type: prefix-tuning}\n",
+        r"adapter\.num_virtual_tokens 16 and local\.sequence_length 128 exceed the model's context 128\.",
+    ),
+    "the width of no network": (
+        SMALLEST + "adapter: {type: prefix-tuning, encoder_hidden_size: 8}\nlocal: {sequence_length: 64}\n",
+        r":3: adapter: encoder_hidden_size needs prefix_projection: true",
+    ),
+    "p-tuning of a model that sees all": (
+        SMALLEST + "model: {type: bert}\ntask: {type: masked-lm}\nadapter: {type: p-tuning}\n",
+        r"adapter p-tuning needs a model with head causal-lm, got head masked-lm of bert\.",
+    ),
+    "an LSTM's layers without one": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_num_layers: 3}\n",
+        r":3: adapter: encoder_num_layers and encoder_dropout are of encoder_reparameterization_type LSTM, got MLP",
+    ),
+    "dropout between one layer": (
+        SMALLEST
+        + "adapter:\n  {type: p-tuning, encoder_reparameterization_type: LSTM, encoder_num_layers: 1, encoder_dropout: 0.1}\n",
+        r"encoder_dropout is between layers of the LSTM, and encoder_num_layers is 1: leave one out",
+    ),
+    "a network beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_hidden_size: 32769}\n",
+        r"adapter\.encoder_hidden_size: expected at most 32768",
+    ),
+    "layers beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_reparameterization_type: LSTM, encoder_num_layers: 17}\n",
+        r"adapter\.encoder_num_layers: expected at most 16",
+    ),
+    "virtual tokens beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, num_virtual_tokens: 4097}\n",
+        r"adapter\.num_virtual_tokens: expected at most 4096",
     ),
     "a kind of LoRA": (
         SMALLEST + "adapter: {type: dora}\n",

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import llmasos  # noqa: E402
 from common.errors import InvalidConfiguration, UnreadableData, UsageError  # noqa: E402
 from llmasos import models  # noqa: E402
-from llmasos.adapters import IA3, Adapter, LoRA, PromptTuning  # noqa: E402
+from llmasos.adapters import IA3, Adapter, LoRA, PrefixTuning, PromptTuning, PTuning  # noqa: E402
 from llmasos.datasets import Dataset, load_dataset  # noqa: E402
 from llmasos.language_model.storing import card_of  # noqa: E402
 from llmasos.losses import CausalLMLoss, MaskedLMLoss  # noqa: E402
@@ -198,6 +198,40 @@ def test_an_adapter_alone_is_trained_and_saved_merged(data: Dataset, tmp_path: P
         InvalidConfiguration, match="adapter prompt-tuning needs a model with head causal-lm, got head masked"
     ):
         BERT(16, 1, 2, 32, vocab_size=257).add_adapter(PromptTuning())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "numbers"),
+    [
+        (PromptTuning(num_virtual_tokens=3), 3 * 16),
+        (PrefixTuning(num_virtual_tokens=3), 3 * 2 * 16),
+        (PTuning(num_virtual_tokens=3, encoder_hidden_size=4), 3 * 16 + 17 * 4 + 5 * 4 + 5 * 16),
+    ],
+    ids=["prompt", "prefix", "p-tuning"],
+)
+def test_virtual_tokens_are_trained_saved_beside_the_model_and_go_on(
+    data: Dataset, tmp_path: Path, adapter: Adapter, numbers: int
+) -> None:
+    model = GPT(1, 2, 16, 16)
+    model.fit(data.train, Adam(lr=1e-2), steps=2)
+    alone = model.evaluate(data.test).loss
+    model.add_adapter(adapter)
+    assert model.num_parameters() == numbers
+    model.fit(data.train, Adam(lr=3e-2), steps=20)
+    measured = model.evaluate(data.test).loss
+    assert measured < alone
+    path = model.save(tmp_path / "model")
+    loaded = GPT.load(path)
+    assert loaded.evaluate(data.test).loss == pytest.approx(measured, abs=1e-6)
+    said = model.generate_text("a", max_new_tokens=8, temperature=0)
+    assert loaded.generate_text("a", max_new_tokens=8, temperature=0) == said
+    frozen = {name: value.clone() for name, value in loaded.module.state_dict().items() if "prompt" not in name}
+    loaded.fit(data.train, Adam(lr=3e-2), steps=10)
+    assert all(torch.equal(loaded.module.state_dict()[name], value) for name, value in frozen.items())
+    again = GPT.load(loaded.save(tmp_path / "again"))
+    assert again.evaluate(data.test).loss == pytest.approx(loaded.evaluate(data.test).loss, abs=1e-6) != measured
+    with pytest.raises(UsageError, match=r"The model has an adapter already\..*Load the model without it"):
+        loaded.add_adapter(LoRA())
 
 
 def test_what_does_not_go_together_is_one_sentence(data: Dataset, pairs: Dataset, tmp_path: Path) -> None:

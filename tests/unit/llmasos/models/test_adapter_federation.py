@@ -39,6 +39,20 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "dora": {"type": "lora", "r": 2, "use_dora": True},
     "ia3": {"type": "ia3"},
     "prompt-tuning": {"type": "prompt-tuning", "num_virtual_tokens": 4},
+    "prefix-tuning": {"type": "prefix-tuning", "num_virtual_tokens": 4},
+    "projected prefix": {
+        "type": "prefix-tuning",
+        "num_virtual_tokens": 4,
+        "prefix_projection": True,
+        "encoder_hidden_size": 8,
+    },
+    "p-tuning": {"type": "p-tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 8},
+    "p-tuning, LSTM": {
+        "type": "p-tuning",
+        "num_virtual_tokens": 4,
+        "encoder_reparameterization_type": "LSTM",
+        "encoder_hidden_size": 4,
+    },
 }
 
 
