@@ -78,7 +78,7 @@ def test_folders_are_languages_and_their_sums_are_the_whole(model: Path, data: P
     assert (together.tokens, together.words, together.text_bytes) == (whole.tokens, whole.words, whole.text_bytes)
     assert found.whole.documents == 12
     assert found.interval_unit == "documents"
-    interval = found.bits_per_byte_interval
+    interval = found.intervals["bits_per_byte"]
     assert interval is not None
     assert interval.low < found.whole.model.bits_per_byte < interval.high
 
@@ -93,9 +93,10 @@ def test_the_n_gram_model_counted_beats_an_untrained_model(model: Path, data: Pa
     crossed = evaluate(model, data)
     assert crossed.whole.ngram is not None
     assert crossed.whole.ngram.bits_per_byte < 4 < crossed.whole.model.bits_per_byte
-    assert crossed.ngram_text == "the other four fifths of the same text"
-    assert crossed.ngram_tokens is not None
-    assert crossed.ngram_tokens < crossed.whole.model.tokens
+    assert crossed.counted is not None
+    assert crossed.counted.text == "the other four fifths of the same text"
+
+    assert crossed.counted.num_tokens < crossed.whole.model.tokens
     cheating = evaluate(model, data, EvaluationOptions(ngram_text=data))
     assert cheating.whole.ngram is not None
     # It counted the very text that it is measured on.
