@@ -36,6 +36,12 @@ def evaluate(
         Path | None, typer.Argument(help="Folder or file of held-out text or records.", show_default=False)
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Read DATA as this plan's task does.")] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="With --plan: only what it holds out of DATA, one institution's.")
+    ] = False,
+    unit_field: Annotated[
+        str | None, typer.Option(help="With --held-out: the data set's unit field, as in `data add`.")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +104,8 @@ def evaluate(
             task=task,
             sequence_length=sequence_length,
             max_tokens=max_tokens,
+            held_out=held_out,
+            unit_field=unit_field,
             batch_size=batch_size,
             seed=seed,
             threads=cores,

@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING
 
 from common.terminal import Terminal, table
 from llmasos.charts import shown
-from llmasos.evaluation.measured import MASKED, numbers
+from llmasos.evaluation.measured import MASKED, SHORT, numbers
 
 if TYPE_CHECKING:
     from llmasos.evaluation.measured import Evaluation, Scores
     from llmasos.evaluation.metrics import Likelihood
 
 TEXT = ("text", "model", "tokens", "ppl/tok", "ppl/word", "ppl/byte", "bits/byte", "acc.")
-SHORT = {
-    "masked_perplexity": "masked ppl",
-    "masked_accuracy": "masked acc.",
-    "perplexity": "ppl",
-    "accuracy": "acc.",
-    "exact_match": "exact match",
-    "tokens": "targets",
-}
-"""Headings of measures that have longer names in JSON."""
 TARGETS = {
     MASKED: "hidden token",
     "sequence-classification": "label",

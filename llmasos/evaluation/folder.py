@@ -47,6 +47,10 @@ class EvaluationOptions:
     """Tokens a window or row; at most, and by default, the model's context."""
     max_tokens: int | None = None
     """Measure only documents with about so many tokens, drawn by `seed`."""
+    held_out: bool = False
+    """Measure only what the plan holds out of the data, as an institution's worker does; with a plan."""
+    unit_field: str | None = None
+    """With `held_out`: the field that the institution's data set has for units, which are never divided."""
     batch_size: int = 16
     seed: int = 0
     threads: int = 1
@@ -75,7 +79,7 @@ def evaluate(
     require_train("torch", "transformers", "tokenizers", task="evaluate a model")
     from llmasos.evaluation.answers import Writing
     from llmasos.evaluation.kinds import task_for
-    from llmasos.evaluation.measure import MeasureOptions, by_unit, measure
+    from llmasos.evaluation.measure import MeasureOptions, by_folder, by_unit, measure
     from llmasos.generation import load_module
     from llmasos.language_model.storing import read
     from llmasos.models.prompts import virtual_tokens
@@ -87,15 +91,17 @@ def evaluate(
     task = task_for(stored, plan.task if plan is not None else options.task)
     model: Any = load_module(model_dir, stored.head)
     context = stored.section.context_tokens - virtual_tokens(model)
+    _check_tokens(stored, task)
     settled = _plan(stored, task, _length(task, context, options, plan))
     measuring = MeasureOptions(
         batch_size=options.batch_size,
         seed=options.seed,
         ngram=_counted(options) if isinstance(task, CausalLM) else None,
         writing=Writing(options.texts, options.bleu_tokenizer),
-        language=by_unit,
+        language=by_folder if options.held_out else by_unit,
     )
-    return measure(model.to(machine.device), _split(data, stored, task, options), settled, measuring)
+    split = _held_out(data, stored, plan, options) if options.held_out else _split(data, stored, task, options)
+    return measure(model.to(machine.device), split, settled, measuring)
 
 
 def _length(task: Task, context: int, options: EvaluationOptions, plan: Plan | None) -> int:
@@ -125,7 +131,6 @@ def _split(data: Path, stored: Stored, task: Task, options: EvaluationOptions) -
     """All of the data; of text perhaps a sample."""
     from llmasos.datasets.loading import DataFolder, Split, load_dataset
 
-    _check_tokens(stored, task)
     if not task.field_names:
         source = TextSource(data, options.text_column, options.language_field)
         documents = sampled(read_source(source), stored.tokenizer, options.max_tokens, options.seed)
@@ -139,6 +144,19 @@ def _split(data: Path, stored: Stored, task: Task, options: EvaluationOptions) -
     return replace(
         load_dataset(data, stored.tokenizer, task=task, validation=0, test=0, unit_field=field).train, name=ALL
     )
+
+
+def _held_out(data: Path, stored: Stored, plan: Plan | None, options: EvaluationOptions) -> Split:
+    """What the plan holds out of one institution's data."""
+    from llmasos.evaluation.held_out import held_out_split
+
+    if plan is None or options.language_field is not None or options.max_tokens is not None:
+        raise UsageError(
+            "What is held out of data, a plan says; held_out got no plan, or language_field or max_tokens beside it.",
+            "Name the plan that was trained with: --plan PLAN.yaml; and its data set's --unit-field, if it has one.",
+        )
+    column, field = options.text_column, options.unit_field
+    return held_out_split(data, stored.tokenizer, plan, text_column=column, unit_field=field)
 
 
 def _check_tokens(stored: Stored, task: Task) -> None:

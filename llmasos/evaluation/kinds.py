@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from common.errors import UsageError
-from common.plan.tasks import SequenceClassification, SingleTask, Task
+from common.plan.tasks import Preference, SequenceClassification, SingleTask, Task
 from llmasos.language_model.sections import read_config
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def task_for(stored: Stored, wanted: Task | str | None) -> Task:
     """
     note = stored.card.task
     if wanted is None:
-        task = note if note is not None and note.head == stored.head else _of_type(stored, None)
+        told = note is not None and note.head == stored.head and not isinstance(note, Preference)
+        task = note if note is not None and told else _of_type(stored, None)
     elif isinstance(wanted, str):
         task = note if note is not None and note.type == wanted else _of_type(stored, wanted)
     else:
@@ -57,7 +58,7 @@ def task_for(stored: Stored, wanted: Task | str | None) -> Task:
 
 def _check(stored: Stored, task: Task) -> None:
     named = f"{stored.folder} holds a {stored.card.kind}"
-    if task.type == "preference":
+    if isinstance(task, Preference):
         raise UsageError(
             f"{named}, and task preference is measured against the model without its adapter, which no folder holds any more.",
             "Measure it in memory, model.evaluate(…), or by another task.",

@@ -8,7 +8,7 @@ all other tasks           the task's rows, as an institution's held-out data bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from llmasos.datasets.text import Document
 from llmasos.evaluation.answers import NOTHING_WRITTEN, Answers, Writing, answers_of, check_writing, own_measures
 from llmasos.evaluation.bootstrap import Interval
 from llmasos.evaluation.causal import CountedText, measure_text
-from llmasos.evaluation.documents import UNNAMED, first_folder
+from llmasos.evaluation.documents import UNNAMED, first_folder, sampled
 from llmasos.evaluation.measured import WITHOUT_PERPLEXITY, Counted, Evaluation, Scores
 from llmasos.evaluation.targets import measure_rows
 from llmasos.evaluation.units import Units, perplexity_interval
@@ -72,14 +72,37 @@ def measure(model: torch.nn.Module, split: Split, plan: Plan, options: MeasureOp
     """
     split.check_filled()
     check_writing(plan.task, options.writing)
-    is_text = isinstance(plan.task, CausalLM)
-    found = _of_text(model, split, plan, options) if is_text else _of_rows(model, split, plan, options)
+    if isinstance(plan.task, CausalLM):
+        found = _of_text(model, split, plan, options)
+    else:
+        found = _of_rows(model, _by_language(split, options), plan, options)
+    return _evaluation(split.name, found, model, plan, options)
+
+
+def measure_parts(
+    model: torch.nn.Module, name: str, parts: Iterable[tuple[str, Split]], plan: Plan, options: MeasureOptions
+) -> Evaluation:
+    """As `measure`, each part under its own name among `languages`, and all of them as the whole.
+
+    Args:
+        parts: taken one after the other, so that the model may change in between. Of text, about as many tokens of each are
+            measured as the plan's evaluation.max_tokens allows, in whole documents.
+    """
+    check_writing(plan.task, options.writing)
+    if isinstance(plan.task, CausalLM):
+        found = _joined([_of_text(model, _sampled(part, plan), plan, _named(options, one)) for one, part in parts])
+    else:
+        found = _of_rows(model, parts, plan, options)
+    return _evaluation(name, found, model, plan, options)
+
+
+def _evaluation(split: str, found: _Found, model: torch.nn.Module, plan: Plan, options: MeasureOptions) -> Evaluation:
     whole = Units.joined(list(found.units.values()))
     own, intervals = _own(plan, found, options)
     if not options.loss_alone:
         intervals = {**_intervals(whole, plan.task.type, options.seed), **intervals}
     return Evaluation(
-        split=split.name,
+        split=split,
         task=plan.task.type,
         whole=_scores(sum(found.documents.values()), whole, own[""], counted=found.counted),
         languages={
@@ -119,16 +142,42 @@ def _of_text(model: torch.nn.Module, split: Split, plan: Plan, options: MeasureO
     return _Found(found.units, found.documents, {}, found.unit, found.counted, found.seconds)
 
 
-def _of_rows(model: torch.nn.Module, split: Split, plan: Plan, options: MeasureOptions) -> _Found:
+def _joined(found: Sequence[_Found]) -> _Found:
+    """Of several parts, each of a language of its own."""
+    return _Found(
+        units={name: units for one in found for name, units in one.units.items()},
+        documents={name: count for one in found for name, count in one.documents.items()},
+        answers={},
+        unit=" or ".join(sorted({one.unit for one in found})),
+        counted=None,
+        seconds=sum(one.seconds for one in found),
+    )
+
+
+def _sampled(split: Split, plan: Plan) -> Split:
+    documents = [thing for thing in split.things if isinstance(thing, Document)]
+    return replace(split, things=sampled(documents, split.tokenizer, plan.evaluation.max_tokens, plan.seed))
+
+
+def _named(options: MeasureOptions, name: str) -> MeasureOptions:
+    """Under which all of a part stands."""
+    return replace(options, language=lambda thing, source: name)
+
+
+def _by_language(split: Split, options: MeasureOptions) -> Iterator[tuple[str, Split]]:
     """Each language's rows for themselves, as if it were an institution's data."""
     languages = [options.language(thing, split.source) for thing in split.things]
-    units, documents, answers, seconds = {}, {}, {}, 0.0
     for name in sorted(set(languages)):
         things = [thing for thing, one in zip(split.things, languages, strict=True) if one == name]
-        part = split if len(things) == len(split) else replace(split, things=things)
+        yield name, split if len(things) == len(split) else replace(split, things=things)
+
+
+def _of_rows(model: torch.nn.Module, parts: Iterable[tuple[str, Split]], plan: Plan, options: MeasureOptions) -> _Found:
+    units, documents, answers, seconds = {}, {}, {}, 0.0
+    for name, part in parts:
         with part.opened(plan) as data:
             found = measure_rows(model, plan.task, data.measured_rows(), batch_size=options.batch_size)
-        units[name], documents[name], seconds = found.units, len(things), seconds + found.seconds
+        units[name], documents[name], seconds = found.units, len(part), seconds + found.seconds
         if not options.loss_alone:
             width = plan.local.sequence_length
             answers[name] = answers_of(model, plan.task, part, found, width, options.writing)

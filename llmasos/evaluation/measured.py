@@ -24,6 +24,17 @@ MASKED = "masked-lm"
 PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
 """Of causal language models alone: others do not predict a text, only some of its tokens."""
 
+SHORT = {
+    "masked_perplexity": "masked ppl",
+    "masked_accuracy": "masked acc.",
+    "perplexity": "ppl",
+    "accuracy": "acc.",
+    "bits_per_byte": "bits/byte",
+    "exact_match": "exact match",
+    "tokens": "targets",
+}
+"""Headings of measures that have longer names in JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:

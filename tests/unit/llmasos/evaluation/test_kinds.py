@@ -199,3 +199,21 @@ def test_what_the_folder_and_the_plan_say_of_labels_must_agree(classifier: Path,
     masked = a_plan(task={"type": "masked-lm"}, model=MODEL, local={"sequence_length": 32})
     with pytest.raises(UsageError, match=r"ends in sequence-classification, task masked-lm needs masked-lm"):
         evaluate(classifier, records, plan=masked)
+
+
+def test_an_institution_measures_what_the_plan_holds_out_of_its_own_records(
+    classifier: Path, records: Path, tmp_path: Path
+) -> None:
+    plan = a_plan(
+        task=LABELS,
+        model=MODEL,
+        local={"sequence_length": 32},
+        evaluation={"held_out_fraction": "0.3", "max_tokens": 999},
+    )
+    held_out = load_dataset(records / "a", task=LABELS, validation=0.3, test=0, seed=plan.seed).validation
+    found = evaluate(classifier, records / "a", EvaluationOptions(held_out=True), plan=plan)
+    expected = bert().load(classifier).evaluate(held_out, sequence_length=32)
+    assert (found.split, found.tokens, found.loss) == ("held-out", len(held_out), pytest.approx(expected.loss))
+    assert len(held_out) < 20
+    with pytest.raises(UsageError, match="What is held out of data, a plan says"):
+        evaluate(classifier, records / "a", EvaluationOptions(held_out=True))
