@@ -57,7 +57,7 @@ def _cells(one: Likelihood) -> tuple[str, ...]:
 def _task_rows(found: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headings, and a row a language: what the task has of measures."""
     by_name = {name: numbers(scores, found.task) for name, scores in _by_name(found)}
-    names = [name for name, value in by_name["all"].items() if value is not None]
+    names = [name for name, value in by_name["all"].items() if value is not None and name != "texts"]
     rows = [(name, *(shown(values.get(measure)) for measure in names)) for name, values in by_name.items()]
     return ("data", *(SHORT.get(name, name) for name in names)), rows
 
@@ -75,14 +75,18 @@ def _words(found: Evaluation) -> Iterator[str]:
             f"loss         {model.loss:.4f} nats a {TARGETS.get(found.task, 'token')}: {documents:,} of {found.task}, up to "
             f"{found.sequence_length:,} tokens each"
         )
-    named = {"perplexity": "ppl/token", "bits_per_byte": "bits/byte"} if model.text_bytes else {}
+    named = (
+        {"perplexity": "ppl/token", "bits_per_byte": "bits/byte", "accuracy": "accuracy"} if model.text_bytes else SHORT
+    )
+    if "texts" in found.scores:
+        yield f"written      {found.scores['texts']:,} targets, the likeliest token each time; R is ROUGE's F1"
     for name, interval in found.intervals.items():
         if name != "loss":
-            unit = found.interval_unit if name in ("perplexity", "bits_per_byte", "accuracy") else "records"
+            unit = "records" if name in found.scores else found.interval_unit
             yield f"{named.get(name, name):<12} {interval} in {interval.confidence:.0%} of samples of the {unit}"
     if found.counted is not None:
         yield (
             f"n-gram       modified Kneser-Ney of order {found.counted.order}, counted on {found.counted.text} "
             f"({found.counted.num_tokens:,} tokens)"
         )
-    yield f"speed        {found.tokens_per_second:,.0f} tokens/s on {found.device}"
+    yield f"speed        {found.tokens_per_second:,.0f} {'tokens' if model.text_bytes else 'targets'}/s on {found.device}"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """The split's name: all of the data."""
+SHORTEST = 8
+"""Tokens of a window or row, as in a plan."""
 LONGEST_ROW = 512
 """Tokens of a row, where a model reads longer ones and nobody says how long: rows are filled up to one width."""
 
@@ -113,8 +115,8 @@ def _length(task: Task, context: int, options: EvaluationOptions, plan: Plan | N
         length = plan.local.sequence_length
     elif options.sequence_length is not None:
         length = options.sequence_length
-    if not 1 <= length <= context:
-        raise UsageError(f"sequence_length is {length}, expected 1 to {context}, the model's context.")
+    if not SHORTEST <= length <= context:
+        raise UsageError(f"sequence_length is {length}, expected {SHORTEST} to {context}, the model's context.")
     return length
 
 

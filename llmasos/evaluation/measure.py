@@ -22,7 +22,7 @@ from llmasos.evaluation.answers import NOTHING_WRITTEN, Answers, Writing, answer
 from llmasos.evaluation.bootstrap import Interval
 from llmasos.evaluation.causal import CountedText, measure_text
 from llmasos.evaluation.documents import UNNAMED, first_folder, sampled
-from llmasos.evaluation.measured import WITHOUT_PERPLEXITY, Counted, Evaluation, Scores
+from llmasos.evaluation.measured import MASKED, WITHOUT_PERPLEXITY, Counted, Evaluation, Scores
 from llmasos.evaluation.targets import measure_rows
 from llmasos.evaluation.units import Units, perplexity_interval
 
@@ -205,7 +205,10 @@ def _scores(documents: int, units: Units, own: Mapping[str, float], *, counted: 
 
 
 def _intervals(units: Units, task: str, seed: int) -> dict[str, Interval]:
+    """Under the names that `numbers` gives the measures."""
     found = units.intervals(seed=seed)
     if "loss" in found and task not in WITHOUT_PERPLEXITY:
         found["perplexity"] = perplexity_interval(found["loss"])
-    return found
+    if task != MASKED:
+        return found
+    return {name if name == "loss" else f"masked_{name}": one for name, one in found.items()}

@@ -32,6 +32,14 @@ SHORT = {
     "bits_per_byte": "bits/byte",
     "exact_match": "exact match",
     "tokens": "targets",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "f1": "F1",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_1": "R-1",
+    "rouge_2": "R-2",
+    "rouge_l": "R-L",
 }
 """Headings of measures that have longer names in JSON."""
 

@@ -150,6 +150,11 @@ def read(folder: Path) -> Stored:
     rows = config.get("vocab_size")
     if not isinstance(rows, int):
         raise UsageError(f"{folder}: config.json has no vocab_size.", FIX)
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(
+            f"{folder} is no model folder: it holds no tokenizer.json.",
+            "Put the model's own there: AutoTokenizer.from_pretrained(…).save_pretrained(folder) writes it.",
+        )
     return Stored(card, rows, folder, load(folder / "tokenizer.json"), _progress(folder, card))
 
 

@@ -134,7 +134,7 @@ def test_windows_of_any_length_hold_all_bytes_and_words_once() -> None:
 def test_what_cannot_be_measured_is_told_in_a_sentence(model: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(TooLittleData, match="holds no text: 0 documents"):
         evaluate(model, tmp_path)
-    with pytest.raises(UsageError, match="sequence_length is 33, expected 1 to 32, the model's context"):
+    with pytest.raises(UsageError, match="sequence_length is 33, expected 8 to 32, the model's context"):
         evaluate(model, data, EvaluationOptions(sequence_length=33))
     with pytest.raises(UsageError, match="is no model folder"):
         evaluate(tmp_path, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from llmasos import evaluate, extras  # noqa: E402
 from llmasos.cli import app  # noqa: E402
 from llmasos.datasets import load_dataset  # noqa: E402
 from llmasos.evaluation.folder import EvaluationOptions  # noqa: E402
+from llmasos.evaluation.references import Example, WritingOptions, evaluate_references  # noqa: E402
 from llmasos.models import BERT, GPT, T5  # noqa: E402
 from llmasos.optimizers import Adam  # noqa: E402
 from tests.support.plans import a_plan  # noqa: E402
@@ -96,7 +98,7 @@ def test_a_plan_says_the_same_and_the_command_prints_it(classifier: Path, record
     assert told["languages"]["b"]["accuracy"] == found.languages["b"].accuracy
     assert told["perplexity"] is told["bits_per_byte"] is told["ngram"] is None
     shown = run(classifier, records)
-    assert "macro_f1" in shown
+    assert "macro F1" in shown
     assert "nats a label: 30 of sequence-classification" in shown
     assert float(run(classifier, records, "--format", "quiet")) == pytest.approx(found.loss, abs=1e-6)
     words = ["evaluate", str(classifier), str(records), "--plan", str(tmp_path / "plan.yaml")]
@@ -130,11 +132,18 @@ def test_bert_is_measured_on_text_by_its_hidden_tokens_and_says_so(next_sentence
     assert values["masked_perplexity"] == pytest.approx(math.exp(found.loss))
     assert (values["masked_accuracy"], found.bits_per_byte) == (found.accuracy, None)
     assert not {"perplexity", "accuracy"} & set(values)
+    assert set(found.intervals) == {"loss", "masked_perplexity", "masked_accuracy"}
     (model / "llmasos.json").unlink()
     assert evaluate(model, texts).loss == pytest.approx(found.loss)
     assert "masked acc." in run(model, texts)
     with pytest.raises(UsageError, match=r"holds a BERT that ends in .*, task causal-lm needs causal-lm"):
         evaluate(model, texts, EvaluationOptions(task="causal-lm"))
+    (tmp_path / "short.txt").write_text("x")
+    if next_sentence:
+        with pytest.raises(TooLittleData, match="needs two segments of text"):
+            evaluate(model, tmp_path / "short.txt")
+    else:
+        assert evaluate(model, tmp_path / "short.txt").tokens == 1
 
 
 def test_an_encoder_decoder_writes_targets_that_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +156,13 @@ def test_an_encoder_decoder_writes_targets_that_are_scored(tmp_path: Path, monke
     assert found.perplexity == pytest.approx(math.exp(found.loss))
     assert found.scores["texts"] == 5
     assert set(found.scores) == {"bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "texts"}
-    assert "bleu" in run(folder, pairs, "--sequence-length", "16", "--texts", "2")
+    assert "BLEU" in run(folder, pairs, "--sequence-length", "16", "--texts", "2")
     assert evaluate(folder, pairs, EvaluationOptions(sequence_length=16, texts=0)).scores == {}
     split = load_dataset(pairs, model.tokenizer, task=PAIRS, validation=0, test=0).train
     mine = model.evaluate(split, sequence_length=16, texts=5)
     assert (mine.scores, mine.loss) == (found.scores, found.loss)
+    written = evaluate_references(folder, [Example("drei ein", ("three one",))], WritingOptions(max_new_tokens=5))
+    assert written.texts == (model.generate_text("drei ein", max_new_tokens=5, temperature=0).strip(),)
     present = extras.find_spec
     monkeypatch.setattr(extras, "find_spec", lambda package: None if package == "sacrebleu" else present(package))
     with pytest.raises(MissingExtra, match="To score what a model writes, sacrebleu must be installed"):
@@ -199,6 +210,25 @@ def test_what_the_folder_and_the_plan_say_of_labels_must_agree(classifier: Path,
     masked = a_plan(task={"type": "masked-lm"}, model=MODEL, local={"sequence_length": 32})
     with pytest.raises(UsageError, match=r"ends in sequence-classification, task masked-lm needs masked-lm"):
         evaluate(classifier, records, plan=masked)
+    with pytest.raises(UsageError, match=r"ends in sequence-classification, which writes no text to compare"):
+        evaluate_references(classifier, [Example("a", ("b",))])
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ("tokenizer.json", "is no model folder: it holds no tokenizer.json"),
+        ("model.safetensors", "is no model folder: it holds no model.safetensors"),
+        ("config.json", "is no model folder"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_told_by_its_name(
+    classifier: Path, records: Path, tmp_path: Path, absent: str, message: str
+) -> None:
+    copytree(classifier, tmp_path / "model")
+    (tmp_path / "model" / absent).unlink()
+    with pytest.raises(UsageError, match=message):
+        evaluate(tmp_path / "model", records)
 
 
 def test_an_institution_measures_what_the_plan_holds_out_of_its_own_records(
