@@ -37,7 +37,7 @@ def held_out_split(
         validation=float(plan.evaluation.held_out_fraction),
         test=0,
         seed=plan.seed,
-        text_column=None if plan.task.field_names else text_column,
+        text_column=text_column,
         unit_field=unit_field,
     )
     return replace(loaded.validation, name=HELD_OUT)

@@ -18,6 +18,7 @@ from tests.support.jobs import a_training_plan, make_prepared  # noqa: E402
 from tests.support.records import LABELS, a_labelled_text, make_records  # noqa: E402
 from tests.support.tasks import a_task_plan  # noqa: E402
 from tests.support.texts import make_institutions  # noqa: E402
+from tests.unit.llmasos.tasks.test_training import CASES  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -77,3 +78,18 @@ def test_text_is_measured_by_bits_per_byte_too_up_to_the_plans_number_of_tokens(
     assert set(found.languages) == {"bank", "clinic"}
     assert found.bits_per_byte is not None
     assert all(one.documents == 1 for one in found.languages.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_task_is_measured_on_the_rows_that_the_institution_measures(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    prepared = load_prepared(make_prepared(tmp_path / "plan", a_task_plan(case.task, **case.plan)))
+    institutions = [InstitutionFolder("clinic", case.folder(tmp_path / "data"))]
+
+    def own(name: str) -> tuple[Path, int]:
+        return tmp_path / name, 0
+
+    run = measure(prepared, prepared.model, institutions, tmp_path / "tokens", own)
+    found = measure_more(prepared, prepared.model, institutions, own)
+    assert math.exp(found.loss) == pytest.approx(run.pooled, 1e-3)
+    assert found.accuracy is not None
