@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from llmasos import adapters, datasets, losses, models, optimizers, tokenizers
     from llmasos.datasets.text import Document, read_documents, split_documents
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
-    from llmasos.evaluation.folder import Evaluation, EvaluationOptions, evaluate
+    from llmasos.evaluation.folder import EvaluationOptions, evaluate
+    from llmasos.evaluation.measured import Evaluation
     from llmasos.generation import Sampling, generate_text
     from llmasos.models.build import build_model, manifest_of
     from llmasos.models.export import export_hf
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Document": "llmasos.datasets.text",
-    "Evaluation": "llmasos.evaluation.folder",
+    "Evaluation": "llmasos.evaluation.measured",
     "EvaluationOptions": "llmasos.evaluation.folder",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",

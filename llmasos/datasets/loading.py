@@ -106,6 +106,19 @@ class Split:
             )
         return self.written(_recipe_plan(self.task or CausalLM())).tokens
 
+    def check_filled(self) -> None:
+        """
+        Raises:
+            TooLittleData: the split is empty.
+        """
+        if not self.things:
+            raise TooLittleData(
+                f"The split {self.name} of {self.source} is empty.",
+                "Name a folder with more data."
+                if self.name == "train"
+                else f"Load it with a share of the data: load_dataset(…, {self.name}=0.1).",
+            )
+
     def written(self, plan: Plan) -> Written:
         """What the split comes to under a plan's task and sequence length; encoded now, if it was not yet.
 
@@ -134,13 +147,7 @@ class Split:
         """The file, and what is in it, which stands beside it."""
         from llmasos.tasks.base import Written
 
-        if not self.things:
-            raise TooLittleData(
-                f"The split {self.name} of {self.source} is empty.",
-                "Name a folder with more data."
-                if self.name == "train"
-                else f"Load it with a share of the data: load_dataset(…, {self.name}=0.1).",
-            )
+        self.check_filled()
         recipe = self._recipe(plan)
         path = self.folder.path / f"{self._digest(plan)}{recipe.suffix}"
         facts = path.with_suffix(".json")

@@ -63,7 +63,7 @@ def read_source(source: TextSource) -> list[Document]:
     found = list(read_documents(source.folder, text_column=source.text_column, unit_field=source.language_field))
     if not found:
         raise TooLittleData(f"{source.folder} holds no text: 0 documents, at least 1 is needed.")
-    return [Document(one.name, one.text, one.unit or _first_folder(one.name)) for one in found]
+    return [Document(one.name, one.text, one.unit or first_folder(one.name)) for one in found]
 
 
 def sampled(documents: Sequence[Document], tokenizer: Tokenizer, max_tokens: int | None, seed: int) -> list[Document]:
@@ -117,5 +117,6 @@ def _encoded(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return ids, [*starts, len(text)]
 
 
-def _first_folder(name: str) -> str:
+def first_folder(name: str) -> str:
+    """Of a path below the data's folder; UNNAMED where it is in none."""
     return name.partition("/")[0] if "/" in name else UNNAMED

@@ -1,209 +1,186 @@
-"""A model folder measured on a folder of text: what `llmasos evaluate` prints.
+"""A model folder measured on a folder of data: what `llmasos evaluate` prints.
 
 found = evaluate(Path("out/demo/model"), Path("held-out"))
-found.whole.model.bits_per_byte, found.whole.ngram.bits_per_byte, found.bits_per_byte_interval
+found.bits_per_byte, found.whole.ngram.bits_per_byte, found.intervals["bits_per_byte"]
 found.languages["de"].model.word_perplexity
+
+Any model of ours or of transformers that this release knows: llmasos.evaluation.kinds says what it is measured by.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from common.errors import UsageError
-from llmasos.evaluation.bootstrap import Interval, interval_of_ratio
-from llmasos.evaluation.counted import Counting, count_crossed, count_other
-from llmasos.evaluation.documents import TextSource, Window, read_source, sampled, windows_of
-from llmasos.evaluation.metrics import Likelihood, exp_or_inf, likelihood
-from llmasos.evaluation.ngram import Floats
+from common.plan.model import Plan
+from common.plan.tasks import CausalLM, Task
+from llmasos.evaluation.documents import TextSource, read_source, sampled
+from llmasos.evaluation.measured import Evaluation
+from llmasos.evaluation.overlap import BleuTokenizer
 from llmasos.extras import require_train
-from llmasos.models.prompts import virtual_tokens
-from llmasos.tokenizers import load, vocab_size_of
+from llmasos.tokenizers import vocab_size_of
+from llmasos.tokenizers.special import check_special
 
 if TYPE_CHECKING:
-    import torch
-    from tokenizers import Tokenizer
+    from llmasos.datasets.loading import Split
+    from llmasos.evaluation.causal import CountedText
+    from llmasos.language_model.storing import Stored
 
-    from llmasos.evaluation.predicting import Predicted
-
-FEW_DOCUMENTS = 10
-"""Of fewer, intervals draw windows instead."""
+ALL = "all"
+"""The split's name: all of the data."""
+SHORTEST = 8
+"""Tokens of a window or row, as in a plan."""
+LONGEST_ROW = 512
+"""Tokens of a row, where a model reads longer ones and nobody says how long: rows are filled up to one width."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """How text is measured."""
+    """How data are measured."""
 
     text_column: str | None = None
     language_field: str | None = None
     """Field of .jsonl and .csv files; else the first folder in a file's path is its language."""
+    task: str | None = None
+    """Type of a plan's `task`; by default what the model was fitted to, or what it ends in."""
     sequence_length: int | None = None
-    """Tokens a window; at most, and by default, the model's context."""
+    """Tokens a window or row; at most, and by default, the model's context."""
     max_tokens: int | None = None
     """Measure only documents with about so many tokens, drawn by `seed`."""
+    held_out: bool = False
+    """Measure only what the plan holds out of the data, as an institution's worker does; with a plan."""
+    unit_field: str | None = None
+    """With `held_out`: the field that the institution's data set has for units, which are never divided."""
     batch_size: int = 16
     seed: int = 0
     threads: int = 1
     ngram: bool = True
     ngram_text: Path | None = None
     """Text for the n-gram model to count; without it, other parts of the measured text."""
+    texts: int = 100
+    """Of seq2seq data, so many targets of each language are written and scored by BLEU, chrF and ROUGE; 0: none."""
+    bleu_tokenizer: BleuTokenizer = "13a"
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """One language's, or those of all text. `accuracy` is the share of tokens that the model held likeliest."""
+def evaluate(
+    model_dir: Path, data: Path, options: EvaluationOptions | None = None, *, plan: Plan | None = None
+) -> Evaluation:
+    """Measure the model in `model_dir`, in Hugging Face layout, on all documents or records of `data`.
 
-    documents: int
-    model: Likelihood
-    accuracy: float
-    ngram: Likelihood | None
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What was measured. Intervals are None where there is a single unit to draw."""
-
-    whole: Scores
-    languages: Mapping[str, Scores]
-    """By name; one entry, `all`, where documents name no language."""
-    perplexity_interval: Interval | None
-    bits_per_byte_interval: Interval | None
-    accuracy_interval: Interval | None
-    interval_unit: str
-    """What the intervals draw anew: documents, or windows of few documents."""
-    ngram_order: int | None
-    ngram_tokens: int | None
-    ngram_text: str | None
-    """What was counted; None, as the two before, where there was too little of it."""
-    tokens_per_second: float
-    sequence_length: int
-    device: str
-
-
-def evaluate(model_dir: Path, data: Path, options: EvaluationOptions | None = None) -> Evaluation:
-    """Measure the causal language model in `model_dir`, in Hugging Face layout, on all documents of `data`.
+    Args:
+        plan: data are read as its task reads them, in rows of its `local.sequence_length`; nothing else of it counts.
 
     Raises:
-        UsageError: no such model or folder, or a setting out of range.
-        TooLittleData, UnreadableData, StorageFailure: about the text.
+        UsageError: no such model or folder, a setting out of range, or a model that ends in another head than the task needs.
+        TooLittleData, UnreadableData, StorageFailure: about the data.
         WorkerFailed: the model's loss is not finite.
-        MissingExtra: torch, transformers or tokenizers are not installed.
+        MissingExtra: torch, transformers or tokenizers are not installed; or sacrebleu, where targets are written.
     """
     require_train("torch", "transformers", "tokenizers", task="evaluate a model")
+    from llmasos.evaluation.answers import Writing
+    from llmasos.evaluation.kinds import task_for
+    from llmasos.evaluation.measure import MeasureOptions, by_folder, by_unit, measure
     from llmasos.generation import load_module
+    from llmasos.language_model.storing import read
+    from llmasos.models.prompts import virtual_tokens
     from llmasos.training.device import set_up
 
     options = options or EvaluationOptions()
     machine = set_up(options.threads)
-    model: Any = load_module(model_dir)
-    tokenizer = load(model_dir / "tokenizer.json")
-    source = TextSource(data, options.text_column, options.language_field)
-    model.to(machine.device)
-    return measure(model, tokenizer, source, options)
-
-
-def measure(model: torch.nn.Module, tokenizer: Tokenizer, source: TextSource, options: EvaluationOptions) -> Evaluation:
-    """As `evaluate`, of a loaded model with its tokenizer, on the device where it lies."""
-    from llmasos.evaluation.predicting import predict
-
-    length = _window_length(model, tokenizer, options)
-    vocab_size = vocab_size_of(tokenizer)
-    documents = sampled(read_source(source), tokenizer, options.max_tokens, options.seed)
-    windows = list(windows_of(documents, tokenizer, length))
-    found = predict(model, windows, vocab_size=vocab_size, batch_size=options.batch_size)
-    counting = _count(windows, tokenizer, options) if options.ngram else None
-    everywhere = list(range(len(windows)))
-    by_language = {
-        name: _scores(windows, [index for index in everywhere if windows[index].language == name], found, counting)
-        for name in sorted({window.language for window in windows})
-    }
-    whole = _scores(windows, everywhere, found, counting)
-    few = len(documents) < FEW_DOCUMENTS
-    perplexity, bits, accuracy = _intervals(windows, found, by_windows=few, seed=options.seed)
-    return Evaluation(
-        whole=whole,
-        languages=by_language,
-        perplexity_interval=perplexity,
-        bits_per_byte_interval=bits,
-        accuracy_interval=accuracy,
-        interval_unit="windows" if few else "documents",
-        ngram_order=counting.order if counting else None,
-        ngram_tokens=counting.num_tokens if counting else None,
-        ngram_text=_counted_text(counting, options),
-        tokens_per_second=whole.model.tokens / max(found.seconds, 1e-9),
-        sequence_length=length,
-        device=str(next(model.parameters()).device.type),
+    stored = read(model_dir)
+    task = task_for(stored, plan.task if plan is not None else options.task)
+    model: Any = load_module(model_dir, stored.head)
+    context = stored.section.context_tokens - virtual_tokens(model)
+    _check_tokens(stored, task)
+    settled = _plan(stored, task, _length(task, context, options, plan))
+    measuring = MeasureOptions(
+        batch_size=options.batch_size,
+        seed=options.seed,
+        ngram=_counted(options) if isinstance(task, CausalLM) else None,
+        writing=Writing(options.texts, options.bleu_tokenizer),
+        language=by_folder if options.held_out else by_unit,
     )
+    split = _held_out(data, stored, plan, options) if options.held_out else _split(data, stored, task, options)
+    return measure(model.to(machine.device), split, settled, measuring)
 
 
-def _window_length(model: torch.nn.Module, tokenizer: Tokenizer, options: EvaluationOptions) -> int:
-    config: Any = model.config
-    context, rows = int(config.max_position_embeddings) - virtual_tokens(model), int(config.vocab_size)
-    if vocab_size_of(tokenizer) > rows:
-        raise UsageError(
-            f"The tokenizer has {vocab_size_of(tokenizer)} tokens, the model's embedding {rows}.",
-            "Name a folder whose tokenizer.json is the one that the model was trained with.",
-        )
-    length = context if options.sequence_length is None else options.sequence_length
-    if not 1 <= length <= context:
-        raise UsageError(f"sequence_length is {length}, expected 1 to {context}, the model's context.")
+def _length(task: Task, context: int, options: EvaluationOptions, plan: Plan | None) -> int:
+    """Tokens a window, or the width of a row."""
     if options.batch_size < 1:
         raise UsageError(f"batch_size is {options.batch_size}, expected 1 or more.")
+    length = context if isinstance(task, CausalLM) else min(context, LONGEST_ROW)
+    if plan is not None:
+        length = plan.local.sequence_length
+    elif options.sequence_length is not None:
+        length = options.sequence_length
+    if not SHORTEST <= length <= context:
+        raise UsageError(f"sequence_length is {length}, expected {SHORTEST} to {context}, the model's context.")
     return length
 
 
-def _count(windows: Sequence[Window], tokenizer: Tokenizer, options: EvaluationOptions) -> Counting | None:
-    vocab_size = vocab_size_of(tokenizer)
-    if options.ngram_text is None:
-        return count_crossed(windows, vocab_size)
-    documents = read_source(TextSource(options.ngram_text, options.text_column))
-    return count_other(windows, documents, tokenizer, vocab_size)
+def _plan(stored: Stored, task: Task, length: int) -> Plan:
+    """A plan of this model and task; of it, what a row is matters alone."""
+    from llmasos.language_model.planning import Settings, plan_of
+    from llmasos.optimizers import AdamW
+
+    settings = Settings(steps=1, batch_size=1, sequence_length=length, optimizer=AdamW().section())
+    return plan_of(settings, model=stored.section, task=task.model_dump(mode="json"))
 
 
-def _counted_text(counting: Counting | None, options: EvaluationOptions) -> str | None:
-    if counting is None:
+def _split(data: Path, stored: Stored, task: Task, options: EvaluationOptions) -> Split:
+    """All of the data; of text perhaps a sample."""
+    from llmasos.datasets.loading import DataFolder, Split, load_dataset
+
+    if not task.field_names:
+        source = TextSource(data, options.text_column, options.language_field)
+        documents = sampled(read_source(source), stored.tokenizer, options.max_tokens, options.seed)
+        return Split(ALL, str(data), documents, None, stored.tokenizer, DataFolder(None))
+    if options.max_tokens is not None or options.text_column is not None:
+        raise UsageError(
+            f"Task {task.type} reads records with fields, got max_tokens or text_column, which are for text.",
+            "Leave them out; name fields in a plan: --plan PLAN.yaml.",
+        )
+    field = options.language_field
+    return replace(
+        load_dataset(data, stored.tokenizer, task=task, validation=0, test=0, unit_field=field).train, name=ALL
+    )
+
+
+def _held_out(data: Path, stored: Stored, plan: Plan | None, options: EvaluationOptions) -> Split:
+    """What the plan holds out of one institution's data."""
+    from llmasos.evaluation.held_out import held_out_split
+
+    if plan is None or options.language_field is not None or options.max_tokens is not None:
+        raise UsageError(
+            "What is held out of data, a plan says; held_out got no plan, or language_field or max_tokens beside it.",
+            "Name the plan that was trained with: --plan PLAN.yaml; and its data set's --unit-field, if it has one.",
+        )
+    column, field = options.text_column, options.unit_field
+    return held_out_split(data, stored.tokenizer, plan, text_column=column, unit_field=field)
+
+
+def _check_tokens(stored: Stored, task: Task) -> None:
+    """
+    Raises:
+        UsageError: the tokenizer has more tokens than the model, or lacks special tokens that the task needs.
+    """
+    tokens = vocab_size_of(stored.tokenizer)
+    if tokens > stored.vocab_size:
+        raise UsageError(
+            f"The tokenizer has {tokens} tokens, the model's embedding {stored.vocab_size}.",
+            "Name a folder whose tokenizer.json is the one that the model was trained with.",
+        )
+    where = f"The tokenizer in {stored.folder}"
+    check_special(stored.tokenizer, task.special_tokens, where=where, task=task.type)
+
+
+def _counted(options: EvaluationOptions) -> CountedText | None:
+    from llmasos.evaluation.causal import CountedText
+
+    if not options.ngram:
         return None
-    return "the other four fifths of the same text" if counting.crossed else str(options.ngram_text)
-
-
-def _scores(windows: Sequence[Window], chosen: list[int], found: Predicted, counting: Counting | None) -> Scores:
-    own = [windows[index] for index in chosen]
-    tokens = sum(len(window.tokens) - 1 for window in own)
-    return Scores(
-        documents=len({window.document for window in own}),
-        model=_likelihood(own, found.nats[chosen]),
-        accuracy=float(found.hits[chosen].sum()) / tokens,
-        ngram=None if counting is None else _likelihood(own, counting.nats[chosen]),
-    )
-
-
-def _likelihood(windows: Sequence[Window], nats: Floats) -> Likelihood:
-    return likelihood(
-        nats=math.fsum(nats),
-        tokens=sum(len(window.tokens) - 1 for window in windows),
-        words=sum(window.words for window in windows),
-        text_bytes=sum(window.text_bytes for window in windows),
-    )
-
-
-def _intervals(
-    windows: Sequence[Window], found: Predicted, *, by_windows: bool, seed: int
-) -> tuple[Interval | None, Interval | None, Interval | None]:
-    """Of perplexity a token, bits a byte, and accuracy."""
-    unit = np.arange(len(windows)) if by_windows else np.asarray([window.document for window in windows])
-
-    def by_unit(values: Iterable[float]) -> Floats:
-        return np.asarray(np.bincount(unit, weights=np.fromiter(values, np.float64)), np.float64)
-
-    tokens = by_unit(len(window.tokens) - 1 for window in windows)
-    text_bytes = by_unit(window.text_bytes for window in windows)
-    nats, hits = by_unit(found.nats), by_unit(found.hits)
-    loss = interval_of_ratio(nats, tokens, seed=seed)
-    bits = interval_of_ratio(nats / math.log(2), text_bytes, seed=seed)
-    perplexity = Interval(exp_or_inf(loss.low), exp_or_inf(loss.high), loss.confidence, loss.samples) if loss else None
-    return perplexity, bits, interval_of_ratio(hits, tokens, seed=seed)
+    if options.ngram_text is None:
+        return CountedText()
+    return CountedText(read_source(TextSource(options.ngram_text, options.text_column)), str(options.ngram_text))

@@ -43,7 +43,7 @@ def predict(model: torch.nn.Module, windows: Sequence[Window], *, vocab_size: in
     order = sorted(range(len(windows)), key=lambda index: (-len(windows[index].tokens), index))
     started = time.perf_counter()
     at = 0
-    with torch.inference_mode():
+    with torch.no_grad():
         while at < len(order):
             length = len(windows[order[at]].tokens) - 1
             rows = order[at : at + max(1, min(batch_size, MAX_LOGITS // (length * vocab_size)))]

@@ -123,22 +123,26 @@ def evaluate_references(
 
 
 def _writer(model_dir: Path, options: WritingOptions) -> Callable[[str], str]:
-    """What the model writes after a prompt, without white space around it."""
-    from llmasos.generation import Sampling, _continue, load_module
+    """What the model writes after a prompt, or for a source, without white space around it."""
+    from llmasos.generation import SEQ2SEQ_LM, WRITING, Sampling, continue_ids, head_in, load_module, write_target
     from llmasos.training.device import set_up
 
+    head = head_in(model_dir)
+    if head not in WRITING:
+        raise UsageError(
+            f"{model_dir} holds a model that ends in {head}, which writes no text to compare with references."
+        )
     set_up(options.threads, allow_cuda=False)
-    model, tokenizer = load_module(model_dir), load(model_dir / "tokenizer.json")
-    end = end_of_document_id(tokenizer)
+    model, tokenizer = load_module(model_dir, head), load(model_dir / "tokenizer.json")
+    end, likeliest, most = end_of_document_id(tokenizer), Sampling(temperature=0), options.max_new_tokens
 
     def write(prompt: str) -> str:
-        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-        written: list[int] = []
-        for token in _continue(model, ids or [end], Sampling(temperature=0)):
-            if token == end or len(written) == options.max_new_tokens:
-                break
-            written.append(token)
-        text = str(tokenizer.decode(written, skip_special_tokens=False)).strip()
+        if head == SEQ2SEQ_LM:
+            text = write_target(model, tokenizer, prompt, max_new_tokens=most, sampling=likeliest)
+        else:
+            ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [end]
+            text = continue_ids(model, tokenizer, ids, end, max_new_tokens=most, sampling=likeliest)
+        text = text.strip()
         return text.split("\n", 1)[0].strip() if options.first_line else text
 
     return write

@@ -9,7 +9,6 @@ families.py     GPT and the others, under torch's and transformers' names
 planning.py     the arguments of `fit` as the plan that they amount to
 fitting.py      that plan's steps, by the very loop that an institution trains with
 history.py      what a fit came to, step by step
-measuring.py    a model on a split
 storing.py      a model as a folder, and back
 bars.py         progress where somebody watches
 stopping.py     Ctrl-C between two steps

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration, TooLittleData, UsageError
 from common.plan.model import Plan
-from common.plan.tasks import Task
+from common.plan.tasks import CausalLM, Task
 from llmasos.datasets.loading import Dataset, Split
 from llmasos.losses import CrossEntropyLoss, Loss
 
 if TYPE_CHECKING:
+    from llmasos.evaluation.causal import CountedText
     from llmasos.language_model.fitting import Progress
 
 
@@ -81,3 +82,27 @@ def check_optimizer(before: Progress | None, plan: Plan) -> None:
             f"The fit to resume trained with {before.optimizer}, now {plan.local.optimizer.type} was given.",
             "Resume with the same optimizer.",
         )
+
+
+def counted_text(ngram: Split | bool, task: Task) -> CountedText | None:
+    """What `evaluate` was asked to count.
+
+    Raises:
+        UsageError: the task does not predict a text, or the split holds records.
+    """
+    from llmasos.datasets.text import Document
+    from llmasos.evaluation.causal import CountedText
+
+    if ngram is False:
+        return None
+    if not isinstance(task, CausalLM):
+        raise UsageError(f"An n-gram model stands beside task causal-lm, got {task.type}.", "Leave ngram out.")
+    if ngram is True:
+        return CountedText()
+    split = split_of(ngram, "evaluate's ngram")
+    documents = [thing for thing in split.things if isinstance(thing, Document)]
+    if len(documents) < len(split):
+        raise UsageError(
+            f"evaluate's ngram is a split of records for task {split.task and split.task.type}, not of text."
+        )
+    return CountedText(documents, f"{split.name} of {split.source}")

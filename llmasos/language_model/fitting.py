@@ -17,10 +17,10 @@ from common.errors import UsageError
 from common.ledger.cohort import round_seed
 from common.plan.model import Plan
 from llmasos.datasets.loading import Split
+from llmasos.evaluation.measure import MeasureOptions, measure
 from llmasos.evaluation.perplexity import LOSS_SCALE
 from llmasos.language_model.bars import Bar
 from llmasos.language_model.history import History, Row
-from llmasos.language_model.measuring import measure
 from llmasos.language_model.stopping import Stopping
 from llmasos.tasks.base import Data
 from llmasos.training.device import Machine, set_up
@@ -144,8 +144,9 @@ class Fit:
             told(dict(row))
 
     def _validate(self, split: Split) -> tuple[float, float]:
-        found = measure(self.training.model, split, self.plan, batch_size=self.training.micro_batch, with_scores=False)
-        return found.loss, found.perplexity
+        options = MeasureOptions(batch_size=self.training.micro_batch, loss_alone=True)
+        found = measure(self.training.model, split, self.plan, options)
+        return found.loss, found.whole.model.token_perplexity
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.errors import StorageFailure, UsageError
 from common.plan.architectures import Model
 from common.plan.tasks import Task
+from llmasos.atomic import BY_UMASK, replacing
 from llmasos.extras import require_train
 from llmasos.language_model.sections import FIX, family_of, head_of, read_config, section_of
 from llmasos.models.export import export_hf
@@ -149,6 +150,11 @@ def read(folder: Path) -> Stored:
     rows = config.get("vocab_size")
     if not isinstance(rows, int):
         raise UsageError(f"{folder}: config.json has no vocab_size.", FIX)
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(
+            f"{folder} is no model folder: it holds no tokenizer.json.",
+            "Put the model's own there: AutoTokenizer.from_pretrained(…).save_pretrained(folder) writes it.",
+        )
     return Stored(card, rows, folder, load(folder / "tokenizer.json"), _progress(folder, card))
 
 
@@ -163,6 +169,18 @@ def card_of(folder: Path) -> Card:
     head, num_labels = head_of(config, str(folder))
     section = section_of(folder)
     return Card(kind=family_of(section), model=section, head=head, num_labels=num_labels)
+
+
+def write_card(folder: Path, task: Task) -> None:
+    """Note in a folder in Hugging Face layout what the model was trained to, for those who load or measure it.
+
+    Raises:
+        UsageError: as `card_of`.
+        StorageFailure: it cannot be written.
+    """
+    text = card_of(folder).model_copy(update={"task": task}).model_dump_json(indent=2) + "\n"
+    with replacing(folder / CARD, mode=BY_UMASK) as file:
+        file.write(text.encode())
 
 
 def _card(folder: Path) -> Card | None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UsageError
 from llmasos.datasets.loading import Split
 from llmasos.extras import require_train
-from llmasos.language_model.asked import check_optimizer, split_of, steps_an_epoch, steps_of, task_of
+from llmasos.language_model.asked import (
+    check_optimizer,
+    counted_text,
+    split_of,
+    steps_an_epoch,
+    steps_of,
+    task_of,
+)
 from llmasos.language_model.history import History, Row
 from llmasos.language_model.planning import Settings, plan_of
 from llmasos.language_model.weights import WithWeights
@@ -19,8 +26,8 @@ from llmasos.optimizers import AdamW, Optimizer
 from llmasos.training.tracking import LogTo, check_log_to, tracked
 
 if TYPE_CHECKING:
+    from llmasos.evaluation.measured import Evaluation
     from llmasos.language_model.fitting import Progress
-    from llmasos.language_model.measuring import Evaluation
 
 
 class Trained(WithWeights):
@@ -151,28 +158,45 @@ class Trained(WithWeights):
         return fit.history
 
     def evaluate(
-        self, data: Split, loss: Loss | None = None, *, batch_size: int = 8, sequence_length: int | None = None
+        self,
+        data: Split,
+        loss: Loss | None = None,
+        *,
+        batch_size: int = 8,
+        sequence_length: int | None = None,
+        ngram: Split | bool = False,
+        texts: int = 0,
+        seed: int = 0,
     ) -> Evaluation:
-        """Measure the model on all of a split, in float32, on the device that it is on.
+        """Measure the model on all of a split, in float32, on the device that it is on; as `llmasos evaluate` does.
+
+        Text is predicted document by document, each from its beginning to its end (docs/sdk-evaluation.md).
 
         Args:
             data: `data.validation`, or `data.test` at the end.
             loss: as `fit`.
             batch_size: sequences at once.
             sequence_length: tokens that a prediction sees at most; by default as in fit.
+            ngram: beside a causal language model, what counting reaches on the same tokens: of a split, `data.train` for a fair
+                comparison; or True, of other parts of `data`.
+            texts: of a seq2seq split, write so many targets and score them by BLEU, chrF and ROUGE; 0 writes none.
+            seed: of the confidence intervals.
 
         Returns:
-            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second; and
-            scores, the task's own: macro_f1 and micro_f1 of labels, exact_match and f1 of answers.
+            loss (nats a target), perplexity, bits_per_byte, accuracy (0 to 1), tokens, seconds, tokens_per_second; scores, the
+            task's own: macro_f1 and micro_f1 of labels, exact_match and f1 of answers, bleu, chrf and rouge_l of targets;
+            languages and intervals.
 
         Raises:
             UsageError: it has no weights, or another tokenizer.
             InvalidConfiguration: a setting is out of range.
             TooLittleData: the split is empty.
             WorkerFailed: a loss is no finite number.
+            MissingExtra: targets are to be written, and sacrebleu, which scores them, is not installed.
         """
         require_train("torch", "transformers", "tokenizers", task="measure a model")
-        from llmasos.language_model.measuring import measure
+        from llmasos.evaluation.answers import Writing
+        from llmasos.evaluation.measure import MeasureOptions, measure
 
         module = self.module
         task = task_of(split_of(data, "evaluate"), loss, self.task or self.default_task)
@@ -185,7 +209,8 @@ class Trained(WithWeights):
                 "Fit it to that task first.",
             )
         self._take(data.tokenizer, plan.task)
-        return measure(module, data, plan, batch_size=batch_size)
+        counted, writing = counted_text(ngram, plan.task), Writing(texts)
+        return measure(module, data, plan, MeasureOptions(batch_size, seed, counted, writing))
 
     def _start(self, resume: bool) -> Progress | None:
         """Where to go on; None at the beginning."""

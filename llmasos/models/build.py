@@ -7,12 +7,13 @@ write_tensors(model, path, manifest)     # llmasos.models.tensors
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import InvalidConfiguration
 from common.plan.adapters import Adapter, NoAdapter
 from common.plan.architectures import Model
 from common.plan.model import Plan
+from common.plan.tasks import SequenceClassification
 from llmasos.models.adapters import add_adapter
 from llmasos.models.architecture import CAUSAL_LM, config_of
 from llmasos.models.classes import model_class
@@ -45,7 +46,7 @@ def model_of(plan: Plan, tokenizer: Tokenizer) -> torch.nn.Module:
             f"The tokenizer has {tokens:,} tokens, the model's embedding {rows:,} rows (model.vocab_size).",
             "Name the tokenizer that the model was trained with, or leave vocab_size out for a new model.",
         )
-    return build_model(
+    model: Any = build_model(
         plan.model,
         vocab_size=rows or tokens,
         seed=plan.seed,
@@ -54,6 +55,11 @@ def model_of(plan: Plan, tokenizer: Tokenizer) -> torch.nn.Module:
         num_labels=plan.task.num_labels,
         pad_token_id=pad_id(tokenizer),
     )
+    if isinstance(plan.task, SequenceClassification):  # an exported model says what its outputs mean
+        model.config.id2label = dict(enumerate(plan.task.labels))
+        model.config.label2id = {label: number for number, label in enumerate(plan.task.labels)}
+    found: torch.nn.Module = model
+    return found
 
 
 def build_model(

@@ -266,7 +266,11 @@ class Simulation:
             show.stage("sampling")
             text = final_model.sample(self.layout.model, self.options.prompt)
             results = replace(results, sample_prompt=self.options.prompt, sample_text=text)
-        results = replace(results, federated=self.federated_scores(results, prepared))
+        show.stage("measuring the model on each institution's held-out data")
+        own = self.personal_layers(results, prepared)
+        results = replace(results, federated=self.federated_scores(results, prepared, own))
+        tensors = self.layout.final_tensors
+        results = replace(results, measured=final_model.measure_more(prepared, tensors, self.options.institutions, own))
         if can_count(prepared.draft.plan):
             show.stage("counting n-grams, to compare with")
             results = replace(results, ngram=count(prepared, self.options.institutions, self.layout.tokens))
@@ -283,11 +287,17 @@ class Simulation:
         show.stage("verifying: every statement, and every round again, from every side")
         return verify_sides(self.layout, self.options.commands)
 
-    def federated_scores(self, results: Results, prepared: Prepared) -> Scores:
+    def federated_scores(self, results: Results, prepared: Prepared, own: Callable[[str], tuple[Path, int]]) -> Scores:
         """As the run measured the final model; where the plan hides institutions' numbers, measured here once more."""
         scores = final_scores(results.view)
         if scores is not None and set(scores.institutions) == set(self._names):
             return scores
+        return final_model.measure(
+            prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens, own
+        )
+
+    def personal_layers(self, results: Results, prepared: Prepared) -> Callable[[str], tuple[Path, int]]:
+        """Where an institution's personal layers are, and after which round they belong to the final model."""
 
         def own(name: str) -> tuple[Path, int]:
             used = (
@@ -297,9 +307,7 @@ class Simulation:
             )
             return self.layout.personal(name, prepared.draft.run), max(used, default=0)
 
-        return final_model.measure(
-            prepared, self.layout.final_tensors, self.options.institutions, self.layout.tokens, own
-        )
+        return own
 
     def baseline_set(self, results: Results) -> BaselineSet:
         """As many steps as were trained; the pooled batch is what a round's cohort took together."""

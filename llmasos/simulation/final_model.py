@@ -17,6 +17,8 @@ from llmasos.simulation.results import Scores, scores_from_sums
 if TYPE_CHECKING:
     import torch
 
+    from llmasos.datasets.loading import Split
+    from llmasos.evaluation.measured import Evaluation
     from llmasos.training.corpus import Corpus
 
 SAMPLE_TOKENS = 80
@@ -40,12 +42,14 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
 
 def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path) -> None:
     """Write `folder` in Hugging Face layout; where an adapter was trained, it is in there, and what it belongs to in `base`."""
+    from llmasos.language_model.storing import write_card
     from llmasos.models.build import export_hf
     from llmasos.models.export import export_base
 
     model = load_final(prepared, tensors)
     initial = [entry.name for entry in prepared.draft.manifest if entry.group == "personal"]
     export_hf(model, prepared.tokenizer, folder, initial=initial)
+    write_card(folder, prepared.draft.plan.task)
     if prepared.draft.plan.adapter.type != "none":
         export_base(model, prepared.tokenizer, base)
 
@@ -112,3 +116,28 @@ def measure(
             PersonalFolder(folder, prepared.draft.manifest).read(model, number)
             sums[name] = evaluate(model, objective_of(one.plan.task), one.held_out_rows())
     return scores_from_sums(sums)
+
+
+def measure_more(
+    prepared: Prepared, tensors: Path, institutions: Sequence[InstitutionFolder], own: Callable[[str], tuple[Path, int]]
+) -> Evaluation:
+    """The model on what each institution holds out, by everything that the task has beside the loss: accuracy, F1, bits a byte.
+
+    Statements of a run carry losses alone. Here all data are on one machine, whatever the plan lets institutions see.
+
+    Args:
+        own: as `measure`.
+    """
+    from llmasos.evaluation.held_out import held_out_split, measure_institutions
+    from llmasos.models.personal import PersonalFolder
+    from llmasos.tokenizers import load
+
+    plan, tokenizer, model = prepared.draft.plan, load(prepared.tokenizer), load_final(prepared, tensors)
+
+    def parts() -> Iterator[tuple[str, Split]]:
+        for one in institutions:
+            folder, number = own(one.name)
+            PersonalFolder(folder, prepared.draft.manifest).read(model, number)
+            yield one.name, held_out_split(one.folder.resolve(), tokenizer, plan, text_column=one.text_column)
+
+    return measure_institutions(model, parts(), plan)

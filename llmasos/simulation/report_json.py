@@ -3,7 +3,8 @@
 rounds[]      round, task, outcome, perplexity {pooled, institutions}, cohort, contributors, seconds, bytes_up, bytes_down.
               Perplexity is that of the model which the round started from; the last round trains nothing and measures the
               final model.
-final         perplexity {pooled, institutions}, digest, path
+final         perplexity {pooled, institutions}, digest, path, measures {pooled, institutions}: all that the task has, by name,
+              as loss, accuracy, bits_per_byte, macro_f1
 alone         pooled perplexity by institution, each model trained on that institution's text only
 alone_own     the same models, each on its own institution's held-out text
 pooled_data   perplexity {pooled, institutions} of the upper bound
@@ -19,6 +20,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from llmasos.evaluation.measured import Evaluation, numbers, plain_json
 from llmasos.simulation.results import Counted, Results, Scores, better_alone, scores_of
 from llmasos.simulation.watch import Round
 
@@ -35,7 +37,12 @@ def report(results: Results, *, model: Path) -> dict[str, Any]:
         "institutions": list(results.institutions),
         "rounds": [_round(entry) for entry in results.view.rounds],
         "refusals": [entry.model_dump() for entry in results.view.refusals],
-        "final": {"perplexity": _scores(results.federated), "digest": results.digest, "path": str(model)},
+        "final": {
+            "perplexity": _scores(results.federated),
+            "digest": results.digest,
+            "path": str(model),
+            "measures": _measures(results.measured),
+        },
         "alone": {name: _number(scores.pooled) for name, scores in alone.items()},
         "alone_own": {name: _number(scores.institutions.get(name)) for name, scores in alone.items()},
         "pooled_data": _scores(comparison.pooled_data) if comparison else None,
@@ -94,6 +101,18 @@ def _counted(ngram: Counted | None) -> dict[str, Any] | None:
         "counted_tokens": ngram.num_tokens,
         "left_out_tokens": ngram.left_out,
     }
+
+
+def _measures(found: Evaluation | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    plain: dict[str, Any] = plain_json(
+        {
+            "pooled": numbers(found.whole, found.task),
+            "institutions": {name: numbers(scores, found.task) for name, scores in found.languages.items()},
+        }
+    )
+    return plain
 
 
 def _scores(scores: Scores | None) -> dict[str, Any]:

@@ -82,6 +82,18 @@ class SimulationResult:
         return value
 
     @property
+    def measures(self) -> list[dict[str, Any]]:
+        """The final model on what each institution holds out, and pooled, by all that the task has: a row each with
+        `institution`, loss, accuracy, and bits_per_byte, macro_f1 or others; empty if there is no model."""
+        found = self.report["final"].get("measures")
+        if not found:
+            return []
+        return [
+            {"institution": name, **values}
+            for name, values in [*found["institutions"].items(), ("pooled", found["pooled"])]
+        ]
+
+    @property
     def alone(self) -> Mapping[str, float]:
         """By institution, the perplexity on all held-out text of a model of its own text only; empty without baselines."""
         return dict(self.report["alone"])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from common.statements.kinds import PlanStatement
 from common.verify.report import Outcome
+from llmasos.simulation import watch
 from llmasos.simulation.verification import Verification
-from llmasos.simulation.watch import Evaluation, Round, RunView, perplexity
+from llmasos.simulation.watch import Round, RunView, perplexity
+
+if TYPE_CHECKING:
+    from llmasos.evaluation.measured import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Results:
     comparison: Comparison | None = None
     federated: Scores | None = None
     ngram: Counted | None = None
+    measured: Evaluation | None = None
+    """The final model by all measures of its task; its `languages` are the institutions."""
     sample_prompt: str = ""
     sample_text: str = ""
     verification: Verification | None = None
@@ -97,7 +104,7 @@ class Results:
         return name, self.comparison.alone[name].pooled
 
 
-def scores_of(evaluations: tuple[Evaluation, ...]) -> Scores | None:
+def scores_of(evaluations: tuple[watch.Evaluation, ...]) -> Scores | None:
     """Perplexities of one model; None where the plan lets nobody see the pooled one."""
     pooled = next((entry.perplexity for entry in evaluations if entry.scope == "pooled"), None)
     own = {entry.scope: entry.perplexity for entry in evaluations if entry.scope != "pooled"}

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from common.terminal import printable
+from llmasos.charts import shown as cell
+from llmasos.evaluation.measured import SHORT, numbers
 from llmasos.simulation.results import Comparison, Counted, Results, Scores, better_alone
 
 COLUMNS = ("alone, own text", "alone, all text", "federated", "pooled data", "n-gram", "better off")
@@ -185,6 +187,26 @@ def results_table(results: Results) -> Table:
     return table
 
 
+def measures_table(results: Results) -> Table | None:
+    """The final model by all that its task has, beside the perplexity above; None where that is all."""
+    found = results.measured
+    if found is None:
+        return None
+    rows = [*found.languages.items(), ("all of them, pooled", found.whole)]
+    skipped = {"loss", "perplexity", "word_perplexity", "byte_perplexity"}
+    values = {name: numbers(scores, found.task) for name, scores in rows}
+    names = [name for name, value in values[rows[-1][0]].items() if name not in skipped and value is not None]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("final model on held-out data of", overflow="fold", min_width=16)
+    for name in names:
+        table.add_column(SHORT.get(name, name.replace("_", " ")), justify="right", overflow="fold")
+    for index, (who, own) in enumerate(values.items()):
+        if index < ROWS or index == len(values) - 1:
+            style = "bold" if index == len(values) - 1 else ""
+            table.add_row(escape(who), *(cell(own.get(name)) for name in names), style=style)
+    return table
+
+
 def print_results(results: Results, out: Path, console: Console) -> None:
     """Print everything that a simulation ends with; commands stay on one line, to be copied."""
     console.print()
@@ -196,6 +218,8 @@ def print_results(results: Results, out: Path, console: Console) -> None:
         return
     console.print(results_table(results))
     console.print(Text(verdict(results), style="bold"))
+    if (measures := measures_table(results)) is not None:
+        console.print(measures)
     for line in explanations(results):
         console.print(Text(line, style="dim"))
     for line in verified(results):

@@ -15,6 +15,5 @@ records.py          tasks on records with fields
 mixture.py          several tasks on one model
 plugin.py           a task from an entry point of this installation
 sides.py            one side of the split as a row file
-scores.py           a task's own measures, beside its loss
 encoding.py         padding, cutting, labels
 """

@@ -84,6 +84,15 @@ class Segments(RowSide):
     def most_targets(self) -> int:
         return self.pairs.most_targets
 
+    def measured_rows(self) -> Iterator[Batch]:
+        if self.file.count < 2:
+            raise TooLittleData(
+                f"The text to measure is {self.file.count} segment of {self.pairs.segment} tokens; next-sentence prediction "
+                "needs two segments of text at least: one, and what may follow it.",
+                "Name more text.",
+            )
+        return RowSide.measured_rows(self)
+
     def _row(self, index: int, dice: Dice) -> Batch:
         wants_next = dice.is_below(_HALF)
         if wants_next and not self._follows(index) and index > 0 and self._follows(index - 1):

@@ -27,7 +27,12 @@ def test_a_consortium_translates_and_shows_its_rounds(tmp_path: Path, monkeypatc
     assert [row["task"] for row in result.rows] == ["train", "train", "evaluate"]
     perplexities = [row["perplexity"] for row in result.rows]
     assert perplexities[-1] == result.perplexity < perplexities[0]
+    measures = {row["institution"]: row for row in result.measures}
+    assert set(measures) == {*folders, "pooled"}
+    assert measures["pooled"]["perplexity"] == pytest.approx(result.perplexity, rel=1e-3)
+    assert all(0 <= row["accuracy"] <= 1 for row in measures.values())
     model = result.model()
+    assert model.task == plan.task
     assert isinstance(model, Transformer)
     assert model.section.model_dump(exclude={"dropout"}) == plan.model.model_dump(exclude={"dropout"})
     assert isinstance(model.generate_text("drei eins", max_new_tokens=5), str)

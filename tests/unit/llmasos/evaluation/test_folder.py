@@ -78,7 +78,7 @@ def test_folders_are_languages_and_their_sums_are_the_whole(model: Path, data: P
     assert (together.tokens, together.words, together.text_bytes) == (whole.tokens, whole.words, whole.text_bytes)
     assert found.whole.documents == 12
     assert found.interval_unit == "documents"
-    interval = found.bits_per_byte_interval
+    interval = found.intervals["bits_per_byte"]
     assert interval is not None
     assert interval.low < found.whole.model.bits_per_byte < interval.high
 
@@ -93,9 +93,10 @@ def test_the_n_gram_model_counted_beats_an_untrained_model(model: Path, data: Pa
     crossed = evaluate(model, data)
     assert crossed.whole.ngram is not None
     assert crossed.whole.ngram.bits_per_byte < 4 < crossed.whole.model.bits_per_byte
-    assert crossed.ngram_text == "the other four fifths of the same text"
-    assert crossed.ngram_tokens is not None
-    assert crossed.ngram_tokens < crossed.whole.model.tokens
+    assert crossed.counted is not None
+    assert crossed.counted.text == "the other four fifths of the same text"
+
+    assert crossed.counted.num_tokens < crossed.whole.model.tokens
     cheating = evaluate(model, data, EvaluationOptions(ngram_text=data))
     assert cheating.whole.ngram is not None
     # It counted the very text that it is measured on.
@@ -133,7 +134,7 @@ def test_windows_of_any_length_hold_all_bytes_and_words_once() -> None:
 def test_what_cannot_be_measured_is_told_in_a_sentence(model: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(TooLittleData, match="holds no text: 0 documents"):
         evaluate(model, tmp_path)
-    with pytest.raises(UsageError, match="sequence_length is 33, expected 1 to 32, the model's context"):
+    with pytest.raises(UsageError, match="sequence_length is 33, expected 8 to 32, the model's context"):
         evaluate(model, data, EvaluationOptions(sequence_length=33))
     with pytest.raises(UsageError, match="is no model folder"):
         evaluate(tmp_path, data)

@@ -184,8 +184,8 @@ def test_a_folder_is_evaluated_in_windows_that_leave_room_for_them(tmp_path: Pat
     (tmp_path / "text" / "a.txt").write_text("abcdefghijklm" * 5)
     found = evaluate(tmp_path / "model", tmp_path / "text", EvaluationOptions(ngram=False))
     assert found.sequence_length == 16 - TOKENS
-    short = evaluate(tmp_path / "model", tmp_path / "text", EvaluationOptions(ngram=False, sequence_length=4))
-    assert short.sequence_length == 4
+    short = evaluate(tmp_path / "model", tmp_path / "text", EvaluationOptions(ngram=False, sequence_length=8))
+    assert short.sequence_length == 8
     assert short.whole.model != found.whole.model
-    with pytest.raises(UsageError, match="sequence_length is 14, expected 1 to 13"):
+    with pytest.raises(UsageError, match="sequence_length is 14, expected 8 to 13"):
         evaluate(tmp_path / "model", tmp_path / "text", EvaluationOptions(sequence_length=14))

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from llmasos.evaluation import measured
+from llmasos.evaluation.metrics import likelihood
 from llmasos.simulation.report_json import report, write_report_json
+from llmasos.simulation.result import SimulationResult
 from llmasos.simulation.results import Scores, better_alone, by_rounds_trained, scores_from_sums, scores_of
 from llmasos.simulation.table import explanations, print_results, shown, table_rows, verdict
 from llmasos.simulation.watch import Evaluation
@@ -134,3 +137,33 @@ def test_infinite_numbers_become_null() -> None:
 def test_equal_steps_count_committed_rounds_only() -> None:
     results = some_results(statement=a_statement(local={"steps": 5, "batch_size": 2, "sequence_length": 16}))
     assert results.steps == 10
+
+
+def test_all_measures_of_the_task_are_told_by_institution_and_pooled(tmp_path: Path) -> None:
+    def scores(tokens: int, accuracy: float) -> measured.Scores:
+        return measured.Scores(
+            tokens, likelihood(nats=9.0, tokens=tokens, words=0, text_bytes=0), accuracy, {"f1": math.nan}
+        )
+
+    found = measured.Evaluation(
+        split="held-out",
+        task="question-answering",
+        whole=scores(30, 0.5),
+        languages={"north": scores(10, 0.75), "south": scores(20, 0.375)},
+        intervals={},
+        interval_unit="rows",
+        counted=None,
+        seconds=1.0,
+        sequence_length=32,
+        device="cpu",
+    )
+    results, out = some_results(measured=found), io.StringIO()
+    print_results(results, Path("out"), Console(file=out, width=80))
+    assert "0.375" in out.getvalue()
+    write_report_json(results, model=tmp_path / "model", file=tmp_path / "report.json")
+    rows = SimulationResult.load(tmp_path).measures
+    assert [(row["institution"], row["accuracy"], row["f1"]) for row in rows] == [
+        ("north", 0.75, None), ("south", 0.375, None), ("pooled", 0.5, None),
+    ]  # fmt: skip
+    write_report_json(some_results(), model=tmp_path / "model", file=tmp_path / "report.json")
+    assert SimulationResult.load(tmp_path).measures == []

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 from common.errors import UsageError
 from common.plan.tasks import Plugin
+from llmasos.evaluation.targets import measure_rows
 from llmasos.tasks.plugin import load_plugin
 from tests.support.tasks import a_task_plan
 from tests.support.texts import make_institutions
@@ -64,6 +65,10 @@ def test_an_installed_plugin_trains(
     done = one.run(one.training())
     assert done[-1].sums.num_tokens == 6 * 4 * 32 // 2
     assert done[-1].loss_fixed < done[0].loss_fixed
+    rows = list(one.corpus.held_out_rows())[:3]
+    found = measure_rows(one.model(), one.plan.task, rows, batch_size=2)
+    assert found.targets == [16, 16, 16]
+    assert found.units.accuracy is None, "what a plugin's rows hold, it alone knows"
 
 
 @pytest.mark.parametrize(
