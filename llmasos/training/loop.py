@@ -20,9 +20,10 @@ from common.errors import NonFiniteDelta
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import to_fixed
 from llmasos.models.adapters import tensor_name
-from llmasos.models.sharding import local, rows_for, whole
+from llmasos.models.sharding import local, part_for
 from llmasos.tasks.base import Batch, rows_in, split, tensors_of
 from llmasos.tasks.registry import objective_of
+from llmasos.training.clipping import clip_gradients
 from llmasos.training.device import Machine
 from llmasos.training.forward import prepare_forward
 from llmasos.training.optimizers import LocalOptimizer, picked
@@ -162,7 +163,7 @@ class LocalTraining:
         self._optimizer.set_rate(rate)
 
         def gradients(size: int) -> float:
-            torch.manual_seed(_step_seed(work.seed, step, self._ranks.rank))
+            torch.manual_seed(_step_seed(work.seed, step, self._ranks.number_among_rows))
             self._optimizer.zero_grad()
             return self._accumulate(batch, size)
 
@@ -173,7 +174,7 @@ class LocalTraining:
         (loss,) = self._ranks.total(loss)
         self._pull()
         max_norm = float(self._local.max_gradient_norm)
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)))
+        norm = clip_gradients(self._parameters, max_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteDelta(
                 f"Step {step + 1} of this round: loss is {loss}, gradient norm {norm}, expected finite numbers."
@@ -238,4 +239,4 @@ class LocalTraining:
         """
         with torch.no_grad():
             for name, weight in zip(self._names, self._parameters, strict=True):
-                local(weight).copy_(rows_for(weight, picked(weights, name, tuple(weight.shape))))
+                local(weight).copy_(part_for(weight, picked(weights, name, tuple(weight.shape))))

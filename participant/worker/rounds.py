@@ -334,7 +334,7 @@ class TrainedRound:
             capability=machine.capability,
             versions=machine.versions,
             ranks=self._ranks.size,
-            sharding="full" if self._ranks.sharded else None,
+            sharding=None if self._ranks.sharding == "none" else self._ranks.sharding,
         )
 
 
