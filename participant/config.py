@@ -53,7 +53,8 @@ class WorkerSettings(Section):
         Sharding,
         Field(
             description="How ranks share out the model, so that one larger than a GPU trains. full: rows of every tensor, "
-            "and batches; tensor: the work on every row, by heads and hidden units; none: each has all of the model."
+            "and batches; tensor: the work on every row, by heads and hidden units; pipeline: blocks; none: each has all of "
+            "the model."
         ),
     ] = "none"
     snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300

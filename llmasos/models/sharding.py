@@ -6,7 +6,8 @@
 
 `full`: rows of every tensor; of a layer the whole only while it computes it. `tensor`: what transformers' plan for the
 architecture says, rows of one matrix and columns of the next, so that each rank computes its own heads and hidden units, and
-norms are whole on all ranks. The first ranks have the most. A tensor that is not sharded is its own whole.
+norms are whole on all ranks. `pipeline`: whole tensors, of blocks of its own (llmasos.models.stages). The first ranks have the
+most. A tensor that is not sharded is its own whole.
 
 Sources: torch.distributed.fsdp.fully_shard; Zhao et al., arXiv:2304.11277 (FSDP); Rajbhandari et al., arXiv:1910.02054 (ZeRO);
 transformers.distributed.tensor_parallel; Shoeybi et al., arXiv:1909.08053 (tensor parallelism).
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Sharding = Literal["none", "full", "tensor"]
+Sharding = Literal["none", "full", "tensor", "pipeline"]
 """How ranks share out the model: `none`, each has all of it."""
 
 _SUMMED_LATER = "replicated_with_grad_allreduce"
 """transformers' name for a weight that all ranks have and each uses for its own heads alone: gradients add up over ranks. Its
 own hook would add up what earlier micro-batches left once more at each; Ranks.sum_gradients does it once a step."""
-_MARK = "gradient_is_partial"
+_PARTIAL, _STAGE = "gradient_is_partial", "pipeline_stage"
 
 
 class Part(NamedTuple):
@@ -41,11 +42,24 @@ class Part(NamedTuple):
     size: int
 
 
+class Stage(NamedTuple):
+    """Whose a weight of a pipeline is: that of the first of the stages that use it, on devices of that kind."""
+
+    owner: int
+    users: tuple[int, ...]
+    kind: str
+    is_own: bool
+
+
 def check_model(model: torch.nn.Module, sharding: Sharding, ranks: int) -> None:
     """
     Raises:
         InvalidConfiguration: the model cannot be shared out that way, or not among so many.
     """
+    if sharding == "pipeline":
+        from llmasos.models.stages import check_stages
+
+        check_stages(cast("PreTrainedModel", model), ranks)
     if sharding != "tensor":
         return
     fix = "Set worker.sharding: full or none, or refuse the plan."
@@ -71,7 +85,13 @@ def shard(model: torch.nn.Module, kind: str, sharding: Sharding) -> None:
     import torch
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
+    ranks = torch.distributed.get_world_size()
+    if sharding == "pipeline":
+        from llmasos.models.stages import cut
+
+        cut(cast("PreTrainedModel", model), torch.distributed.get_rank(), ranks, kind)
+        return
+    mesh = init_device_mesh(kind, (ranks,))
     if sharding == "tensor":
         _share_out_tensors(cast("PreTrainedModel", model), mesh)
         model.to(kind)
@@ -102,9 +122,30 @@ def is_distributed(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
+def stage_of(weight: torch.Tensor) -> Stage | None:
+    """Whose it is among the stages of a pipeline; None: there is no pipeline."""
+    return getattr(weight, _STAGE, None)
+
+
+def is_own(weight: torch.Tensor) -> bool:
+    """Whether it counts on this rank: in norms, and in a snapshot."""
+    stage = stage_of(weight)
+    return stage is None or stage.is_own
+
+
+def mark_stage(weight: torch.Tensor, stage: Stage) -> None:
+    """Say whose it is."""
+    setattr(weight, _STAGE, stage)
+
+
+def is_shared_out(tensor: torch.Tensor) -> bool:
+    """Whether `whole` of it needs other ranks."""
+    return is_distributed(tensor) or stage_of(tensor) is not None
+
+
 def gradient_is_partial(weight: torch.Tensor) -> bool:
     """Whether a rank's backward pass gives a part of the gradient, which adds up over ranks."""
-    return getattr(weight, _MARK, False)
+    return getattr(weight, _PARTIAL, False)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -116,6 +157,8 @@ def runs(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
     """Where this rank's elements stand among the whole tensor's, which are counted in order: (first, how many), one after the
     other as they stand in `local`. Rows are one run, columns one in each row."""
     part, mine = part_of(tensor), local(tensor)
+    if tensor.is_meta:
+        return  # another stage's
     if part is None:
         yield 0, tensor.numel()
         return
@@ -126,6 +169,9 @@ def runs(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of it, on this rank's device. Ranks wait for each other here."""
+    stage = stage_of(tensor)
+    if stage is not None:
+        return _from_owner(tensor, stage)
     return cast("torch.Tensor", _distributed(tensor).full_tensor()) if is_distributed(tensor) else tensor
 
 
@@ -147,6 +193,14 @@ def beside(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(
         mine, like.device_mesh, like.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
     )
+
+
+def _from_owner(tensor: torch.Tensor, stage: Stage) -> torch.Tensor:
+    import torch
+
+    value = tensor.detach() if stage.is_own else torch.empty(tensor.shape, dtype=tensor.dtype, device=stage.kind)
+    torch.distributed.broadcast(value, src=stage.owner)
+    return value
 
 
 def _distributed(tensor: torch.Tensor) -> Any:
@@ -197,4 +251,4 @@ def _share_out_tensors(model: PreTrainedModel, mesh: Any) -> None:
     model.tie_weights()
     for name, weight in model.named_parameters():
         if plan.get(name) == _SUMMED_LATER:
-            setattr(weight, _MARK, True)
+            setattr(weight, _PARTIAL, True)

@@ -23,7 +23,7 @@ from common.statements.kinds import Tensor
 from common.tensors import check_header, declared_header_bytes, delta_size, model_header, model_size, trainable_header
 from llmasos.atomic import OWNER_ONLY, replacing
 from llmasos.models.adapters import tensor_name
-from llmasos.models.sharding import is_distributed, local, runs, whole
+from llmasos.models.sharding import is_shared_out, local, runs, whole
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
     with _open_model(path, manifest) as file, torch.no_grad():
         for entry in _carried(manifest):
-            start, tensor = file.tell(), tensors[entry.name].detach()
+            start, tensor = file.tell(), tensors[entry.name].detach()  # without numbers where it is another stage's
             flat, filled = local(tensor).view(-1), 0
             for first, count in runs(tensor):
                 file.seek(start + first * _FLOAT.itemsize)
@@ -123,7 +123,7 @@ def gather_delta(model: torch.nn.Module, manifest: Sequence[Tensor]) -> None:
     """Another rank's part in rank 0's `write_delta`: give it one's part, tensor by tensor."""
     tensors = by_name(model, manifest)
     for entry in manifest:
-        if entry.group == "trainable" and is_distributed(tensors[entry.name]):
+        if entry.group == "trainable" and is_shared_out(tensors[entry.name]):
             whole(tensors[entry.name])
 
 

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
 from common.errors import InvalidConfiguration, OutOfMemory
-from llmasos.models.sharding import Sharding, gradient_is_partial
+from llmasos.models.sharding import Sharding, gradient_is_partial, stage_of
 from llmasos.tasks.base import Batch
 from llmasos.training.memory import is_out_of_memory, within_memory
 
@@ -84,12 +84,12 @@ class Ranks:
     @property
     def shares_rows(self) -> bool:
         """Whether each takes other rows of a batch; else all take all of them, and share out what is computed of each."""
-        return self.size > 1 and self.sharding != "tensor"
+        return self.size > 1 and self.sharding in ("none", "full")
 
     @property
-    def number_among_rows(self) -> int:
-        """This rank's number among those that take other rows."""
-        return self.rank if self.shares_rows else 0
+    def dropout_number(self) -> int:
+        """This rank's number among those that draw dropout masks of their own, for rows or blocks of their own."""
+        return 0 if self.sharding == "tensor" else self.rank
 
     def share(self, batch: Batch) -> Batch:
         """This rank's rows of a batch; none where there are fewer rows than ranks."""
@@ -144,7 +144,8 @@ class Ranks:
         """Replace each gradient by the sum over ranks. A rank whose rows do not touch a weight adds zeros to the others'.
 
         Where ranks share out rows and model, the backward pass has done so, but for their number: it takes the mean. Where they
-        share out tensors, it has done so but for weights that each uses for its own heads.
+        share out tensors, it has done so but for weights that each uses for its own heads; in a pipeline, but for weights that
+        several stages use.
         """
         if self.sharding == "full":
             for weight in parameters:
@@ -152,6 +153,8 @@ class Ranks:
                     weight.grad.mul_(self.size)
         if self.sharding == "tensor":
             self._sum([weight for weight in parameters if gradient_is_partial(weight)])
+        elif self.sharding == "pipeline":
+            self._sum_between_stages(parameters)
         elif not self.sharded and self.size > 1:
             self._sum(parameters)
 
@@ -169,11 +172,25 @@ class Ranks:
             for gradient, summed in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
+    def _sum_between_stages(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Of tables used at both ends: each of the two stages gets the other's gradient, and both have the same sum."""
+        for weight in parameters:
+            stage = stage_of(weight)
+            if stage is None or len(stage.users) == 1:
+                continue
+            (other,) = (user for user in stage.users if user != self.rank)
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            theirs = torch.empty_like(weight.grad)
+            both = [dist.P2POp(dist.isend, weight.grad, other), dist.P2POp(dist.irecv, theirs, other)]
+            for request in dist.batch_isend_irecv(both):
+                request.wait()
+            weight.grad += theirs
+
     def total(self, *numbers: float) -> tuple[float, ...]:
-        """Each number's sum over ranks, in float64; where all take the same rows, and so have the same numbers, rank 0's."""
+        """Each number's sum over ranks, in float64; where they share out tensors, and so have the same numbers, rank 0's."""
         if self.size == 1:
             return numbers
-        mine = numbers if self.shares_rows or self.is_first else (0.0,) * len(numbers)
+        mine = numbers if self.sharding != "tensor" or self.is_first else (0.0,) * len(numbers)
         return self._reduced(mine, torch.float64, dist.ReduceOp.SUM)
 
     def any(self, flag: bool) -> bool:

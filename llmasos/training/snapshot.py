@@ -49,8 +49,8 @@ class Record(BaseModel):
 
     format: Literal[1] = 1
     ranks: int = Field(default=1, ge=1)
-    sharding: Literal["full", "tensor"] | None = None
-    """Each rank held rows or columns of tensors, and its part holds them."""
+    sharding: Literal["full", "tensor", "pipeline"] | None = None
+    """Each rank held parts of tensors, or tensors that no other held, and its part holds them."""
     run: str
     round: int = Field(ge=0)
     seed: int

@@ -33,7 +33,11 @@ from participant.bench.worker_protocol import PERSONAL, Prepare
 
 SHARDED_OPTIMIZERS = ("adamw", "adam", "sgd")
 """Those that change each number of a weight by itself, so that rows do."""
-SHARDED_ADAPTERS: Mapping[Sharding, tuple[str, ...]] = {"full": ("none", "lora"), "tensor": ("none",)}
+SHARDED_ADAPTERS: Mapping[Sharding, tuple[str, ...]] = {
+    "full": ("none", "lora"),
+    "tensor": ("none",),
+    "pipeline": ("none",),
+}
 TOKENIZER, TOKENS = "tokenizer.json", "tokens"
 
 log = logging.getLogger(__name__)
@@ -120,6 +124,7 @@ def check_sharding(job: Job, ranks: Ranks) -> None:
         "personal layers": bool(plan.personal),
         "local.compile": plan.local.compile,
         f"adapter {plan.adapter.type}": plan.adapter.type not in SHARDED_ADAPTERS[ranks.sharding],
+        f"task {plan.task.type}": ranks.sharding == "pipeline" and plan.task.type != "causal-lm",
     }
     for what, is_wanted in lacking.items():
         if is_wanted:

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.torch
 
 
 ROTARY = {
-    "type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "hidden_size": 16,
+    "type": "llama", "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "hidden_size": 16,
     "intermediate_size": 32, "max_position_embeddings": 32,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("ranks", "sharding"), [(1, "none"), (2, "none"), (2, "tensor")])
+@pytest.mark.parametrize(("ranks", "sharding"), [(1, "none"), (2, "none"), (2, "tensor"), (2, "pipeline")])
 def test_one_participants_round_gives_its_local_model(tmp_path: Path, ranks: int, sharding: str) -> None:
     pytest.importorskip("torch")
     from safetensors.numpy import load
