@@ -62,14 +62,11 @@ class Pipeline:
         return self._of(logits_BLV, tokens_BT) if self.is_last else torch.zeros(0)
 
     def accumulate(self, batch: Tensors, size: int) -> float:
-        """Add the gradients of the batch's mean loss to what is there, in micro-batches of `size` rows; the mean loss in nats
-        on the last rank, 0 on others.
-
-        Args:
-            size: divides the batch's rows.
+        """Add the gradients of the batch's mean loss to what is there, in micro-batches of `size` rows or a few less; the mean
+        loss in nats on the last rank, 0 on others.
         """
-        losses: list[torch.Tensor] = []
-        self._run(batch[TOKENS], size, losses)
+        tokens_BT, losses = batch[TOKENS], list[torch.Tensor]()
+        self._run(tokens_BT, largest_divisor(tokens_BT.shape[0], size), losses)
         return float(sum(loss.detach().double() for loss in losses))
 
     def _of(self, logits_BLV: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -126,3 +123,8 @@ class Pipeline:
             input_args=tokens if self._ranks.is_first else expected(config.hidden_size),
             output_args=expected(config.vocab_size if self.is_last else config.hidden_size),
         )
+
+
+def largest_divisor(rows: int, size: int) -> int:
+    """At most `size`: micro-batches of a pipeline all have as many rows."""
+    return next(smaller for smaller in range(min(size, rows), 0, -1) if rows % smaller == 0)

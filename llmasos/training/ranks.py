@@ -1,13 +1,13 @@
-"""Several processes of one institution that train one model: each takes its share of every batch's rows.
+"""Several processes of one institution that train one model: each takes its share of every batch's rows, or of the model.
 
     ranks = Ranks.join(0, 2, folder / "store")
     mine = ranks.share(batch)                    # rows 0, 2, 4, …
     ranks.sum_gradients(parameters)              # after the backward pass over one's own rows
     (nats,) = ranks.total(nats)
 
-All ranks hold the same weights and do the same step, so what decides over a step is agreed: sums, wishes of the agent, whether
-memory was enough. With one rank, ALONE, nothing is exchanged and nothing changes. For a given number of ranks the same inputs
-give the same bits; another number adds up in another order.
+All ranks do the same step, on the same weights or on parts of one model (llmasos.models.sharding), so what decides over a step
+is agreed: sums, wishes of the agent, whether memory was enough. With one rank, ALONE, nothing is exchanged and nothing changes.
+For a given number of ranks the same inputs give the same bits; another number adds up in another order.
 
 Source: Li et al., arXiv:2006.15704 (data-parallel training, gradients summed in buckets).
 """
