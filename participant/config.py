@@ -12,6 +12,7 @@ from common.config import load_yaml
 from common.errors import NotInitialised
 from common.names import Name
 from common.windows import Window
+from participant.bench.worker_protocol import Sharding
 
 ENVIRONMENT_PREFIX = "LLMASOS_PARTICIPANT_"
 
@@ -49,9 +50,11 @@ class WorkerSettings(Section):
         ),
     ] = "auto"
     sharding: Annotated[
-        Literal["none", "full"],
+        Sharding,
         Field(
-            description="full: ranks share out the model, so that one larger than a GPU trains; none: each has all of it."
+            description="How ranks share out the model, so that one larger than a GPU trains. full: rows of every tensor, "
+            "and batches; tensor: the work on every row, by heads and hidden units; pipeline: blocks; none: each has all of "
+            "the model."
         ),
     ] = "none"
     snapshot_seconds: Annotated[int, Field(ge=1, le=86400)] = 300

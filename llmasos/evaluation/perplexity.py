@@ -63,7 +63,7 @@ def measure(
     rows = iter(rows)
     if (first := next(rows, None)) is None:
         return 0.0, 0
-    device = next(model.parameters()).device
+    device = next(weight.device for weight in model.parameters() if not weight.is_meta)
     was_training = model.training
     model.eval()
     total_nats, targets = 0.0, 0

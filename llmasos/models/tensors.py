@@ -23,7 +23,7 @@ from common.statements.kinds import Tensor
 from common.tensors import check_header, declared_header_bytes, delta_size, model_header, model_size, trainable_header
 from llmasos.atomic import OWNER_ONLY, replacing
 from llmasos.models.adapters import tensor_name
-from llmasos.models.sharding import first_row, is_sharded, local, whole
+from llmasos.models.sharding import is_shared_out, local, runs, whole
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def write_values(
 
 
 def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor]) -> None:
-    """Fill the model's tensors from a model file, of sharded ones this rank's rows. They keep their place and their device.
+    """Fill the model's tensors from a model file, of sharded ones this rank's part. They keep their place and their device.
 
     Raises:
         WrongTensors: file or model differ from the manifest in names, order, shapes, dtype or size. The header and the size
@@ -75,12 +75,14 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
     buffer_P = np.empty(_PIECE, dtype=_FLOAT)
     with _open_model(path, manifest) as file, torch.no_grad():
         for entry in _carried(manifest):
-            start, tensor = file.tell(), tensors[entry.name].detach()
-            flat, row = local(tensor).view(-1), entry.elements // entry.shape[0] if entry.shape else 1
-            file.seek(start + first_row(tensor) * row * _FLOAT.itemsize)
-            for first in range(0, flat.numel(), _PIECE):
-                piece_P = _read(file, buffer_P[: min(_PIECE, flat.numel() - first)])
-                flat[first : first + piece_P.size].copy_(torch.from_numpy(piece_P.astype(np.float32, copy=False)))
+            start, tensor = file.tell(), tensors[entry.name].detach()  # without numbers where it is another stage's
+            flat, filled = local(tensor).view(-1), 0
+            for first, count in runs(tensor):
+                file.seek(start + first * _FLOAT.itemsize)
+                for begin in range(filled, filled + count, _PIECE):
+                    piece_P = _read(file, buffer_P[: min(_PIECE, filled + count - begin)])
+                    flat[begin : begin + piece_P.size].copy_(torch.from_numpy(piece_P.astype(np.float32, copy=False)))
+                filled += count
             file.seek(start + entry.elements * _FLOAT.itemsize)
 
 
@@ -118,10 +120,10 @@ def write_delta(
 
 
 def gather_delta(model: torch.nn.Module, manifest: Sequence[Tensor]) -> None:
-    """Another rank's part in rank 0's `write_delta`: give it one's rows, tensor by tensor."""
+    """Another rank's part in rank 0's `write_delta`: give it one's part, tensor by tensor."""
     tensors = by_name(model, manifest)
     for entry in manifest:
-        if entry.group == "trainable" and is_sharded(tensors[entry.name]):
+        if entry.group == "trainable" and is_shared_out(tensors[entry.name]):
             whole(tensors[entry.name])
 
 

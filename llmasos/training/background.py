@@ -97,7 +97,7 @@ class BackgroundWriter:
 
 def _copy(state: State) -> State:
     """In this machine's memory, whatever device trains."""
-    return State(_copies(state.weights), _copies(state.moments), state.rows)
+    return State(_copies(state.weights), _copies(state.moments), state.parts)
 
 
 def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,12 +20,14 @@ from common.errors import NonFiniteDelta
 from common.plan.model import Plan
 from llmasos.evaluation.perplexity import to_fixed
 from llmasos.models.adapters import tensor_name
-from llmasos.models.sharding import local, rows_for, whole
+from llmasos.models.sharding import is_own, local, part_for
 from llmasos.tasks.base import Batch, rows_in, split, tensors_of
 from llmasos.tasks.registry import objective_of
+from llmasos.training.clipping import clip_gradients
 from llmasos.training.device import Machine
 from llmasos.training.forward import prepare_forward
 from llmasos.training.optimizers import LocalOptimizer, picked
+from llmasos.training.pipeline import pipeline_of
 from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.schedule import learning_rate, total_rate, total_steps
 
@@ -102,6 +104,8 @@ class LocalTraining:
         self._optimizer = LocalOptimizer(
             self._local.optimizer, self.model, list(zip(self._names, self._parameters, strict=True))
         )
+        self._elsewhere = {tensor_name(name) for name, weight in self.model.named_parameters() if weight.is_meta}
+        self._pipeline = pipeline_of(self.model, self._objective, ranks, lambda: machine.autocast(plan.local.precision))
         self._anchors: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         self._corrections: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
 
@@ -162,7 +166,7 @@ class LocalTraining:
         self._optimizer.set_rate(rate)
 
         def gradients(size: int) -> float:
-            torch.manual_seed(_step_seed(work.seed, step, self._ranks.rank))
+            torch.manual_seed(_step_seed(work.seed, step, self._ranks.dropout_number))
             self._optimizer.zero_grad()
             return self._accumulate(batch, size)
 
@@ -173,7 +177,7 @@ class LocalTraining:
         (loss,) = self._ranks.total(loss)
         self._pull()
         max_norm = float(self._local.max_gradient_norm)
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)))
+        norm = clip_gradients(self._parameters, max_norm, self._ranks)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteDelta(
                 f"Step {step + 1} of this round: loss is {loss}, gradient norm {norm}, expected finite numbers."
@@ -186,6 +190,8 @@ class LocalTraining:
         """Gradients of the batch's mean loss, by micro-batches of `size` rows scaled by targets; the mean loss in nats. Of
         both, this rank's part: parts add up.
         """
+        if self._pipeline is not None:
+            return self._pipeline.accumulate(tensors_of(batch, self.machine.device), size)
         targets, mine = self._objective.targets(batch), self._ranks.share(batch)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         micro_batches = split(tensors_of(mine, self.machine.device), size) if rows_in(mine) else ()
@@ -215,12 +221,14 @@ class LocalTraining:
                     weight.grad.add_(correction)
 
     def moments(self) -> dict[str, torch.Tensor]:
-        """The optimizer's state by `NAME.MOMENT`; empty before the first step. Not copies."""
-        return self._optimizer.moments()
+        """The optimizer's state by `NAME.MOMENT`, as `weights`; empty before the first step. Not copies."""
+        own = self.weights()
+        return {name: value for name, value in self._optimizer.moments().items() if name.rpartition(".")[0] in own}
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Trainable weights by name. Not copies."""
-        return {name: weight.detach() for name, weight in zip(self._names, self._parameters, strict=True)}
+        """Trainable weights by name, of a pipeline those that are this stage's own. Not copies."""
+        named = zip(self._names, self._parameters, strict=True)
+        return {name: weight.detach() for name, weight in named if is_own(weight)}
 
     def load_moments(self, moments: Mapping[str, torch.Tensor]) -> None:
         """Go on with the moments of a snapshot; an empty mapping starts afresh.
@@ -228,7 +236,8 @@ class LocalTraining:
         Raises:
             StorageFailure: a moment is missing, has another shape, or is of a weight that is not trained here.
         """
-        self._optimizer.load_moments(moments)
+        here = {name: value for name, value in moments.items() if name.rpartition(".")[0] not in self._elsewhere}
+        self._optimizer.load_moments(here)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Set the trainable weights.
@@ -238,4 +247,4 @@ class LocalTraining:
         """
         with torch.no_grad():
             for name, weight in zip(self._names, self._parameters, strict=True):
-                local(weight).copy_(rows_for(weight, picked(weights, name, tuple(weight.shape))))
+                local(weight).copy_(part_for(weight, picked(weights, name, tuple(weight.shape))))

@@ -19,7 +19,7 @@ import torch
 
 from common.errors import StorageFailure
 from common.plan.local_optimizers import SGD, Adafactor, Adam, AdamW, Muon
-from llmasos.models.sharding import beside
+from llmasos.models.sharding import beside, is_distributed
 
 Section = AdamW | Adam | SGD | Adafactor | Muon
 Named = Sequence[tuple[str, torch.nn.Parameter]]
@@ -135,9 +135,10 @@ def moment_shapes(section: Section, shape: tuple[int, ...]) -> dict[str, tuple[i
 
 
 def _shared_out(section: Section, model: torch.nn.Module, named: Named) -> list[tuple[Section, Named]]:
-    """Which optimizer trains which weights: one all of them, but Muon only matrices of hidden layers."""
+    """Which optimizer trains which weights: one all of them, but Muon only matrices of hidden layers. Weights that ranks
+    share out and others that stand beside them are computed apart, as torch wants it."""
     if not isinstance(section, Muon):
-        return [(section, named)]
+        return [(section, [one for one in named if is_distributed(one[1]) is kind]) for kind in (True, False)]
     others = _embeddings_and_head(model)
     matrices = [(name, weight) for name, weight in named if weight.ndim == 2 and weight not in others]
     taken = {name for name, _ in matrices}
@@ -183,7 +184,7 @@ def _sgd(plan: SGD, weights: Weights) -> torch.optim.Optimizer:
         lr=float(plan.learning_rate),
         momentum=float(plan.momentum),
         weight_decay=float(plan.weight_decay),
-        fused=True,
+        fused=not is_distributed(weights[0]),  # torch has no rule yet for how ranks share that one out
     )
 
 

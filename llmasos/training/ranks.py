@@ -1,13 +1,13 @@
-"""Several processes of one institution that train one model: each takes its share of every batch's rows.
+"""Several processes of one institution that train one model: each takes its share of every batch's rows, or of the model.
 
     ranks = Ranks.join(0, 2, folder / "store")
     mine = ranks.share(batch)                    # rows 0, 2, 4, …
     ranks.sum_gradients(parameters)              # after the backward pass over one's own rows
     (nats,) = ranks.total(nats)
 
-All ranks hold the same weights and do the same step, so what decides over a step is agreed: sums, wishes of the agent, whether
-memory was enough. With one rank, ALONE, nothing is exchanged and nothing changes. For a given number of ranks the same inputs
-give the same bits; another number adds up in another order.
+All ranks do the same step, on the same weights or on parts of one model (llmasos.models.sharding), so what decides over a step
+is agreed: sums, wishes of the agent, whether memory was enough. With one rank, ALONE, nothing is exchanged and nothing changes.
+For a given number of ranks the same inputs give the same bits; another number adds up in another order.
 
 Source: Li et al., arXiv:2006.15704 (data-parallel training, gradients summed in buckets).
 """
@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
 from common.errors import InvalidConfiguration, OutOfMemory
+from llmasos.models.sharding import Sharding, gradient_is_partial, stage_of
 from llmasos.tasks.base import Batch
 from llmasos.training.memory import is_out_of_memory, within_memory
 
@@ -42,11 +43,11 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    sharded: bool = False
-    """Each has its rows of the model alone (llmasos.models.sharding), so that they compute forward and backward together."""
+    sharding: Sharding = "none"
+    """How they share out the model (llmasos.models.sharding); unless `none`, they compute forward and backward together."""
 
     @classmethod
-    def join(cls, rank: int, size: int, store: Path, *, sharded: bool = False) -> Ranks:
+    def join(cls, rank: int, size: int, store: Path, *, sharding: Sharding = "none") -> Ranks:
         """Wait until all ranks are there. Each takes the CUDA device of its number, where there are any.
 
         Args:
@@ -68,20 +69,35 @@ class Ranks:
         dist.init_process_group(
             backend, store=FileStore(str(store), size), rank=rank, world_size=size, timeout=_PATIENCE
         )
-        return cls(rank, size, sharded)
+        return cls(rank, size, sharding)
 
     @property
     def is_first(self) -> bool:
         """Whether this is the rank that speaks with the agent and writes what is for all."""
         return self.rank == 0
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each has but a part of the model."""
+        return self.sharding != "none"
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether each takes other rows of a batch; else all take all of them, and share out what is computed of each."""
+        return self.size > 1 and self.sharding in ("none", "full")
+
+    @property
+    def dropout_number(self) -> int:
+        """This rank's number among those that draw dropout masks of their own, for rows or blocks of their own."""
+        return 0 if self.sharding == "tensor" else self.rank
+
     def share(self, batch: Batch) -> Batch:
         """This rank's rows of a batch; none where there are fewer rows than ranks."""
-        return batch if self.size == 1 else {name: values[self.rank :: self.size] for name, values in batch.items()}
+        return {name: values[self.rank :: self.size] for name, values in batch.items()} if self.shares_rows else batch
 
     def every(self, rows: Iterable[T]) -> Iterator[T]:
         """This rank's of so many things that all ranks count in the same order."""
-        return islice(rows, self.rank, None, self.size)
+        return islice(rows, self.rank, None, self.size) if self.shares_rows else iter(rows)
 
     def in_step(self, batches: Iterable[T], spare: T) -> Iterator[tuple[T, bool]]:
         """The batches, and beside each that it counts. Sharded ranks compute as often as the one with the most: then `spare`
@@ -90,7 +106,7 @@ class Ranks:
         own = iter(batches)
         while True:
             batch = next(own, None)
-            goes_on = self.any(batch is not None) if self.sharded else batch is not None
+            goes_on = self.any(batch is not None) if self.sharded and self.shares_rows else batch is not None
             if not goes_on:
                 return
             yield (spare, False) if batch is None else (batch, True)
@@ -127,14 +143,22 @@ class Ranks:
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Replace each gradient by the sum over ranks. A rank whose rows do not touch a weight adds zeros to the others'.
 
-        Sharded ranks' backward pass has done so, but for their number: it takes the mean.
+        Where ranks share out rows and model, the backward pass has done so, but for their number: it takes the mean. Where they
+        share out tensors, it has done so but for weights that each uses for its own heads; in a pipeline, but for weights that
+        several stages use.
         """
-        if self.sharded:
+        if self.sharding == "full":
             for weight in parameters:
                 if weight.grad is not None:
                     weight.grad.mul_(self.size)
-        if self.size == 1 or self.sharded:
-            return
+        if self.sharding == "tensor":
+            self._sum([weight for weight in parameters if gradient_is_partial(weight)])
+        elif self.sharding == "pipeline":
+            self._sum_between_stages(parameters)
+        elif not self.sharded and self.size > 1:
+            self._sum(parameters)
+
+    def _sum(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         touched = torch.tensor([weight.grad is not None for weight in parameters], dtype=torch.uint8)
         dist.all_reduce(touched, dist.ReduceOp.MAX)
         gradients = []
@@ -148,9 +172,26 @@ class Ranks:
             for gradient, summed in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
+    def _sum_between_stages(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Of tables used at both ends: each of the two stages gets the other's gradient, and both have the same sum."""
+        for weight in parameters:
+            stage = stage_of(weight)
+            if stage is None or len(stage.users) == 1:
+                continue
+            (other,) = (user for user in stage.users if user != self.rank)
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            theirs = torch.empty_like(weight.grad)
+            both = [dist.P2POp(dist.isend, weight.grad, other), dist.P2POp(dist.irecv, theirs, other)]
+            for request in dist.batch_isend_irecv(both):
+                request.wait()
+            weight.grad += theirs
+
     def total(self, *numbers: float) -> tuple[float, ...]:
-        """Each number's sum over ranks, in float64."""
-        return numbers if self.size == 1 else self._reduced(numbers, torch.float64, dist.ReduceOp.SUM)
+        """Each number's sum over ranks, in float64; where they share out tensors, and so have the same numbers, rank 0's."""
+        if self.size == 1:
+            return numbers
+        mine = numbers if self.sharding != "tensor" or self.is_first else (0.0,) * len(numbers)
+        return self._reduced(mine, torch.float64, dist.ReduceOp.SUM)
 
     def any(self, flag: bool) -> bool:
         """Whether it is so on at least one rank."""

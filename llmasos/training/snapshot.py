@@ -6,7 +6,7 @@
             rank-00000.safetensors      weight.NAME, moment.NAME.MOMENT (exp_avg, …); one part a rank
             rank-00001.safetensors
 
-Each rank writes a part of its own, beside the others; together they hold every tensor once, or the rows of those that are
+Each rank writes a part of its own, beside the others; together they hold every tensor once, or the parts of those that are
 shared out, so any number of ranks goes on from them. A folder appears under its name only when all of it is on disk. Two kinds
 matter: the newest of the round that is being trained, and the newest finished one of an earlier round, whose moments the local
 optimizer starts from.
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.errors import StorageFailure
 from llmasos.evaluation.perplexity import LossSums
-from llmasos.models.sharding import first_row, is_sharded, local
+from llmasos.models.sharding import Part, local, part_of
 from llmasos.training import state_file
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ class Record(BaseModel):
 
     format: Literal[1] = 1
     ranks: int = Field(default=1, ge=1)
-    sharding: Literal["full"] | None = None
-    """Each rank held rows of every tensor, and its part holds them."""
+    sharding: Literal["full", "tensor", "pipeline"] | None = None
+    """Each rank held parts of tensors, or tensors that no other held, and its part holds them."""
     run: str
     round: int = Field(ge=0)
     seed: int
@@ -117,27 +117,27 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Trainable weights by name, moments by NAME.MOMENT. `rows`, by weight.NAME or moment.NAME.MOMENT: the first row here and
-    how many there are in all, of tensors that are here in part."""
+    """Trainable weights by name, moments by NAME.MOMENT. `parts`, by weight.NAME or moment.NAME.MOMENT: of tensors that are
+    not all here, which part is."""
 
     weights: Mapping[str, torch.Tensor]
     moments: Mapping[str, torch.Tensor]
-    rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     def part(self, rank: int, ranks: int) -> State:
-        """What that rank writes: of a sharded tensor its rows; of others one rank the whole, as many bytes each as can be."""
+        """What that rank writes: of a sharded tensor its part; of others one rank the whole, as many bytes each as can be."""
         if ranks == 1:
             return self
-        bytes_R, mine, rows = [0] * ranks, dict[str, torch.Tensor](), dict[str, tuple[int, int]]()
+        bytes_R, mine, parts = [0] * ranks, dict[str, torch.Tensor](), dict[str, Part]()
         for name, value in sorted(_tensors(self).items(), key=lambda one: (-one[1].nbytes, one[0])):
-            if is_sharded(value):
-                mine[name], rows[name] = local(value), (first_row(value), value.shape[0])
+            if (part := part_of(value)) is not None:
+                mine[name], parts[name] = local(value), part
                 continue
             lightest = bytes_R.index(min(bytes_R))
             bytes_R[lightest] += value.nbytes
             if lightest == rank:
-                mine[name] = value
-        return replace(_state(mine), rows=rows)
+                mine[name] = local(value)
+        return replace(_state(mine), parts=parts)
 
 
 def _tensors(state: State) -> dict[str, torch.Tensor]:
@@ -180,7 +180,7 @@ class SnapshotFolder:
             if self._rank:
                 _write_beside(temporary, self._rank, state)
                 return Snapshot(self._root / name, record)
-            digest = state_file.write(temporary / _part(0), _tensors(state), state.rows)
+            digest = state_file.write(temporary / _part(0), _tensors(state), state.parts)
             digests = (digest, *(_announced(temporary, rank) for rank in range(1, record.ranks)))
             digested = {"part": digest} if record.ranks == 1 else {"parts": digests}
             record = record.model_copy(update=digested)
@@ -270,7 +270,7 @@ def _write_beside(folder: Path, rank: int, state: State) -> None:
     announced, partial = _digest_file(folder, rank), folder / f"rank-{rank:05d}.partial"
     digest = ""
     try:
-        digest = state_file.write(folder / _part(rank), _tensors(state), state.rows)
+        digest = state_file.write(folder / _part(rank), _tensors(state), state.parts)
     finally:
         partial.write_text(digest)
         partial.replace(announced)

@@ -21,6 +21,7 @@ from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 
 from common.errors import StorageFailure
+from llmasos.models.sharding import Part
 
 OWNER_ONLY = 0o600
 _FIX = "Remove the snapshot's folder; the round begins again."
@@ -36,18 +37,19 @@ _DTYPES: Final = {
 
 
 class Piece(NamedTuple):
-    """A tensor, or some of its rows: those from `first` on, of `rows` in all."""
+    """A tensor, or a part of it: of its dimension `dim`, which has `size` in all, what begins with number `first`."""
 
     values: torch.Tensor
     first: int = 0
-    rows: int | None = None
+    size: int | None = None
+    dim: int = 0
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor], rows: Mapping[str, tuple[int, int]] | None = None) -> str:
+def write(path: Path, tensors: Mapping[str, torch.Tensor], parts: Mapping[str, Part] | None = None) -> str:
     """Make the file and have it on disk; BLAKE3 of its bytes, in hex.
 
     Args:
-        rows: of tensors whose rows are not all here, the first one's number and how many there are in all.
+        parts: of tensors that are not all here, which part is.
         tensors: on any device, in any layout; of one of the floating-point types or int64.
 
     Raises:
@@ -62,7 +64,7 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], rows: Mapping[str, tu
             while rest:
                 rest = rest[file.write(rest) :]
 
-        put(_header(tensors, rows or {}))
+        put(_header(tensors, parts or {}))
         for value in tensors.values():
             data = _bytes_of(value)
             for first in range(0, len(data), _PIECE_BYTES):
@@ -96,22 +98,26 @@ def joined(name: str, pieces: Sequence[Piece]) -> torch.Tensor:
     """The whole tensor of its pieces.
 
     Raises:
-        StorageFailure: rows are missing.
+        StorageFailure: a part is missing.
     """
-    if len(pieces) == 1 and pieces[0].rows is None:
+    dim, size = pieces[0].dim, pieces[0].size
+    if len(pieces) == 1 and size is None:
         return pieces[0].values
     ordered, end = sorted(pieces, key=lambda piece: piece.first), 0
+    what = "row" if dim == 0 else "column"
     for piece in ordered:
-        if piece.values.shape[0] and piece.first != end:
-            raise StorageFailure(f"The snapshot's tensor {name} lacks row {end}.", _FIX)
-        end += piece.values.shape[0]
-    if end != pieces[0].rows:
-        raise StorageFailure(f"The snapshot's tensor {name} has {end} rows, expected {pieces[0].rows}.", _FIX)
-    return torch.cat([piece.values for piece in ordered])
+        if piece.values.shape[dim] and piece.first != end:
+            raise StorageFailure(f"The snapshot's tensor {name} lacks {what} {end}.", _FIX)
+        end += piece.values.shape[dim]
+    if end != size:
+        raise StorageFailure(f"The snapshot's tensor {name} has {end} {what}s, expected {size}.", _FIX)
+    return torch.cat([piece.values for piece in ordered], dim)
 
 
-def _header(tensors: Mapping[str, torch.Tensor], rows: Mapping[str, tuple[int, int]]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {_ROWS: json.dumps(rows)}} if rows else {}
+def _header(tensors: Mapping[str, torch.Tensor], parts: Mapping[str, Part]) -> bytes:
+    # Files from before there were parts along other dimensions than rows have no third number.
+    placed = {name: (part.first, part.size, part.dim) for name, part in parts.items()}
+    entries: dict[str, object] = {"__metadata__": {_ROWS: json.dumps(placed)}} if placed else {}
     end = 0
     for name, value in tensors.items():
         first, end = end, end + value.numel() * value.element_size()

@@ -41,6 +41,7 @@ from participant.bench.worker_protocol import (
     FromWorker,
     Hello,
     Prepare,
+    Sharding,
     Stop,
     ToWorker,
     Train,
@@ -70,7 +71,7 @@ class WorkerSettings:
     log_path: Path
     threads: int = 1
     ranks: int | Literal["auto"] = 1
-    sharding: Literal["none", "full"] = "none"
+    sharding: Sharding = "none"
     snapshot_seconds: float = 300.0
     worker_user: str | None = None
     isolate_network: bool = False

@@ -29,6 +29,8 @@ from common.plan.model import Plan
 from common.statements.kinds import Code
 
 WORKER_PROTOCOL: Final = 1
+Sharding = Literal["none", "full", "tensor", "pipeline"]
+"""How ranks share out the model; llmasos.models.sharding."""
 PERSONAL = "personal"
 """The folder in a job folder with the layers that never leave; the one that stays when the run has ended."""
 LOSS_SCALE = 2**16

@@ -16,10 +16,11 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from common.errors import LLMasOSError
 from llmasos.extras import require_extra, require_train
-from participant.bench.worker_protocol import WorkerError
+from participant.bench.worker_protocol import Sharding, WorkerError
 from participant.worker.agent_side import AgentSide
 from participant.worker.isolation import watch_lifeline
 from participant.worker.peers import Peers, keep_to_loopback
@@ -63,7 +64,7 @@ def _work(agent: AgentSide, arguments: argparse.Namespace) -> int:
         agent_uid=arguments.agent_uid,
         rank=arguments.rank,
         ranks=ranks,
-        sharding=arguments.sharding == "full",
+        sharding=arguments.sharding,
         store=store,
         tensorboard=arguments.tensorboard,
     )
@@ -109,9 +110,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lifeline-fd", type=int, required=True, help="inherited pipe; its closing ends this process")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", default="1", help="processes that train together, or auto")
-    parser.add_argument(
-        "--sharding", default="none", choices=("none", "full"), help="whether ranks share out the model"
-    )
+    parser.add_argument("--sharding", default="none", choices=get_args(Sharding), help="how ranks share out the model")
     parser.add_argument("--store", type=Path, help="of a rank above 0: where ranks meet")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("LLMASOS_WORKER_THREADS", "1")))
     parser.add_argument("--snapshot-seconds", type=float, default=300.0)

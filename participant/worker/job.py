@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,18 +20,24 @@ import torch
 from pydantic import ValidationError
 
 from common.errors import InvalidConfiguration, MalformedMessage, StorageFailure, TooLittleData, WrongTensors
-from common.plan.model import Plan
 from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import manifest_of, model_of
 from llmasos.models.personal import INITIAL, PersonalFolder
+from llmasos.models.sharding import Sharding, check_model
 from llmasos.tokenizers import load
 from llmasos.training.corpus import Corpus, Source, open_corpus, prepare_corpus
+from llmasos.training.ranks import Ranks
 from llmasos.training.scaffold import ControlFolder
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import PERSONAL, Prepare
 
 SHARDED_OPTIMIZERS = ("adamw", "adam", "sgd")
 """Those that change each number of a weight by itself, so that rows do."""
+SHARDED_ADAPTERS: Mapping[Sharding, tuple[str, ...]] = {
+    "full": ("none", "lora", "ia3"),
+    "tensor": ("none",),
+    "pipeline": ("none",),
+}
 TOKENIZER, TOKENS = "tokenizer.json", "tokens"
 
 log = logging.getLogger(__name__)
@@ -105,24 +112,27 @@ def prepare_job(request: Prepare) -> Job:
     return Job(folder, statement, corpus, model)
 
 
-def check_sharding(plan: Plan) -> None:
+def check_sharding(job: Job, ranks: Ranks) -> None:
     """
     Raises:
-        InvalidConfiguration: the plan wants what sharded ranks do not do.
+        InvalidConfiguration: the plan wants what ranks that share out the model do not do that way.
     """
+    plan = job.statement.plan
     lacking = {
         f"local.optimizer {plan.local.optimizer.type}": plan.local.optimizer.type not in SHARDED_OPTIMIZERS,
         "local.correction scaffold": plan.corrects,
         "personal layers": bool(plan.personal),
         "local.compile": plan.local.compile,
-        f"adapter {plan.adapter.type}": plan.adapter.virtual_tokens > 0,
+        f"adapter {plan.adapter.type}": plan.adapter.type not in SHARDED_ADAPTERS[ranks.sharding],
+        f"task {plan.task.type}": ranks.sharding == "pipeline" and plan.task.type != "causal-lm",
     }
     for what, is_wanted in lacking.items():
         if is_wanted:
             raise InvalidConfiguration(
-                f"worker.sharding full does not go with the plan's {what}.",
+                f"worker.sharding {ranks.sharding} does not go with the plan's {what}.",
                 "Set worker.sharding: none, or refuse the plan.",
             )
+    check_model(job.model, ranks.sharding, ranks.size)
 
 
 def _remove_others(tokens: Path) -> None:

@@ -26,6 +26,7 @@ from llmasos.training.background import BackgroundWriter
 from llmasos.training.device import Machine
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.memory import SMALLER_MICRO_BATCH
+from llmasos.training.pipeline import pipeline_of
 from llmasos.training.ranks import ALONE, Ranks
 from llmasos.training.scaffold import RoundControl
 from llmasos.training.snapshot import Record, Snapshot, State
@@ -315,7 +316,9 @@ class TrainedRound:
             }
         )
         state = State(training.weights(), training.moments())
-        return self._writer.begin(record, state.part(self._ranks.rank, self._ranks.size), copied=copied)
+        if self._ranks.sharding != "pipeline":  # there it is what this rank has
+            state = state.part(self._ranks.rank, self._ranks.size)
+        return self._writer.begin(record, state, copied=copied)
 
     def _fresh_record(self) -> Record:
         job, machine, request = self._context.job, self._context.machine, self._request
@@ -334,7 +337,7 @@ class TrainedRound:
             capability=machine.capability,
             versions=machine.versions,
             ranks=self._ranks.size,
-            sharding="full" if self._ranks.sharded else None,
+            sharding=None if self._ranks.sharding == "none" else self._ranks.sharding,
         )
 
 
@@ -370,6 +373,7 @@ def _measure_base(request: Train | Evaluate, context: RoundContext) -> _Measured
     def measured(size: int) -> tuple[float, int]:
         rows = _until_stopped(job.corpus.held_out_rows(), context.agent)
         objective = objective_of(job.statement.plan.task)
+        objective = pipeline_of(job.model, objective, context.ranks) or objective
         return measure(job.model, objective, rows, batch_size=size, ranks=context.ranks)
 
     (nats, targets), size = context.ranks.within_memory(

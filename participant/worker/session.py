@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import DeviceFailed, LLMasOSError, WorkerFailed
-from llmasos.models.sharding import shard
+from llmasos.models.sharding import Sharding, shard
 from llmasos.training.device import Machine, set_up
 from llmasos.training.memory import as_known
 from llmasos.training.ranks import ALONE, Ranks
@@ -48,7 +48,7 @@ class Settings:
     agent_uid: int
     rank: int = 0
     ranks: int = 1
-    sharding: bool = False
+    sharding: Sharding = "none"
     store: Path | None = None
     tensorboard: Path | None = None
 
@@ -78,7 +78,7 @@ class Session:
         """
         ranks = ALONE
         if settings.store is not None:
-            ranks = Ranks.join(settings.rank, settings.ranks, settings.store, sharded=settings.sharding)
+            ranks = Ranks.join(settings.rank, settings.ranks, settings.store, sharding=settings.sharding)
         machine = set_up(settings.threads)
         if peers is not None:
             peers.settle()
@@ -161,11 +161,11 @@ class Session:
             self.job = None
         self.job = prepare_job(message)
         if self.ranks.sharded:
-            check_sharding(self.job.statement.plan)
+            check_sharding(self.job, self.ranks)
         if self.peers is not None:
             self.peers.send(message.model_copy(update={"tokens": self.job.corpus.folder.name}))
         if self.ranks.sharded:
-            shard(self.job.model, self.machine.kind)
+            shard(self.job.model, self.machine.kind, self.ranks.sharding)
         return Prepared(**self.job.corpus.facts.model_dump(exclude={"parts"}))
 
     def _context(self) -> RoundContext:

@@ -60,7 +60,7 @@ def test_another_error_than_of_memory_is_not_waited_with(others: Callable[..., N
 def test_sharded_ranks_compute_as_often_as_the_one_with_the_most(others: Callable[..., None]) -> None:
     others(1, 1, 1, 0)
     spare = "spare"
-    assert list(Ranks(1, 2, sharded=True).in_step(["a", "b"], spare)) == [("a", True), ("b", True), (spare, False)]
+    assert list(Ranks(1, 2, sharding="full").in_step(["a", "b"], spare)) == [("a", True), ("b", True), (spare, False)]
     assert list(Ranks(1, 2).in_step(["a", "b"], spare)) == [("a", True), ("b", True)]
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from common.errors import StorageFailure  # noqa: E402
 from llmasos.evaluation.perplexity import LossSums  # noqa: E402
+from llmasos.models.sharding import Part  # noqa: E402
 from llmasos.training import state_file  # noqa: E402
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone  # noqa: E402
 from llmasos.training.snapshot import Record, SnapshotFolder, State  # noqa: E402
@@ -103,13 +104,23 @@ def test_each_rank_writes_a_part_and_together_they_are_the_state(tmp_path: Path)
 def test_rows_that_ranks_share_out_are_one_tensor_again(tmp_path: Path) -> None:
     table = torch.arange(12.0).reshape(4, 3)
     for rank, (first, last) in enumerate([(0, 2), (2, 4), (4, 4)]):
-        state_file.write(tmp_path / str(rank), {"weight.w": table[first:last]}, {"weight.w": (first, 4)})
+        state_file.write(tmp_path / str(rank), {"weight.w": table[first:last]}, {"weight.w": Part(0, first, 4)})
     pieces = [state_file.read_pieces(tmp_path / str(rank), None)["weight.w"] for rank in (2, 1, 0)]
     assert torch.equal(state_file.joined("weight.w", pieces), table)
     with pytest.raises(StorageFailure, match=r"tensor weight\.w lacks row 0"):
         state_file.joined("weight.w", pieces[:2])
     with pytest.raises(StorageFailure, match=r"tensor weight\.w has 2 rows, expected 4"):
         state_file.joined("weight.w", pieces[2:])
+
+
+def test_columns_that_ranks_share_out_are_one_tensor_again(tmp_path: Path) -> None:
+    table = torch.arange(12.0).reshape(3, 4)
+    for rank, (first, last) in enumerate([(0, 3), (3, 4)]):
+        state_file.write(tmp_path / str(rank), {"weight.w": table[:, first:last]}, {"weight.w": Part(1, first, 4)})
+    pieces = [state_file.read_pieces(tmp_path / str(rank), None)["weight.w"] for rank in (1, 0)]
+    assert torch.equal(state_file.joined("weight.w", pieces), table)
+    with pytest.raises(StorageFailure, match=r"tensor weight\.w lacks column 0"):
+        state_file.joined("weight.w", pieces[:1])
 
 
 def test_a_rank_that_cannot_write_its_part_fails_rank_0(tmp_path: Path) -> None:
