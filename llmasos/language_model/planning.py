@@ -75,7 +75,7 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any], ad
     return parsed(Plan, data, "fit")
 
 
-def parsed(model: type[M], data: dict[str, Any], who: str) -> M:
+def parsed(model: type[M], data: Mapping[str, Any], who: str, fix: str | None = None) -> M:
     """`data` as a `model`.
 
     Raises:
@@ -85,7 +85,7 @@ def parsed(model: type[M], data: dict[str, Any], who: str) -> M:
         return model.model_validate(data)
     except ValidationError as err:
         problems = validation.explain(err, model, data, lambda path: who)
-        raise InvalidConfiguration("; ".join(problems), f"help(llmasos.models) says what {who} takes.") from err
+        raise InvalidConfiguration("; ".join(problems), fix or f"help(llmasos.models) says what {who} takes.") from err
 
 
 def _rounds(settings: Settings) -> int:

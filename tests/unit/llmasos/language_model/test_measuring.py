@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from common.plan.tasks import CausalLM  # noqa: E402
 from llmasos.datasets import Dataset  # noqa: E402
-from llmasos.datasets.loading import _recipe_plan  # noqa: E402
+from llmasos.datasets.splitting import recipe_plan  # noqa: E402
 from llmasos.datasets.tokens import TokenFile  # noqa: E402
 from llmasos.models import GPT  # noqa: E402
 from llmasos.optimizers import Adam  # noqa: E402
@@ -22,7 +22,7 @@ def test_an_evaluation_is_what_a_plain_loop_over_the_windows_finds(data: Dataset
     tiny.fit(data.train, Adam(lr=1e-2), steps=30)
     found = tiny.evaluate(data.validation, batch_size=3)
     split, nats, correct, total = data.validation, 0.0, 0, 0
-    file = TokenFile.open(split._encoded(_recipe_plan(CausalLM()))[0])
+    file = TokenFile.open(split._encoded(recipe_plan(CausalLM()))[0])
     for start in range(0, split.num_tokens - 1, 16):
         ids = torch.from_numpy(file.read(start, min(17, split.num_tokens - start)))
         with torch.no_grad():
