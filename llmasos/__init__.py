@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmasos.datasets.tokens import TokenFile, batches, held_out_windows, write_tokens
     from llmasos.evaluation.folder import Evaluation, EvaluationOptions, evaluate
     from llmasos.generation import Sampling, generate_text
+    from llmasos.language_model.settings import LoggingSettings, TrainingSettings
     from llmasos.models.build import build_model, manifest_of
     from llmasos.models.export import export_hf
     from llmasos.models.tensors import read_tensors, write_delta, write_tensors
@@ -38,11 +39,13 @@ _HOMES = {
     "Document": "llmasos.datasets.text",
     "Evaluation": "llmasos.evaluation.folder",
     "EvaluationOptions": "llmasos.evaluation.folder",
+    "LoggingSettings": "llmasos.language_model.settings",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
     "SimulationResult": "llmasos.simulation.result",
     "Search": "llmasos.search.search",
     "TokenFile": "llmasos.datasets.tokens",
+    "TrainingSettings": "llmasos.language_model.settings",
     "TuneOptions": "llmasos.search.search",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
@@ -69,11 +72,13 @@ __all__ = [
     "Document",
     "Evaluation",
     "EvaluationOptions",
+    "LoggingSettings",
     "Prepared",
     "Sampling",
     "Search",
     "SimulationResult",
     "TokenFile",
+    "TrainingSettings",
     "TuneOptions",
     "adapters",
     "batches",

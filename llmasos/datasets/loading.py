@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from common.errors import StorageFailure, TooLittleData, UsageError
 from common.plan.model import Plan
-from common.plan.tasks import CausalLM, Task
+from common.plan.tasks import CausalLM, Mixture, Task
 from llmasos.atomic import replacing
 from llmasos.datasets.named import SPLITS, DataFiles
 from llmasos.datasets.source import Source
@@ -61,6 +61,11 @@ class DataFolder:
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as err:
             raise StorageFailure(f"A folder for encoded data cannot be made: {err}.") from err
+
+
+def reads_records(task: Task) -> bool:
+    """Whether a task reads something with fields, a mixture perhaps text too."""
+    return isinstance(task, Mixture) or bool(task.field_names)
 
 
 @dataclass(eq=False)
@@ -98,11 +103,17 @@ class Split:
             TooLittleData: the split is empty.
             UsageError: it holds records, whose tokens depend on the length of a sequence.
         """
-        if self.task is not None and self.task.field_names:
+        if self._holds_records:
             raise UsageError(
-                f"The split {self.name} holds records for task {self.task.type}, not text.", "Use len(split)."
+                f"The split {self.name} holds records for task {self.task and self.task.type}, not text.",
+                "Use len(split).",
             )
         return self.written(recipe_plan(self.task or CausalLM())).tokens
+
+    @property
+    def _holds_records(self) -> bool:
+        """Whether it holds something with fields, perhaps text too."""
+        return self.task is not None and reads_records(self.task)
 
     def written(self, plan: Plan) -> Written:
         """What the split comes to under a plan's task and sequence length; encoded now, if it was not yet.
@@ -130,8 +141,6 @@ class Split:
 
     def _encoded(self, plan: Plan) -> tuple[Path, Written]:
         """The file, and what is in it, which stands beside it."""
-        from llmasos.tasks.base import Written
-
         if not self.things:
             raise TooLittleData(
                 f"The split {self.name} of {self.source} is empty.",
@@ -147,8 +156,8 @@ class Split:
             with replacing(facts) as file:
                 file.write(json.dumps(asdict(written)).encode())
         try:
-            return path, Written(**json.loads(facts.read_bytes()))
-        except (OSError, ValueError, TypeError) as err:
+            return path, _read_facts(json.loads(facts.read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError) as err:
             raise StorageFailure(f"{facts} cannot be read.", "Remove it; it is made again from the data.") from err
 
     def _digest(self, plan: Plan) -> str:
@@ -168,7 +177,7 @@ class Split:
         return digest.hexdigest()[:32]
 
     def __repr__(self) -> str:
-        what = "documents" if self.task is None or not self.task.field_names else "records"
+        what = "records" if self._holds_records else "documents"
         return f"Split({self.name}: {len(self):,} {what} of {self.source})"
 
 
@@ -254,6 +263,13 @@ def load_dataset(
     parts = splitting.parts(Shares(validation, test), data_files)
     folder = DataFolder(None if cache_dir is None else Path(cache_dir))
     return Dataset(*(Split(name, str(path), tuple(parts[name]), section, encoder, folder) for name in SPLITS))
+
+
+def _read_facts(fields: dict[str, Any]) -> Written:
+    """What asdict made of it, parts included."""
+    from llmasos.tasks.base import Written
+
+    return Written(**{**fields, "parts": tuple(_read_facts(part) for part in fields["parts"])})
 
 
 class _Asked(BaseModel):

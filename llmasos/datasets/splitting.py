@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import InvalidConfiguration, TooLittleData, UnreadableData, UsageError
 from common.plan.local import Evaluation
 from common.plan.model import Plan
-from common.plan.tasks import CausalLM, Task
+from common.plan.tasks import CausalLM, Mixture, Task
 from llmasos.datasets.encodings import readable
 from llmasos.datasets.named import DataFiles, named_splits
 from llmasos.datasets.source import Source
@@ -106,7 +106,19 @@ class Splitting:
         if not (validation and test):
             return {"train": train, "validation": rest if validation else [], "test": rest if test else []}
         later = self._recipe(test / held_out, (self.seed + 1) % 2**32)
-        kept, tested = later.split(rest, f"What is held out of {name}")
+        try:
+            kept, tested = later.split(rest, f"What is held out of {name}")
+        except TooLittleData as err:
+            few = (
+                "of a task of the mixture a single one"
+                if isinstance(self.task, Mixture)
+                else "too few to be shared by both"
+            )
+            raise TooLittleData(
+                f"validation {validation} and test {test} of {name} are {len(rest):,} of {len(things):,} documents or records, "
+                f"{few}.",
+                "Ask for larger shares, or leave one of them out: test=0.",
+            ) from err
         return {"train": train, "validation": kept, "test": tested}
 
     def _recipe(self, fraction: Decimal, seed: int) -> Recipe:

@@ -31,14 +31,20 @@ class Answering(WithWeights):
             top_k: draw from so many of the likeliest; by default from all.
 
         Raises:
-            UsageError: a setting is out of range, or the model has no weights or no tokenizer.
+            UsageError: a setting is out of range, the prompt is no text, or the model has no weights or no tokenizer, or
+                writes no text.
         """
         from llmasos.generation import WRITING, Sampling, continue_text, write_target
 
+        if not isinstance(prompt, str):
+            raise UsageError(f"prompt is a {type(prompt).__name__}, expected a text.", "Ask for one text at a time.")
         sampling = Sampling(temperature, top_k, seed)
         module, tokenizer = self.module, self._tokenizer("generate text")
         if self.head not in WRITING:
-            raise UsageError(f"This {type(self).__name__} ends in {self.head}, which writes no text.")
+            raise UsageError(
+                f"This {type(self).__name__} ends in {self.head}, which writes no text.",
+                "Ask a model that ends in causal-lm or seq2seq-lm: GPT, T5, Transformer and others.",
+            )
         module.train(False)
         if self.head == "causal-lm":
             return continue_text(module, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)

@@ -318,7 +318,9 @@ class Simulation:
     def tell(self, results: Results) -> None:
         """The command's result on standard output."""
         width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-        print_results(results, self.options.out, Console(file=sys.stdout, width=width, highlight=False, emoji=False))
+        # Not Jupyter's way of its own, which goes past standard output: there the function's result shows itself.
+        console = Console(file=sys.stdout, width=width, highlight=False, emoji=False, force_jupyter=False)
+        print_results(results, self.options.out, console)
 
 
 @contextmanager
