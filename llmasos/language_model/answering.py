@@ -29,6 +29,7 @@ class Answering(WithWeights):
         Args:
             temperature: 0 takes the likeliest token; else one is drawn, the more evenly the higher it is.
             top_k: draw from so many of the likeliest; by default from all.
+            seed: draws follow from it.
 
         Raises:
             UsageError: a setting is out of range, the prompt is no text, or the model has no weights or no tokenizer, or
@@ -53,6 +54,10 @@ class Answering(WithWeights):
 
     def classify(self, text: str, text_pair: str | None = None) -> dict[str, float]:
         """The probability of each label of the task that the model was fitted to, the likeliest first.
+
+        Args:
+            text: what is to be judged, and
+            text_pair: what it is judged with, where the task judges pairs.
 
         Raises:
             UsageError: it was fitted to another task.

@@ -58,7 +58,7 @@ def load(path: Path | str) -> Tokenizer:
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the tokenizer as JSON; the same tokenizer always gives the same bytes.
+    """Write the tokenizer to `path` as JSON; the same tokenizer always gives the same bytes.
 
     Raises:
         StorageFailure: the file cannot be written.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,18 @@ def test_llama_learns_too(data: Dataset) -> None:
 def test_nothing_is_printed_in_a_pipe(data: Dataset, tiny: GPT, capfd: pytest.CaptureFixture[str]) -> None:
     tiny.fit(data.train, steps=1)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_is_shown_in_a_terminal(data: Dataset, tiny: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        tiny.fit(data.train, steps=2)
+        terminal.flush()
+        seen = screen.read(65536).decode()
+    assert "2/2" in seen
+    assert "loss" in seen
 
 
 def test_a_bar_is_shown_when_it_is_asked_for(data: Dataset, tiny: GPT, capfd: pytest.CaptureFixture[str]) -> None:
