@@ -61,7 +61,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", ":".join([str(ROOT), *filter(None, sys.path)]))
         patched.setenv("OMP_NUM_THREADS", "1")
-        patched.setenv("IPYTHONDIR", str(folder / "ipython"))
+        for place in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):  # nobody's own
+            patched.setenv(place, str(folder / place.lower()))
         nbclient.execute(notebook, cwd=str(folder), timeout=120, kernel_name="python3", allow_errors=True)
     return [cell.outputs for cell in notebook.cells]
 
