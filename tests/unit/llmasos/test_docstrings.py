@@ -38,13 +38,21 @@ def named_in(module: Any) -> list[str]:
     return list(getattr(module, "__all__", None) or [name for name in own if not name.startswith("_")])
 
 
+def says(thing: Any) -> str:
+    """Its own docstring: not a base's, and not the signature that dataclass writes where there is none."""
+    text = thing.__dict__.get("__doc__") if inspect.isclass(thing) else thing.__doc__
+    return "" if text is None or text.startswith(f"{thing.__name__}(") else str(text)
+
+
 def methods_of(kind: type) -> Iterator[tuple[str, Any]]:
     """Public functions and properties of a class and its bases, as functions; not those that a foreign base explains."""
     foreign = {name for base in kind.__mro__ if not is_ours(base) for name in vars(base)}
     for base in filter(is_ours, kind.__mro__):
         for name, member in vars(base).items():
             function = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
-            if inspect.isfunction(function) and not name.startswith("_") and name not in foreign:
+            if not inspect.isfunction(function) or name.startswith("_") or name in foreign:
+                continue
+            if says(function) or not inspect.getdoc(member):  # what a base of ours explains, help() shows
                 yield f"{base.__name__}.{name}", function
 
 
@@ -65,12 +73,6 @@ def public() -> dict[str, Any]:
 
 PUBLIC = public()
 FUNCTIONS = {name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
-
-
-def says(thing: Any) -> str:
-    """Its own docstring: not a base's, and not the signature that dataclass writes where there is none."""
-    text = thing.__dict__.get("__doc__") if inspect.isclass(thing) else thing.__doc__
-    return "" if text is None or text.startswith(f"{thing.__name__}(") else str(text)
 
 
 def raised_in(function: Any) -> set[str]:
