@@ -28,8 +28,8 @@ def main(given: Sequence[str] | None = None) -> None:
         d_model=64, nhead=4, num_layers=2, dropout=0, max_positions=64, architecture="encoder-decoder"
     )
     adam = llmasos.optimizers.Adam(lr=1.0, betas=(0.9, 0.98), eps=1e-9)  # a factor: the schedule makes the rate
-    schedule = {"type": "noam", "d_model": 512, "warmup_steps": 200}
-    print(model.fit(data.train, adam, steps=args.steps, batch_size=16, schedule=schedule, validation=data.validation))
+    training = llmasos.TrainingSettings(schedule={"type": "noam", "d_model": 512}, warmup_steps=200)
+    print(model.fit(data.train, adam, steps=args.steps, batch_size=16, training=training, validation=data.validation))
     print(model.evaluate(data.test))
     print(model.generate_text("drei eins", temperature=0))
     model.save(args.work / "translation" / "model")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llmasos.evaluation.folder import EvaluationOptions, evaluate
     from llmasos.evaluation.measured import Evaluation
     from llmasos.generation import Sampling, generate_text
+    from llmasos.language_model.settings import LoggingSettings, TrainingSettings
     from llmasos.models.build import build_model, manifest_of
     from llmasos.models.export import export_hf
     from llmasos.models.tensors import read_tensors, write_delta, write_tensors
@@ -39,11 +40,13 @@ _HOMES = {
     "Document": "llmasos.datasets.text",
     "Evaluation": "llmasos.evaluation.measured",
     "EvaluationOptions": "llmasos.evaluation.folder",
+    "LoggingSettings": "llmasos.language_model.settings",
     "Prepared": "llmasos.preparation",
     "Sampling": "llmasos.generation",
     "SimulationResult": "llmasos.simulation.result",
     "Search": "llmasos.search.search",
     "TokenFile": "llmasos.datasets.tokens",
+    "TrainingSettings": "llmasos.language_model.settings",
     "TuneOptions": "llmasos.search.search",
     "batches": "llmasos.datasets.tokens",
     "build_model": "llmasos.models.build",
@@ -70,11 +73,13 @@ __all__ = [
     "Document",
     "Evaluation",
     "EvaluationOptions",
+    "LoggingSettings",
     "Prepared",
     "Sampling",
     "Search",
     "SimulationResult",
     "TokenFile",
+    "TrainingSettings",
     "TuneOptions",
     "adapters",
     "batches",

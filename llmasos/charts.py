@@ -27,7 +27,7 @@ class Chart:
     title: str
 
     def save(self, path: str | Path) -> Path:
-        """Write the drawing to an .svg file, which browsers and word processors read.
+        """Write the drawing to an .svg file at `path`, which browsers and word processors read.
 
         Raises:
             StorageFailure: it cannot be written.
@@ -63,7 +63,7 @@ def _style() -> str:
 
 
 def frame_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pandas.DataFrame:
-    """Rows as a pandas DataFrame.
+    """`rows` as a pandas DataFrame with `columns`.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -75,7 +75,7 @@ def frame_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> panda
 
 
 def table_html(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as an HTML table, everything escaped."""
+    """`rows` as an HTML table with `columns`, everything escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(shown(row[name]))}</td>" for name in columns) + "</tr>" for row in rows
@@ -84,7 +84,7 @@ def table_html(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str
 
 
 def shown(value: Any) -> str:
-    """A cell: numbers to four digits, nothing for None."""
+    """`value` in a cell: numbers to four digits, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):

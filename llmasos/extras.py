@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
+from importlib import import_module
 from importlib.util import find_spec
 
 from common.errors import MissingExtra
@@ -29,6 +32,22 @@ def require_train(*packages: str, task: str) -> None:
     if missing:
         raise MissingExtra(f"To {task}, {' and '.join(missing)} must be installed, and cannot be found.")
     os.environ.update(_OFFLINE)
+    _import_bars_quietly()
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this; nothing is imported to find out."""
+    shell = sys.modules.get("IPython")
+    running = shell.get_ipython() if shell is not None else None
+    return type(running).__name__ == "ZMQInteractiveShell"
+
+
+def _import_bars_quietly() -> None:
+    """transformers imports tqdm.auto, which in a notebook warns that it would rather have ipywidgets; text does as well."""
+    if in_notebook() and "tqdm.auto" not in sys.modules and find_spec("tqdm") is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_module("tqdm.auto")
 
 
 def require_extra(extra: str, *packages: str, task: str) -> None:

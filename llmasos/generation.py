@@ -36,7 +36,16 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: temperature 0 takes the likeliest, else one is drawn, from the `top_k` likeliest if set."""
+    """How the next token is chosen.
+
+    Args:
+        temperature: 0 takes the likeliest token; else one is drawn, the more evenly the higher it is, up to 100.
+        top_k: draw from so many of the likeliest; None: from all.
+        seed: draws follow from it.
+
+    Raises:
+        UsageError: temperature or top_k is out of range.
+    """
 
     temperature: float = 0.8
     top_k: int | None = None
@@ -63,6 +72,11 @@ def generate_text(
 
     The same arguments give the same text on the same machine. An empty prompt begins a document. Of a text longer than the
     model's context, the model sees the newest part.
+
+    Args:
+        model_dir: a folder in Hugging Face layout.
+        max_new_tokens: tokens to write at most.
+        temperature, top_k, seed: as Sampling.
 
     Raises:
         UsageError: `model_dir` is not the folder of a model that this release knows, or a setting is out of range.

@@ -27,6 +27,7 @@ class CrossEntropyLoss:
     """
 
     def task(self, default: str) -> Mapping[str, Any]:
+        """A plan's `task` of type `default`."""
         return {"type": default}
 
 
@@ -35,6 +36,7 @@ class CausalLMLoss:
     """Cross entropy of each token, given those before it: transformers' ForCausalLMLoss. Decoders only."""
 
     def task(self, default: str) -> Mapping[str, Any]:
+        """A plan's `task` causal-lm, whatever the `default`."""
         return {"type": "causal-lm"}
 
 
@@ -53,4 +55,5 @@ class MaskedLMLoss:
     next_sentence: bool = False
 
     def task(self, default: str) -> Mapping[str, Any]:
+        """A plan's `task` masked-lm, whatever the `default`."""
         return {"type": "masked-lm", "mask_fraction": self.mlm_probability, "next_sentence": self.next_sentence}

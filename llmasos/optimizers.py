@@ -40,6 +40,7 @@ class AdamW:
     weight_decay: float = 1e-2
 
     def section(self) -> Mapping[str, Any]:
+        """The fields of a plan's `local.optimizer`."""
         return {"type": "adamw", **_adam(self.lr, self.betas, self.eps), "weight_decay": self.weight_decay}
 
 
@@ -60,6 +61,7 @@ class Adam:
     weight_decay: float = 0.0
 
     def section(self) -> Mapping[str, Any]:
+        """The fields of a plan's `local.optimizer`."""
         return {"type": "adam", **_adam(self.lr, self.betas, self.eps), "weight_decay": self.weight_decay}
 
 
@@ -71,6 +73,8 @@ class SGD:
         lr: highest learning rate, above 0.
         momentum: what is left of earlier steps, in [0, 1).
         weight_decay: weight_decay × weight joins the gradient.
+
+    Source: Robbins and Monro 1951; Sutskever et al. 2013 (momentum).
     """
 
     lr: float = 1e-1
@@ -78,6 +82,7 @@ class SGD:
     weight_decay: float = 0.0
 
     def section(self) -> Mapping[str, Any]:
+        """The fields of a plan's `local.optimizer`."""
         return {
             "type": "sgd",
             "learning_rate": self.lr,
@@ -107,6 +112,7 @@ class Adafactor:
     weight_decay: float = 0.0
 
     def section(self) -> Mapping[str, Any]:
+        """The fields of a plan's `local.optimizer`."""
         return {
             "type": "adafactor",
             "learning_rate": self.lr,
@@ -137,6 +143,7 @@ class Muon:
     eps: float = 1e-8
 
     def section(self) -> Mapping[str, Any]:
+        """The fields of a plan's `local.optimizer`."""
         own = {"momentum": self.momentum, "weight_decay": self.weight_decay}
         return {"type": "muon", **_adam(self.lr, self.betas, self.eps), **own}
 

@@ -58,10 +58,12 @@ class Prepared:
 
     @property
     def model(self) -> Path:
+        """The file of initial weights, in the wire's layout."""
         return self.folder / MODEL
 
     @property
     def tokenizer(self) -> Path:
+        """The tokenizer.json."""
         return self.folder / TOKENIZER
 
 

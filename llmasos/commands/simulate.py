@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from common.errors import UsageError
 from common.terminal import FormatOption, OutputFormat, Terminal
 
 
@@ -75,39 +74,49 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.001, help="Engine flower: CPUs that an institution takes.")] = 1.0,
+    cpus: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Engine flower: CPUs that an institution takes. Default: 1.", show_default=False),
+    ] = None,
     gpus: Annotated[
-        float, typer.Option(min=0.0, help="Engine flower: GPUs that one takes; 0.25 trains four on one.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Engine flower: GPUs that one takes; 0.25 trains four on one. Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Engine flower: a Ray cluster's address. Default: Ray on this machine.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each institution's training.")] = 1,
+    prompt: Annotated[str, typer.Option(help="What the report's sample text begins with.")] = "The ",
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Train one model with several institutions' folders of text (.txt, .md, .py, .jsonl, .csv)."""
-    from llmasos.flower.job import Resources
     from llmasos.simulation import app  # lazily: needs torch
-    from llmasos.simulation.cores import usable_cores
+    from llmasos.simulation.asked import Asked
     from llmasos.simulation.deployment import parse_institution
-    from llmasos.simulation.partition import SharedText, parse_partition
 
     named = map(parse_institution, institutions or ())
-    folders = tuple(replace(one, text_column=one.text_column or text_column) for one in named)
-    if (data is None) != (partition is None):
-        raise UsageError("--data and --partition go together: the text, and how it is shared out.")
-    shared = None
-    if data is not None and partition is not None:
-        shared = SharedText(data, parse_partition(partition), partition_seed, text_column, key)
-    options = app.SimulationOptions(
-        institutions=folders,
-        out=out,
+    options = Asked(
         plan=plan,
+        institutions=tuple(replace(one, text_column=one.text_column or text_column) for one in named),
+        out=out,
+        text_column=text_column,
         baselines=engine is Engine.PROCESSES if baselines is None else baselines,
-        shared=shared,
+        data=data,
+        partition=partition,
+        key=key,
+        partition_seed=partition_seed,
         engine=engine.value,
-        resources=Resources(cpus=cpus, gpus=gpus, ray_address=ray_address, cores=usable_cores()),
         seeds_from=seeds_from,
-    )
+        cpus=cpus,
+        gpus=gpus,
+        ray_address=ray_address,
+        threads=threads,
+        prompt=prompt,
+    ).options()
     raise typer.Exit(report(lambda: app.simulate(options), out, output))
 
 

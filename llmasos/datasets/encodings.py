@@ -28,6 +28,6 @@ def readable(things: Iterable[S], source: str) -> Iterator[S]:
             name = getattr(thing, "name", None) or getattr(thing, "place", "A document")
             raise UnreadableData(
                 f"{name} in {source} is not UTF-8: {broken:,} of its {len(thing.content):,} characters are broken.",
-                "Convert it, as in `iconv -f GB18030 -t UTF-8 OLD > NEW`, or take the file out.",
+                "Convert it from its encoding, as in `iconv -f GB18030 -t UTF-8 OLD > NEW` (or ISO-8859-1), or take it out.",
             )
         yield thing

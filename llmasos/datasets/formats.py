@@ -184,8 +184,8 @@ def _check_header(names: Sequence[str], columns: Columns, path: Path) -> None:
         raise UnreadableData(f"{path}:1 has {names.count(columns.unit)} columns {columns.unit!r}.")
 
 
-_TEXT_FIX = "Name the column that holds the text: --text-column."
-_UNIT_FIX = "Name the column that says whose text it is: --unit-field."
+_TEXT_FIX = "Name the column that holds the text: --text-column, in Python text_column=…"
+_UNIT_FIX = "Name the column that says whose text it is: --unit-field, in Python unit_field=…"
 
 
 def _no_column(path: Path, number: int, column: str, fix: str) -> UnreadableData:

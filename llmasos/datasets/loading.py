@@ -18,23 +18,23 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel
 
-from common.errors import InvalidConfiguration, StorageFailure, TooLittleData, UnreadableData, UsageError
-from common.plan.local import Evaluation
+from common.errors import StorageFailure, TooLittleData, UsageError
 from common.plan.model import Plan
-from common.plan.tasks import CausalLM, Task
+from common.plan.tasks import CausalLM, Mixture, Task
 from llmasos.atomic import replacing
-from llmasos.datasets.encodings import readable
+from llmasos.datasets.named import SPLITS, DataFiles
 from llmasos.datasets.source import Source
+from llmasos.datasets.splitting import Shares, Splitting, recipe_plan
 from llmasos.datasets.text import Document, Splittable
 from llmasos.extras import require_train
+from llmasos.language_model.planning import parsed
 from llmasos.tokenizers import as_tokenizer, bytes_tokenizer
 from llmasos.tokenizers.special import add_special
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from llmasos.tasks.base import Data, Recipe, Written
-
-SPLITS = ("train", "validation", "test")
 
 
 class DataFolder:
@@ -63,6 +61,11 @@ class DataFolder:
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as err:
             raise StorageFailure(f"A folder for encoded data cannot be made: {err}.") from err
+
+
+def reads_records(task: Task) -> bool:
+    """Whether a task reads something with fields, a mixture perhaps text too."""
+    return isinstance(task, Mixture) or bool(task.field_names)
 
 
 @dataclass(eq=False)
@@ -100,11 +103,17 @@ class Split:
             TooLittleData: the split is empty.
             UsageError: it holds records, whose tokens depend on the length of a sequence.
         """
-        if self.task is not None and self.task.field_names:
+        if self._holds_records:
             raise UsageError(
-                f"The split {self.name} holds records for task {self.task.type}, not text.", "Use len(split)."
+                f"The split {self.name} holds records for task {self.task and self.task.type}, not text.",
+                "Use len(split).",
             )
-        return self.written(_recipe_plan(self.task or CausalLM())).tokens
+        return self.written(recipe_plan(self.task or CausalLM())).tokens
+
+    @property
+    def _holds_records(self) -> bool:
+        """Whether it holds something with fields, perhaps text too."""
+        return self.task is not None and reads_records(self.task)
 
     def check_filled(self) -> None:
         """
@@ -145,8 +154,6 @@ class Split:
 
     def _encoded(self, plan: Plan) -> tuple[Path, Written]:
         """The file, and what is in it, which stands beside it."""
-        from llmasos.tasks.base import Written
-
         self.check_filled()
         recipe = self._recipe(plan)
         path = self.folder.path / f"{self._digest(plan)}{recipe.suffix}"
@@ -156,8 +163,8 @@ class Split:
             with replacing(facts) as file:
                 file.write(json.dumps(asdict(written)).encode())
         try:
-            return path, Written(**json.loads(facts.read_bytes()))
-        except (OSError, ValueError, TypeError) as err:
+            return path, _read_facts(json.loads(facts.read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError) as err:
             raise StorageFailure(f"{facts} cannot be read.", "Remove it; it is made again from the data.") from err
 
     def _digest(self, plan: Plan) -> str:
@@ -177,7 +184,7 @@ class Split:
         return digest.hexdigest()[:32]
 
     def __repr__(self) -> str:
-        what = "documents" if self.task is None or not self.task.field_names else "records"
+        what = "records" if self._holds_records else "documents"
         return f"Split({self.name}: {len(self):,} {what} of {self.source})"
 
 
@@ -216,18 +223,21 @@ def load_dataset(
     tokenizer: Tokenizer | str | Path | Any = None,
     *,
     task: str | Mapping[str, Any] | Task | None = None,
-    validation: float = 0.1,
-    test: float = 0.1,
+    data_files: DataFiles | None = None,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
     text_column: str | None = None,
     unit_field: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Dataset:
-    """Read a folder of text or records and split it into training, validation and test.
+    """Read a folder of text or records as training, validation and test data.
 
-    A document is on the side that a hash of its content and `seed` says, so it stays there when others are added, and equal
-    documents stand together. With `test=0` the validation split is what an institution of a federation holds out of the same
-    folder, under a plan of the same seed and `evaluation.held_out_fraction`. A single document is cut, its end held out.
+    A folder that holds files or folders called train and test (or validation, dev, …) is split as they say, as the package
+    `datasets` does; splits that it does not name are empty. Any other folder is split here: a document is on the side that a
+    hash of its content and `seed` says, so it stays there when others are added, and equal documents stand together. With
+    `test=0` the validation split is what an institution of a federation holds out of the same folder, under a plan of the same
+    seed and `evaluation.held_out_fraction`. A single document is cut, its end held out.
 
     Args:
         path: a folder, searched with its subfolders, or a file: .txt, .md, .py, .jsonl and .csv are read, as UTF-8; records
@@ -236,7 +246,10 @@ def load_dataset(
             token a byte, which needs no training. A copy of it gets the special tokens that the task needs and it lacks.
         task: what the data are for, as a plan's `task` says it: a type, "seq2seq", or with the names of fields,
             {"type": "seq2seq", "source": "german", "target": "english"}. None: plain text, for every task on text.
-        validation, test: shares of the documents, each from 0, which leaves the split empty, to below 1 together.
+        data_files: files or folders in `path` by split, {"train": "a.jsonl", "test": ["b.jsonl", "c.jsonl"]}; by default those
+            that are called so. {"train": "."} is all of it.
+        validation, test: shares of the documents, each from 0, which leaves the split empty, to below 1 together. By default a
+            tenth each; nothing where the data name their splits, unless a share is given, which is cut out of train.
         seed: another seed, another split; 0 to 2^32 - 1.
         text_column: the field of .jsonl and .csv files that holds the text; "text" by default.
         unit_field: their field that says whose text it is, a patient for instance: a unit is never divided.
@@ -244,85 +257,38 @@ def load_dataset(
             the dataset.
 
     Raises:
-        InvalidConfiguration: shares out of range, or no such task.
+        InvalidConfiguration: shares out of range or of a split that the data name, or no such task.
         TooLittleData: there is nothing, or too little to hold any of it out.
         UsageError, UnreadableData, StorageFailure: the folder or a file of it cannot be read, is not UTF-8, or a record lacks a
-            field.
+            field; beside named splits is something else, or a unit stands in two of them.
         MissingExtra: a package of the extra `train` is not installed.
     """
     require_train("torch", "tokenizers", task="load a dataset")
     section = None if task is None else _task(task)
-    shares = Decimal(str(validation)), Decimal(str(test))
-    if min(shares) < 0 or sum(shares) >= 1:
-        raise InvalidConfiguration(
-            f"validation is {validation} and test {test}, expected shares from 0, together below 1.",
-            "0.1 is a tenth of the documents; 0 leaves a split empty.",
-        )
     encoder = _with_special(bytes_tokenizer() if tokenizer is None else as_tokenizer(tokenizer), section)
-    splitting = _Splitting(section or CausalLM(), encoder, seed, str(path))
-    parts = splitting.parts(Source(Path(path), text_column, unit_field), *shares)
+    splitting = Splitting(section or CausalLM(), encoder, seed, Source(Path(path), text_column, unit_field))
+    parts = splitting.parts(Shares(validation, test), data_files)
     folder = DataFolder(None if cache_dir is None else Path(cache_dir))
     return Dataset(*(Split(name, str(path), tuple(parts[name]), section, encoder, folder) for name in SPLITS))
 
 
-@dataclass(frozen=True)
-class _Splitting:
-    """From a source to three lists of things, each cut made by the task's recipe."""
+def _read_facts(fields: dict[str, Any]) -> Written:
+    """What asdict made of it, parts included."""
+    from llmasos.tasks.base import Written
+
+    return Written(**{**fields, "parts": tuple(_read_facts(part) for part in fields["parts"])})
+
+
+class _Asked(BaseModel):
+    """For messages: `task` is the field."""
 
     task: Task
-    tokenizer: Tokenizer
-    seed: int
-    source: str
-
-    def parts(self, source: Source, validation: Decimal, test: Decimal) -> dict[str, list[Any]]:
-        """By split. The second cut has another seed: under the same one, what is held out ranks low already."""
-        things = list(readable(self._things(source), self.source))
-        if not things:
-            raise TooLittleData(f"{self.source} holds no text or records.")
-        held_out = validation + test
-        if not held_out:
-            return {"train": things, "validation": [], "test": []}
-        train, rest = self._cut(things, held_out, self.seed, self.source)
-        if not (validation and test):
-            return {"train": train, "validation": rest if validation else [], "test": rest if test else []}
-        later = (self.seed + 1) % 2**32
-        kept, tested = self._cut(rest, test / held_out, later, f"What is held out of {self.source}")
-        return {"train": train, "validation": kept, "test": tested}
-
-    def _things(self, source: Source) -> Iterator[Splittable]:
-        for found in self._recipe(Decimal("0.1"), self.seed).survey(source):
-            if isinstance(found, UnreadableData):
-                raise found
-            if not isinstance(found, Path):
-                yield found
-
-    def _cut(self, things: list[Any], fraction: Decimal, seed: int, names: str) -> tuple[list[Any], list[Any]]:
-        return self._recipe(fraction, seed).split(things, names)
-
-    def _recipe(self, fraction: Decimal, seed: int) -> Recipe:
-        from llmasos.tasks.registry import recipe_of
-
-        plan = _recipe_plan(self.task)
-        evaluation = Evaluation.model_construct(held_out_fraction=fraction)
-        return recipe_of(plan.model_copy(update={"evaluation": evaluation, "seed": seed}), self.tokenizer)
-
-
-def _recipe_plan(task: Task) -> Plan:
-    """A plan for a recipe, which reads of it the task alone before there is a model: so nothing else of it is checked."""
-    return Plan.model_construct(apiVersion="llmasos/v1", name="data", task=task)
 
 
 def _task(task: str | Mapping[str, Any] | Task) -> Task:
-    given = {"type": task} if isinstance(task, str) else task
-    try:
-        section: Task = TypeAdapter(Task).validate_python(given)
-    except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(str(part) for part in ("task", *first["loc"]))
-        raise InvalidConfiguration(
-            f"{where}: {first['msg']}, got {task!r}.", "Tasks and their fields: docs/tasks.md."
-        ) from err
-    return section
+    fields = task.model_dump(mode="json") if isinstance(task, BaseModel) else task
+    given = {"type": fields} if isinstance(fields, str) else fields
+    return parsed(_Asked, {"task": given}, "load_dataset", "Tasks and their fields: docs/tasks.md.").task
 
 
 def _with_special(tokenizer: Tokenizer, task: Task | None) -> Tokenizer:

@@ -33,7 +33,8 @@ class PackedFile(ABC):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """
+        """The file at `path`, open for reading; to be closed, or used in a `with`.
+
         Raises:
             StorageFailure: the file cannot be read, is not one of this kind and version, or is shorter or longer than it says.
         """
@@ -59,6 +60,7 @@ class PackedFile(ABC):
             into, at = into[got:], at + got
 
     def close(self) -> None:
+        """Close the file; what was read stays."""
         self._file.close()
 
     def __enter__(self) -> Self:

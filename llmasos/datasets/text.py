@@ -58,6 +58,7 @@ class Document:
 
     @property
     def content(self) -> str:
+        """The text, which decides its side."""
         return self.text
 
 

@@ -90,7 +90,7 @@ class TokenFile(PackedFile):
         return cls(path, *_check_header(path, file.read(_HEADER.size), size), file)
 
     def read(self, start: int, length: int) -> Tokens:
-        """Tokens `start` to `start + length - 1`, int64.
+        """Tokens `start` to `start + length - 1`, int64, shape (length,).
 
         Raises:
             IndexError: the file has no such tokens.

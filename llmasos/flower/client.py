@@ -31,7 +31,14 @@ WhoAmI = Callable[[Context], Institution]
 
 
 def client_app(institution: WhoAmI) -> ClientApp:
-    """A ClientApp for `Strategy`, and for any of Flower's own."""
+    """A ClientApp for `Strategy`, and for any of Flower's own.
+
+    Args:
+        institution: from a run's Context to the institution that this client is.
+
+    Raises:
+        MissingExtra: torch, transformers or tokenizers are not installed.
+    """
     require_train("torch", "transformers", "tokenizers", task="train in a Flower app")
     app = ClientApp()
 

@@ -130,7 +130,7 @@ class Strategy(FedAvg):
         self._rounds.open({name: value.numpy() for name, value in arrays.items()})
 
     def take(self, server_round: int, reply: Message) -> bool:
-        """Keep a reply's arrays for `close_round`; False where they are refused."""
+        """Keep a reply's arrays for `close_round`; False where they are refused, for `refused[server_round]`."""
         name = institution_of(reply)
         try:
             weight = _weight(reply, self.weighted_by_key, name)
@@ -142,7 +142,7 @@ class Strategy(FedAvg):
         return True
 
     def close_round(self, server_round: int) -> ArrayRecord | None:
-        """What the replies come to; None where they are fewer than the quorum."""
+        """What the replies of `server_round` come to; None where they are fewer than the quorum."""
         try:
             arrays = self._rounds.close()
         except DeltaError as err:

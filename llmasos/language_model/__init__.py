@@ -6,6 +6,7 @@ trained.py      fit and evaluate; asked.py makes out what they are asked for
 answering.py    what it says: text, a label, an answer, a turn of a conversation
 kept.py         save and load
 families.py     GPT and the others, under torch's and transformers' names
+settings.py     how a fit trains and what it tells, as values
 planning.py     the arguments of `fit` as the plan that they amount to
 fitting.py      that plan's steps, by the very loop that an institution trains with
 history.py      what a fit came to, step by step

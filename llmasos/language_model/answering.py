@@ -29,16 +29,23 @@ class Answering(WithWeights):
         Args:
             temperature: 0 takes the likeliest token; else one is drawn, the more evenly the higher it is.
             top_k: draw from so many of the likeliest; by default from all.
+            seed: draws follow from it.
 
         Raises:
-            UsageError: a setting is out of range, or the model has no weights or no tokenizer.
+            UsageError: a setting is out of range, the prompt is no text, or the model has no weights or no tokenizer, or
+                writes no text.
         """
         from llmasos.generation import WRITING, Sampling, continue_text, write_target
 
+        if not isinstance(prompt, str):
+            raise UsageError(f"prompt is a {type(prompt).__name__}, expected a text.", "Ask for one text at a time.")
         sampling = Sampling(temperature, top_k, seed)
         module, tokenizer = self.module, self._tokenizer("generate text")
         if self.head not in WRITING:
-            raise UsageError(f"This {type(self).__name__} ends in {self.head}, which writes no text.")
+            raise UsageError(
+                f"This {type(self).__name__} ends in {self.head}, which writes no text.",
+                "Ask a model that ends in causal-lm or seq2seq-lm: GPT, T5, Transformer and others.",
+            )
         module.train(False)
         if self.head == "causal-lm":
             return continue_text(module, tokenizer, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
@@ -47,6 +54,10 @@ class Answering(WithWeights):
 
     def classify(self, text: str, text_pair: str | None = None) -> dict[str, float]:
         """The probability of each label of the task that the model was fitted to, the likeliest first.
+
+        Args:
+            text: what is to be judged, and
+            text_pair: what it is judged with, where the task judges pairs.
 
         Raises:
             UsageError: it was fitted to another task.

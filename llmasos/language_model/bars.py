@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Protocol
 
-from llmasos.extras import require_train
+from llmasos.extras import in_notebook, require_train
 
 
 class Bar(Protocol):
@@ -38,10 +38,3 @@ def open_bar(*, total: int, done: int, what: str, shown: bool | None) -> Bar:
 def is_watched() -> bool:
     """Whether standard error is a terminal, or the program is a notebook's cell."""
     return in_notebook() or sys.stderr.isatty()
-
-
-def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this; nothing is imported to find out."""
-    shell = sys.modules.get("IPython")
-    running = shell.get_ipython() if shell is not None else None
-    return type(running).__name__ == "ZMQInteractiveShell"

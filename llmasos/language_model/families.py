@@ -285,5 +285,5 @@ def kind_of(stored: Stored) -> type[LanguageModel]:
 
 
 def load(path: str | Path) -> LanguageModel:
-    """The model in a folder, whichever class it is; as LanguageModel.load."""
+    """The model in the folder `path`, whichever class it is; raises as LanguageModel.load."""
     return LanguageModel.load(path)

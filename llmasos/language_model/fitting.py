@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,15 @@ from common.plan.model import Plan
 from llmasos.datasets.loading import Split
 from llmasos.evaluation.measure import MeasureOptions, measure
 from llmasos.evaluation.perplexity import LOSS_SCALE
-from llmasos.language_model.bars import Bar
+from llmasos.language_model.asked import Watched
+from llmasos.language_model.bars import Bar, open_bar
 from llmasos.language_model.history import History, Row
 from llmasos.language_model.stopping import Stopping
 from llmasos.tasks.base import Data
 from llmasos.training.device import Machine, set_up
 from llmasos.training.loop import LocalTraining, RoundSums, RoundWork, StepDone
 from llmasos.training.schedule import learning_rate, total_steps
+from llmasos.training.tracking import tracked
 
 ROWS = 200
 """Of a history, unless it is asked for others."""
@@ -147,6 +149,27 @@ class Fit:
         options = MeasureOptions(batch_size=self.training.micro_batch, loss_alone=True)
         found = measure(self.training.model, split, self.plan, options)
         return found.loss, found.whole.model.token_perplexity
+
+
+@contextmanager
+def telling(watched: Watched, plan: Plan, total: int, done: int) -> Iterator[Telling]:
+    """While it lasts, a bar and what the rows are logged to are open.
+
+    Raises:
+        InvalidConfiguration, MissingExtra, StorageFailure: as llmasos.training.tracking.tracked.
+    """
+    settled = plan.model_dump(mode="json", include={"seed", "task", "model", "adapter", "local"})
+    asked = watched.logging
+    with ExitStack() as opened:
+        logs = [opened.enter_context(tracked(one, settled)) for one in asked.all_logs]
+        bar = opened.enter_context(closing(open_bar(total=total, done=done, what="fit", shown=watched.progress_bar)))
+        yield Telling(
+            bar,
+            logging_steps=asked.logging_steps or max(1, total // ROWS),
+            eval_steps=asked.eval_steps or watched.eval_steps,
+            validation=watched.validation,
+            on_log=tuple(logs),
+        )
 
 
 @contextmanager

@@ -44,12 +44,12 @@ class Kept(WithWeights):
         return folder
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """`save` without the optimizer's moments: what transformers' from_pretrained loads, and what to give away."""
+        """`save` to `path` without the optimizer's moments: what transformers' from_pretrained loads, and what to give away."""
         return self.save(path, optimizer=False)
 
     @classmethod
     def load(cls: type[Self], path: str | Path) -> Self:
-        """The model in a folder that `save`, `llmasos simulate`, `run export` or transformers wrote. Nothing of it is run.
+        """The model in the folder `path`, as `save`, `simulate`, `run export` or transformers wrote it; none of it is run.
         Virtual tokens of its adapter stand before its texts, and fits go on with them.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from common import validation
 from common.errors import InvalidConfiguration
 from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
+from llmasos.language_model.settings import TrainingSettings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,23 +34,22 @@ class Settings:
     batch_size: int
     sequence_length: int
     optimizer: Mapping[str, Any]
-    schedule: str | Mapping[str, Any] = "cosine"
-    warmup_steps: int | None = None
-    max_grad_norm: float = 1.0
-    micro_batch_size: int | None = None
-    precision: str = "float32"
-    gradient_checkpointing: bool = False
-    compile: bool = False
     seed: int = 0
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
-def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any], adapter: BaseModel | None = None) -> Plan:
+def plan_of(
+    settings: Settings, *, model: BaseModel, task: Mapping[str, Any], adapter: BaseModel | None = None, who: str = "fit"
+) -> Plan:
     """A plan that nobody signs: this model, this task, these steps. A round's tokens are bounded, so long fits have several.
+
+    Args:
+        who: begins what is said of a wrong value.
 
     Raises:
         InvalidConfiguration: a value is out of range, or two do not go together; names it.
     """
-    rounds = _rounds(settings)
+    rounds, training = _rounds(settings), settings.training
     data: dict[str, Any] = {
         "apiVersion": "llmasos/v1",
         "name": "fit",
@@ -60,22 +60,22 @@ def plan_of(settings: Settings, *, model: BaseModel, task: Mapping[str, Any], ad
         "local": {
             "steps": math.ceil(settings.steps / rounds),
             "batch_size": settings.batch_size,
-            "micro_batch_size": settings.micro_batch_size,
+            "micro_batch_size": training.micro_batch_size,
             "sequence_length": settings.sequence_length,
             "optimizer": dict(settings.optimizer),
             "schedule": _schedule(settings),
-            "max_gradient_norm": settings.max_grad_norm,
-            "precision": settings.precision,
-            "gradient_checkpointing": settings.gradient_checkpointing,
-            "compile": settings.compile,
+            "max_gradient_norm": training.max_grad_norm,
+            "precision": training.precision,
+            "gradient_checkpointing": training.gradient_checkpointing,
+            "compile": training.compile,
         },
         "evaluation": {"max_tokens": 10**9},
         "rounds": rounds,
     }
-    return parsed(Plan, data, "fit")
+    return parsed(Plan, data, who)
 
 
-def parsed(model: type[M], data: dict[str, Any], who: str) -> M:
+def parsed(model: type[M], data: Mapping[str, Any], who: str, fix: str | None = None) -> M:
     """`data` as a `model`.
 
     Raises:
@@ -85,7 +85,7 @@ def parsed(model: type[M], data: dict[str, Any], who: str) -> M:
         return model.model_validate(data)
     except ValidationError as err:
         problems = validation.explain(err, model, data, lambda path: who)
-        raise InvalidConfiguration("; ".join(problems), f"help(llmasos.models) says what {who} takes.") from err
+        raise InvalidConfiguration("; ".join(problems), fix or f"help(llmasos.models) says what {who} takes.") from err
 
 
 def _rounds(settings: Settings) -> int:
@@ -95,7 +95,8 @@ def _rounds(settings: Settings) -> int:
 
 def _schedule(settings: Settings) -> dict[str, Any]:
     """A name, or a mapping with the fields of a plan's `local.schedule`."""
-    named = {"type": settings.schedule} if isinstance(settings.schedule, str) else dict(settings.schedule)
+    schedule, given = settings.training.schedule, settings.training.warmup_steps
+    named = {"type": schedule} if isinstance(schedule, str) else dict(schedule)
     least = 1 if named.get("type") in _ALWAYS_WARM else 0
-    warmup = max(least, settings.steps // _WARMUP_SHARE) if settings.warmup_steps is None else settings.warmup_steps
+    warmup = max(least, settings.steps // _WARMUP_SHARE) if given is None else given
     return {"warmup_steps": warmup} | named

@@ -196,12 +196,25 @@ def _card(folder: Path) -> Card | None:
 
 
 def _progress(folder: Path, card: Card) -> Progress | None:
+    """Where a fit can go on, if that was saved and is still there.
+
+    Raises:
+        StorageFailure: it is not what was saved.
+    """
     from llmasos.language_model.fitting import Progress
     from llmasos.training import state_file
 
-    if card.moments is None:
+    path = folder / MOMENTS
+    if card.moments is None or not path.exists():  # somebody took it out: the model is whole without it
         return None
-    return Progress(card.steps, card.seed, card.optimizer, state_file.read(folder / MOMENTS, card.moments))
+    try:
+        moments = state_file.read(path, card.moments)
+    except StorageFailure as err:
+        raise StorageFailure(
+            f"{path} is damaged or half written: from what is in it no fit can go on.",
+            "Remove that file: then the model loads, and only fit(…, resume=True) is not possible.",
+        ) from err
+    return Progress(card.steps, card.seed, card.optimizer, moments)
 
 
 _AUTO = {

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.errors import UsageError
 from llmasos.datasets.loading import Split
 from llmasos.extras import require_train
 from llmasos.language_model.asked import (
+    Watched,
     check_optimizer,
     counted_text,
+    optimizer_of,
+    settings_of,
     split_of,
     steps_an_epoch,
     steps_of,
     task_of,
 )
-from llmasos.language_model.history import History, Row
+from llmasos.language_model.history import History
 from llmasos.language_model.planning import Settings, plan_of
+from llmasos.language_model.settings import LoggingSettings, TrainingSettings
 from llmasos.language_model.weights import WithWeights
 from llmasos.losses import Loss
 from llmasos.optimizers import AdamW, Optimizer
-from llmasos.training.tracking import LogTo, check_log_to, tracked
+from llmasos.training.tracking import check_log_to
 
 if TYPE_CHECKING:
+    from common.plan.model import Plan
     from llmasos.evaluation.measured import Evaluation
     from llmasos.language_model.fitting import Progress
 
@@ -44,21 +48,11 @@ class Trained(WithWeights):
         batch_size: int = 8,
         sequence_length: int | None = None,
         validation: Split | None = None,
-        schedule: str | Mapping[str, Any] = "cosine",
-        warmup_steps: int | None = None,
-        max_grad_norm: float = 1.0,
-        micro_batch_size: int | None = None,
-        precision: str = "float32",
-        gradient_checkpointing: bool = False,
-        compile: bool = False,
         seed: int | None = None,
-        device: str | None = None,
-        eval_steps: int | None = None,
-        logging_steps: int | None = None,
         resume: bool = False,
         progress_bar: bool | None = None,
-        on_log: Callable[[Row], None] | None = None,
-        log_to: LogTo | None = None,
+        training: TrainingSettings | None = None,
+        logging: LoggingSettings | None = None,
     ) -> History:
         """Train on a split, by the loop that institutions train with in a federation.
 
@@ -74,24 +68,12 @@ class Trained(WithWeights):
             steps: so many optimizer steps.
             batch_size: sequences a step.
             sequence_length: tokens a sequence, at least 8; by default the model's longest, at most 512.
-            validation: measured in full after each epoch, or every `eval_steps`, and at the end.
-            schedule: of the learning rate, by its type in a plan's `local.schedule`: "cosine", "constant", "linear",
-                "warmup-stable-decay", "inverse-sqrt", "noam"; or a mapping with its fields.
-            warmup_steps: until the learning rate is reached; by default a twentieth of the steps.
-            max_grad_norm: longer gradients are scaled down to this L2 norm.
-            micro_batch_size: sequences at once on the device, the rest accumulates; by default batch_size.
-            precision: "float32", or "bfloat16" for autocast where the device has it.
-            gradient_checkpointing: less memory for a third more time, and the same numbers.
-            compile: train through torch.compile where the machine can; the history says where it cannot.
+            validation: measured in full after each epoch, or as `logging` says, and at the end.
             seed: batches and dropout follow from it; by default the model's, and another in each further fit.
-            device: "cpu" or "cuda"; by default CUDA where there is one.
-            eval_steps: steps between measurements of `validation`.
-            logging_steps: steps between the history's rows; by default as many as make 200 rows.
             resume: go on where the last fit was interrupted, or the loaded one was saved: same arguments, same bits.
             progress_bar: True or False; by default only in a terminal or notebook.
-            on_log: called with each row of the history, for a logger of your own.
-            log_to: where the history's rows go too: "tensorboard:DIR", "mlflow" or "mlflow:EXPERIMENT", "wandb" or
-                "wandb:PROJECT", or a function as on_log. An open run of MLflow's or W&B's is used and stays open.
+            training: schedule, clipping, micro-batches, precision, device; llmasos.TrainingSettings() by default.
+            logging: how often the history gets a row and the validation is measured, and who is told; LoggingSettings().
 
         Returns:
             The history: rows of step, tokens, loss (nats a target), learning rate, validation, seconds, tokens a second.
@@ -106,51 +88,40 @@ class Trained(WithWeights):
             StorageFailure: TensorBoard's folder cannot be written.
         """
         require_train("torch", "transformers", "tokenizers", task="train a model")
-        check_log_to(log_to)
-        from llmasos.language_model.bars import open_bar
-        from llmasos.language_model.fitting import ROWS, Fit, Progress, Telling, machine_for
-
+        training, logging = settings_of(training, logging)
+        check_log_to(*logging.all_logs)
         before = self._start(resume)
         settings = Settings(
             steps=1,
             batch_size=batch_size,
             sequence_length=sequence_length or self._longest(),
-            optimizer=(optimizer or AdamW()).section(),
-            schedule=schedule,
-            warmup_steps=warmup_steps,
-            max_grad_norm=max_grad_norm,
-            micro_batch_size=micro_batch_size,
-            precision=precision,
-            gradient_checkpointing=gradient_checkpointing,
-            compile=compile,
+            optimizer=optimizer_of(optimizer).section(),
             seed=before.seed if before else (self.seed + self._fits) % 2**32 if seed is None else seed,
+            training=training,
         )
-        task = task_of(split_of(data, "fit"), loss, self.default_task)
+        task = task_of(split_of(data, "fit"), loss, made_for=self.default_task)
         plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter)
         check_optimizer(before, plan)
         for split in (data, *(() if validation is None else (split_of(validation, "fit's validation"),))):
             self._take(split.tokenizer, plan.task)
         an_epoch = steps_an_epoch(data, plan)
-        total = steps_of(epochs, steps, an_epoch)
-        plan = plan_of(replace(settings, steps=total), model=self.section, task=task, adapter=self._adapter)
-        done = before.steps if before else 0
-        bar = open_bar(total=total, done=done, what="fit", shown=progress_bar)
-        telling = Telling(
-            bar,
-            logging_steps=logging_steps or max(1, total // ROWS),
-            eval_steps=eval_steps or (an_epoch if steps is None else total),
-            validation=validation,
-        )
-        settled = plan.model_dump(mode="json", include={"seed", "task", "model", "adapter", "local"})
-        with machine_for(device) as machine, tracked(log_to, settled) as log:
-            telling = replace(telling, on_log=tuple(one for one in (on_log, log) if one is not None))
+        settings = replace(settings, steps=steps_of(epochs, steps, an_epoch))
+        plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter)
+        watched = Watched(validation, logging, settings.steps if steps is not None else an_epoch, progress_bar)
+        return self._run(plan, data, settings, watched, before)
+
+    def _run(self, plan: Plan, data: Split, settings: Settings, watched: Watched, before: Progress | None) -> History:
+        """The steps of a plan, from where a fit ended before."""
+        from llmasos.language_model.fitting import Fit, Progress, machine_for, telling
+
+        total, start = settings.steps, before or Progress()
+        with machine_for(settings.training.device) as machine, telling(watched, plan, total, start.steps) as told:
             self._progress = None  # a fit that fails leaves nothing to go on from
-            fit = Fit(plan, self.module, machine, steps=total, telling=telling)
+            fit = Fit(plan, self.module, machine, steps=total, telling=told)
             try:
-                self._progress = fit.run(data, before or Progress())
+                self._progress = fit.run(data, start)
             finally:
-                bar.close()
-                self._fits += not resume
+                self._fits += before is None
                 self.task = plan.task
                 self.module.train(False)
         if fit.history.interrupted:
@@ -199,10 +170,10 @@ class Trained(WithWeights):
         from llmasos.evaluation.measure import MeasureOptions, measure
 
         module = self.module
-        task = task_of(split_of(data, "evaluate"), loss, self.task or self.default_task)
+        task = task_of(split_of(data, "evaluate"), loss, made_for=self.default_task, fitted=self.task)
         length = sequence_length or self._longest()
         settings = Settings(steps=1, batch_size=batch_size, sequence_length=length, optimizer=AdamW().section())
-        plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter)
+        plan = plan_of(settings, model=self.section, task=task, adapter=self._adapter, who="evaluate")
         if (plan.task.head, plan.task.num_labels) != (self.head, self.num_labels):
             raise UsageError(
                 f"This {type(self).__name__} ends in {self.head}, task {plan.task.type} needs {plan.task.head}.",
@@ -217,7 +188,10 @@ class Trained(WithWeights):
         if not resume:
             return None
         if self._progress is None:
-            raise UsageError("There is no fit to resume: this model was not fitted, or saved without its optimizer.")
+            raise UsageError(
+                "There is no fit to resume: this model was not fitted, or saved without its optimizer.",
+                "Leave resume out: a fit trains on from the weights as they are.",
+            )
         return self._progress
 
 

@@ -13,7 +13,7 @@ from common.errors import InvalidConfiguration, UsageError
 from common.plan.adapter_checks import check_beside
 from common.plan.adapters import Adapter
 from common.plan.architectures import Model
-from common.plan.tasks import Task, TaskSection
+from common.plan.tasks import Mixture, Task, TaskSection
 from llmasos.tokenizers import as_tokenizer, vocab_size_of
 
 if TYPE_CHECKING:
@@ -183,11 +183,17 @@ class WithWeights:
         self._build(self._vocab_size or tokens)
 
     def _fitted_to(self, kind: type[T]) -> T:
-        if not isinstance(self.task, kind):
-            found = "nothing yet" if self.task is None else f"task {self.task.type}"
-            wanted = kind.model_fields["type"].default
-            raise UsageError(f"This {type(self).__name__} was fitted to {found}, expected task {wanted}.")
-        return self.task
+        """The task that it was fitted to; of a mixture, the first of that kind."""
+        mixed = [part.task for part in self.task.tasks] if isinstance(self.task, Mixture) else [self.task]
+        for task in mixed:
+            if isinstance(task, kind):
+                return task
+        found = "nothing yet" if self.task is None else f"task {self.task.type}"
+        wanted = kind.model_fields["type"].default
+        raise UsageError(
+            f"This {type(self).__name__} was fitted to {found}, expected task {wanted}.",
+            f"Fit it to data of that task: load_dataset(…, task={wanted!r}).",
+        )
 
     def _longest(self) -> int:
         """The length of a sequence unless one is named. Relative positions have no end: then what training usually takes."""

@@ -44,6 +44,7 @@ def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, ini
     A model with an adapter is written merged, with the adapter beside it; `model` itself is left as it is.
 
     Args:
+        tokenizer_path: its tokenizer.json, which is copied.
         initial: tensors that no round changed, since institutions keep theirs to themselves; config.json names them.
 
     Raises:

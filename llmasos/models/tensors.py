@@ -39,6 +39,10 @@ FloatPiece = NDArray[np.float32]
 def write_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor], *, mode: int = OWNER_ONLY) -> None:
     """Write the model file of `manifest`: `model_size(manifest)` bytes, equal bit for bit on any machine.
 
+    Args:
+        path: where the file goes; it appears whole or not at all.
+        mode: its permissions.
+
     Raises:
         WrongTensors: the model lacks a tensor of the manifest, or has it in another shape or dtype.
         StorageFailure: the file cannot be written.
@@ -62,7 +66,7 @@ def write_values(
 
 
 def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor]) -> None:
-    """Fill the model's tensors from a model file, of sharded ones this rank's part. They keep their place and their device.
+    """Fill the model's tensors from the model file at `path`, of sharded ones this rank's part. They keep place and device.
 
     Raises:
         WrongTensors: file or model differ from the manifest in names, order, shapes, dtype or size. The header and the size
@@ -89,7 +93,7 @@ def read_tensors(model: torch.nn.Module, path: Path, manifest: Sequence[Tensor])
 def write_delta(
     path: Path, before_path: Path, model: torch.nn.Module, manifest: Sequence[Tensor], *, spare: Path | None = None
 ) -> None:
-    """Write the delta file: for each trainable element float32(after − before), `delta_size(manifest)` bytes.
+    """Write the delta file at `path`: for each trainable element float32(after − before), `delta_size(manifest)` bytes.
 
     Args:
         before_path: the model file that training started from.

@@ -56,15 +56,19 @@ class TuneOptions:
     """How a search goes."""
 
     sampler: Sampler = "tpe"
+    """How settings are chosen: "grid", "random", or by what earlier trials came to (Bergstra et al. 2011)."""
     trials: int = 20
     """Settings to try in all, those of an earlier start included; a grid tries all of its own, or so many."""
     pruning: Pruning = "median"
     """Which trials are given up early: worse than the median at the same round, or by Hyperband's brackets."""
     measure: Measure = "perplexity"
+    """What the search makes small."""
     federated: bool = False
     """Each trial a simulation of all institutions, in place of training on their text in one place."""
     seed: int = 0
+    """Of the choice of settings; what trains has the plan's."""
     threads: int = 1
+    """Of each training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Search:
 
     @property
     def best_plan(self) -> Path:
+        """The plan file with the best trial's settings."""
         return self.out / "best.yaml"
 
 

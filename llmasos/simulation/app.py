@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,9 @@ from llmasos.simulation.table import print_results
 from llmasos.simulation.verification import Verification, verify_sides
 from llmasos.simulation.versions import versions
 
+Engine = Literal["processes", "flower"]
+"""What carries the rounds: a real deployment's processes, or Flower's simulation engine."""
+
 DEMO_PLAN, QUICK_PLAN = "plans/demo.yaml", "plans/tiny.yaml"
 DEMO_PROMPT, DEFAULT_PROMPT = "import ", "The "
 WIDTH_WITHOUT_TERMINAL = 80
@@ -72,7 +76,7 @@ class SimulationOptions:
     """The two programs; tests put others in their place."""
     shared: SharedText | None = None
     """One folder to be shared out among virtual institutions, in place of `institutions`."""
-    engine: Literal["processes", "flower"] = "processes"
+    engine: Engine = "processes"
     resources: Resources = field(default_factory=Resources)
     """Of the Flower engine."""
     seeds_from: Path | None = None
@@ -141,7 +145,7 @@ def check_options(options: SimulationOptions) -> None:
     names = [check_name(one.name) for one in options.institutions]
     twice = sorted({name for name in names if names.count(name) > 1})
     if names and options.shared is not None:
-        raise UsageError("Expected --institution or --partition, got both.")
+        raise UsageError("Expected institutions, or data with a partition, got both.")
     if (not names and options.shared is None) or twice:
         got = f"{', '.join(twice)} twice" if twice else "none"
         raise UsageError(f"Expected --institution NAME=DIR for each institution, got {got}.")
@@ -231,7 +235,7 @@ class Simulation:
         if len(self._names) < quorum:
             raise UsageError(
                 f"The plan's quorum is {quorum}, but only {len(self._names)} institutions are named.",
-                "Name more with --institution, or set a lower quorum in a copy of the plan.",
+                "Name more institutions, or set a lower quorum in a copy of the plan.",
             )
         return prepared
 
@@ -322,12 +326,20 @@ class Simulation:
     def tell(self, results: Results) -> None:
         """The command's result on standard output."""
         width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-        print_results(results, self.options.out, Console(file=sys.stdout, width=width, highlight=False, emoji=False))
+        # Not Jupyter's way of its own, which goes past standard output: there the function's result shows itself.
+        console = Console(file=sys.stdout, width=width, highlight=False, emoji=False, force_jupyter=False)
+        print_results(results, self.options.out, console)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the simulation as Ctrl-C does, in order; what is ignored (nohup) stays ignored."""
+    """SIGTERM and SIGHUP end the simulation as Ctrl-C does, in order; what is ignored (nohup) stays ignored.
+
+    In a thread other than the main one, where Python takes no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

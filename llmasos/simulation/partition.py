@@ -74,7 +74,7 @@ def parse_partition(text: str) -> Partition:
                 return Partition("key")
     except ValueError:
         pass
-    raise UsageError(f"--partition expected {_FORMS}, got {text!r}.")
+    raise UsageError(f"partition: expected {_FORMS}, got {text!r}.")
 
 
 def share_out(documents: Iterable[Document], how: Partition, *, seed: int) -> Parts:

@@ -72,7 +72,7 @@ class SimulationResult:
 
     @property
     def institutions(self) -> tuple[str, ...]:
-        """Their names."""
+        """The institutions' names."""
         return tuple(self.report["institutions"])
 
     @property

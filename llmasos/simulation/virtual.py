@@ -51,7 +51,9 @@ def begin(options: SimulationOptions) -> Replayed | None:
     """
     if options.engine != "flower":
         if options.seeds_from is not None:
-            raise UsageError("--seeds-from is for --engine flower: a consortium's seeds follow from its keys.")
+            raise UsageError(
+                "--seeds-from (seeds_from) is for engine flower: a consortium's seeds follow from its keys."
+            )
         return None
     require_flower("ray", task="simulate on the Flower engine")
     require_train("torch", "transformers", "tokenizers", task="simulate on the Flower engine")

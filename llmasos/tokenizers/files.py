@@ -41,7 +41,9 @@ def load(path: Path | str) -> Tokenizer:
             raise UnreadableData(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too large for a tokenizer.")
         content = path.read_bytes()
     except OSError as err:
-        raise StorageFailure(f"{path} could not be read: {err.strerror or err}.") from err
+        raise StorageFailure(
+            f"{path} could not be read: {err.strerror or err}.", "Name a tokenizer.json, or a folder that holds one."
+        ) from err
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as err:  # the library raises bare Exception, and ValueError, for any file it does not know
@@ -58,7 +60,7 @@ def load(path: Path | str) -> Tokenizer:
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the tokenizer as JSON; the same tokenizer always gives the same bytes.
+    """Write the tokenizer to `path` as JSON; the same tokenizer always gives the same bytes.
 
     Raises:
         StorageFailure: the file cannot be written.

@@ -69,7 +69,7 @@ def train(
 
 
 def as_tokenizer(given: Tokenizer | str | Path | Any) -> Tokenizer:
-    """A `tokenizers.Tokenizer`, also from a tokenizer.json, a folder with one, or a fast tokenizer of transformers.
+    """`given` as a `tokenizers.Tokenizer`, also a tokenizer.json, a folder with one, or a fast tokenizer of transformers.
 
     Raises:
         UsageError: it is something else, or has no special token that ends a document.

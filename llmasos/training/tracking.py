@@ -27,16 +27,19 @@ LogTo = str | Log
 TENSORBOARD, MLFLOW, WANDB = "tensorboard", "mlflow", "wandb"
 
 
-def check_log_to(log_to: LogTo | None) -> None:
-    """Before anything is trained, whether `tracked` can do it.
+def check_log_to(*logs: LogTo) -> None:
+    """Before anything is trained, whether `tracked` can do each.
 
     Raises:
         InvalidConfiguration: it names no service, or TensorBoard without a folder.
         MissingExtra: the service's package is not installed.
     """
-    if log_to is None or callable(log_to):
-        return
-    service, name = _parts(log_to)
+    for log_to in logs:
+        if not callable(log_to):
+            _check_service(*_parts(log_to))
+
+
+def _check_service(service: str, name: str) -> None:
     if service == TENSORBOARD:
         if not name:
             raise InvalidConfiguration("log_to names no folder.", "Write log_to='tensorboard:DIR'.")
@@ -49,7 +52,7 @@ def check_log_to(log_to: LogTo | None) -> None:
 
 
 @contextmanager
-def tracked(log_to: LogTo | None, settings: Mapping[str, Any]) -> Iterator[Log]:
+def tracked(log_to: LogTo, settings: Mapping[str, Any]) -> Iterator[Log]:
     """While it lasts, what it gives takes rows. A run of MLflow's or W&B's that is open already is used, and stays open.
 
     Args:
@@ -61,8 +64,8 @@ def tracked(log_to: LogTo | None, settings: Mapping[str, Any]) -> Iterator[Log]:
         StorageFailure: the folder cannot be written.
     """
     check_log_to(log_to)
-    if log_to is None or callable(log_to):
-        yield log_to or _nowhere
+    if callable(log_to):
+        yield log_to
         return
     tracker = _open(log_to, flat(settings))
     done = False
@@ -175,7 +178,3 @@ def _open(log_to: str, settings: Mapping[str, Any]) -> Tracker:
     if service == TENSORBOARD:
         return TensorBoard(Path(name))
     return MLflow(name, settings) if service == MLFLOW else WandB(name, settings)
-
-
-def _nowhere(row: Row) -> None:
-    pass

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from common.errors import InvalidConfiguration, TooLittleData, UnreadableData, UsageError
 from common.plan.tasks import CausalLM
 from llmasos.datasets import load_dataset
-from llmasos.datasets.loading import _recipe_plan
+from llmasos.datasets.splitting import recipe_plan
 from llmasos.datasets.text import read_documents, split_documents
 from llmasos.tokenizers import bytes_tokenizer, save, train
 from tests.support.texts import make_institutions
@@ -67,7 +67,7 @@ def test_a_unit_is_never_divided(tmp_path: Path) -> None:
 
 def test_tokens_are_private_and_go_with_the_dataset(folder: Path, tmp_path: Path) -> None:
     data = load_dataset(folder)
-    place = data.train._encoded(_recipe_plan(CausalLM()))[0]
+    place = data.train._encoded(recipe_plan(CausalLM()))[0]
     assert data.train.num_tokens == data.train.num_bytes + len(data.train)
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
@@ -79,7 +79,7 @@ def test_tokens_are_private_and_go_with_the_dataset(folder: Path, tmp_path: Path
 def test_kept_tokens_are_found_again_and_never_taken_for_others(folder: Path, tmp_path: Path) -> None:
     def load(tokenizer: object) -> tuple[Path, int]:
         split = load_dataset(folder, tokenizer, cache_dir=tmp_path / "cache").train
-        path, written = split._encoded(_recipe_plan(CausalLM()))
+        path, written = split._encoded(recipe_plan(CausalLM()))
         assert written.tokens == split.num_tokens
         return path, path.stat().st_mtime_ns
 

@@ -247,7 +247,7 @@ def test_what_does_not_go_together_is_one_sentence(data: Dataset, pairs: Dataset
         T5(32, 1, 4).fit(pairs.train, loss=CausalLMLoss())
     with pytest.raises(InvalidConfiguration, match=r"Transformer: architecture: expected .*, got 'encoder'"):
         Transformer(architecture="encoder")
-    with pytest.raises(InvalidConfiguration, match=r"task: .*translation"):
+    with pytest.raises(InvalidConfiguration, match=r"task\.type: expected one of .*got 'translation'"):
         load_dataset(tmp_path, task="translation")
     with pytest.raises(UnreadableData, match=r"pairs\.jsonl:1 has no field 'source', 'target'; task seq2seq reads"):
         load_dataset(write_pairs(tmp_path / "pairs"), task="seq2seq")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from common.ledger.cohort import round_seed  # noqa: E402
 from llmasos.datasets import Dataset, load_dataset  # noqa: E402
 from llmasos.language_model import planning  # noqa: E402
 from llmasos.language_model.base import LanguageModel  # noqa: E402
+from llmasos.language_model.settings import LoggingSettings, TrainingSettings  # noqa: E402
 from llmasos.losses import CausalLMLoss, CrossEntropyLoss  # noqa: E402
 from llmasos.models import GPT, Llama  # noqa: E402
 from llmasos.models.build import build_model  # noqa: E402
@@ -68,7 +70,8 @@ def torchs(optimizer: Any, parameters: Any) -> torch.optim.Optimizer:
 )
 def test_optimizers_step_as_torchs_do(data: Dataset, optimizer: Any) -> None:
     ours = GPT(1, 2, 8, 8)
-    ours.fit(data.train, optimizer, steps=2, batch_size=2, schedule="constant", warmup_steps=0, max_grad_norm=1e6)
+    plain = TrainingSettings(schedule="constant", warmup_steps=0, max_grad_norm=1e6)
+    ours.fit(data.train, optimizer, steps=2, batch_size=2, training=plain)
     expected = build_model(ours.section, vocab_size=ours.vocab_size or 0, seed=0)
     other, seed = torchs(optimizer, expected.parameters()), round_seed("0", 1)
     settings = planning.Settings(steps=2, batch_size=2, sequence_length=8, optimizer=optimizer.section())
@@ -87,7 +90,9 @@ def test_optimizers_step_as_torchs_do(data: Dataset, optimizer: Any) -> None:
 def test_muon_and_every_schedule_train(data: Dataset) -> None:
     schedules = ["cosine", "constant", "linear", "warmup-stable-decay", "inverse-sqrt", {"type": "noam", "d_model": 8}]
     for schedule in schedules:
-        history = GPT(1, 2, 8, 8).fit(data.train, Muon(lr=1e-2), steps=10, batch_size=4, schedule=schedule)
+        history = GPT(1, 2, 8, 8).fit(
+            data.train, Muon(lr=1e-2), steps=10, batch_size=4, training=TrainingSettings(schedule=schedule)
+        )
         assert history[-1]["loss"] < history[0]["loss"], schedule
 
 
@@ -108,11 +113,13 @@ def test_ctrl_c_leaves_a_model_that_goes_on_with_the_same_bits(
     data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(model: GPT, *, resume: bool = False, stop_at: int | None = None) -> None:
-        def on_log(row: dict[str, object]) -> None:
+        def note(row: dict[str, object]) -> None:
             if row["step"] == stop_at:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        history = model.fit(data.train, Adam(lr=1e-2), steps=6, batch_size=2, resume=resume, on_log=on_log)
+        history = model.fit(
+            data.train, Adam(lr=1e-2), steps=6, batch_size=2, resume=resume, logging=LoggingSettings(log_to=note)
+        )
         assert history.interrupted == (stop_at is not None)
 
     whole, cut = GPT(1, 2, 8, 16, dropout=0.1), GPT(1, 2, 8, 16, dropout=0.1)
@@ -154,6 +161,18 @@ def test_nothing_is_printed_in_a_pipe(data: Dataset, tiny: GPT, capfd: pytest.Ca
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_bar_is_shown_in_a_terminal(data: Dataset, tiny: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        tiny.fit(data.train, steps=2)
+        terminal.flush()
+        seen = screen.read(65536).decode()
+    assert "2/2" in seen
+    assert "loss" in seen
+
+
 def test_a_bar_is_shown_when_it_is_asked_for(data: Dataset, tiny: GPT, capfd: pytest.CaptureFixture[str]) -> None:
     tiny.fit(data.train, steps=2, progress_bar=True)
     out, err = capfd.readouterr()
@@ -170,10 +189,38 @@ SETTINGS = {
         {"sequence_length": 17},
         r"fit: local\.sequence_length is 17, the model's context 16",
     ),
-    "an unknown schedule": ({"schedule": "zigzag"}, r"fit: local\.schedule\.type: expected one of .*got 'zigzag'"),
-    "an unknown precision": ({"precision": "float8"}, r"fit: local\.precision: expected 'float32' or 'bfloat16'"),
+    "an unknown schedule": (
+        {"training": TrainingSettings(schedule="zigzag")},
+        r"fit: local\.schedule\.type: expected one of .*got 'zigzag'",
+    ),
+    "an unknown precision": (
+        {"training": TrainingSettings(precision="float8")},
+        r"fit: local\.precision: expected 'float32' or 'bfloat16'",
+    ),
     "a learning rate of nothing": ({"optimizer": Adam(lr=0)}, r"learning_rate: expected more than 0, got 0"),
-    "another device": ({"device": "tpu"}, "device is 'tpu', expected 'cpu'"),
+    "another device": ({"training": TrainingSettings(device="tpu")}, "device is 'tpu', expected 'cpu'"),
+    "settings as a dict": (
+        {"training": {"schedule": "cosine"}},
+        r"fit's training is a dict, expected TrainingSettings",
+    ),
+    "settings of the other kind": (
+        {"logging": TrainingSettings()},
+        r"fit's logging is a TrainingSettings, expected Log",
+    ),
+    "an optimizer by name": (
+        {"optimizer": "adam"},
+        r"The optimizer is a str, expected one of llmasos\.optimizers.*Adam\(",
+    ),
+    "an optimizer's class": ({"optimizer": Adam}, r"The optimizer is the class Adam, expected .* As in"),
+    "torch's optimizer": (
+        {"optimizer": torch.optim.SGD([torch.zeros(1)])},
+        r"The optimizer is a torch\.optim\.sgd\.SGD, expected one of llmasos\.optimizers",
+    ),
+    "torch's loss": (
+        {"loss": torch.nn.CrossEntropyLoss()},
+        r"The loss is a torch\..*CrossEntropyLoss, expected one of llm",
+    ),
+    "a loss's class": ({"loss": CrossEntropyLoss}, r"The loss is the class CrossEntropyLoss, expected .* As in"),
 }
 
 
@@ -182,6 +229,17 @@ def test_a_wrong_setting_is_named(data: Dataset, tiny: GPT, name: str) -> None:
     settings, message = SETTINGS[name]
     with pytest.raises(UsageError, match=message):
         tiny.fit(data.train, **{"steps": 1, **settings} if "epochs" not in settings else settings)
+
+
+@pytest.mark.parametrize("settings", [{"logging_steps": 0}, {"eval_steps": -1}, {"eval_steps": 1.5}])
+def test_steps_between_rows_are_whole_numbers_from_1(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"(logging|eval)_steps is .*, expected a whole number from 1"):
+        LoggingSettings(**settings)
+
+
+def test_nothing_is_logged_to_a_number() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"log_to is 7, expected a service, a function of a row, or a list"):
+        LoggingSettings(log_to=7)  # type: ignore[arg-type]
 
 
 def test_what_does_not_go_together_is_one_sentence(data: Dataset, folder: Path, tiny: GPT) -> None:
@@ -220,8 +278,9 @@ def test_log_to_gets_the_rows_of_the_history_and_changes_no_bits(data: Dataset, 
     plain = GPT(n_layer=2, n_head=2, n_embd=16, n_positions=16)
     plain.fit(data.train, steps=3)
     rows: list[Any] = []
-    history = tiny.fit(data.train, steps=3, log_to=rows.append)
-    assert rows == list(history)
+    more: list[Any] = []
+    history = tiny.fit(data.train, steps=3, logging=LoggingSettings(log_to=[rows.append, more.append]))
+    assert rows == more == list(history)
     assert torch.equal(weights(plain), weights(tiny))
     with pytest.raises(InvalidConfiguration, match="log_to is 'comet'"):
-        tiny.fit(data.train, steps=3, log_to="comet")
+        tiny.fit(data.train, steps=3, logging=LoggingSettings(log_to="comet"))

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from common.errors import StorageFailure, UsageError  # noqa: E402
+from common.errors import LLMasOSError, StorageFailure, UsageError  # noqa: E402
 from llmasos import models  # noqa: E402
 from llmasos.datasets import Dataset  # noqa: E402
 from llmasos.models import GPT, Llama  # noqa: E402
@@ -97,14 +97,36 @@ def test_half_written_and_foreign_folders_are_refused_in_one_sentence(saved: Pat
         GPT.load(saved)
     weights.write_bytes(whole)
     (saved / "training.safetensors").write_bytes(b"half")
-    with pytest.raises(StorageFailure, match=r"training\.safetensors is damaged"):
+    with pytest.raises(StorageFailure, match=r"training\.safetensors is damaged or half written.*Remove that file"):
         GPT.load(saved)
+    (saved / "training.safetensors").unlink()
+    assert GPT.load(saved).num_parameters() > 0
     pickled = tmp_path / "old.pt"
     pickled.write_bytes(pickle.dumps({}))
     with pytest.raises(UsageError, match=r"old\.pt is a file, expected a folder .* pickled models are never read"):
         GPT.load(pickled)
     with pytest.raises(UsageError, match="absent does not exist"):
         GPT.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", r"config\.json is not JSON; it may be half written"),
+        ("tokenizer.json", r"tokenizer\.json is not a tokenizers JSON file.*Name a tokenizer\.json"),
+        ("llmasos.json", r"llmasos\.json is damaged: it does not say which model this is.*Remove it, or save"),
+    ],
+)
+def test_half_a_json_file_is_one_sentence(saved: Path, name: str, message: str) -> None:
+    whole = (saved / name).read_bytes()
+    for size in (1, len(whole) * 2 // 3, len(whole) - 2):
+        (saved / name).write_bytes(whole[:size])
+        with pytest.raises(LLMasOSError, match=message):
+            GPT.load(saved)
+    (saved / name).unlink()
+    if name != "llmasos.json":  # without its card it is a model as transformers writes one
+        with pytest.raises(LLMasOSError, match=rf"{name} could not be read: No such file.*Name a "):
+            GPT.load(saved)
 
 
 def test_weights_of_which_a_part_is_missing_are_not_made_up(saved: Path) -> None:

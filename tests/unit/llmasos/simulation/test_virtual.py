@@ -39,13 +39,13 @@ def test_the_process_engine_needs_no_extra_and_takes_no_seeds(monkeypatch: pytes
     monkeypatch.setattr(extras, "find_spec", lambda package: None)
     processes = replace(OPTIONS, engine="processes")
     assert begin(processes) is None
-    with pytest.raises(UsageError, match="--seeds-from is for --engine flower"):
+    with pytest.raises(UsageError, match=r"--seeds-from \(seeds_from\) is for engine flower"):
         begin(replace(processes, seeds_from=Path("out")))
 
 
 def test_institutions_and_a_partition_are_not_both_taken() -> None:
     shared = SharedText(Path("/nowhere/text"), Partition("iid", 3))
-    with pytest.raises(UsageError, match="Expected --institution or --partition, got both"):
+    with pytest.raises(UsageError, match="Expected institutions, or data with a partition, got both"):
         check_options(replace(OPTIONS, shared=shared))
     check_options(replace(OPTIONS, institutions=(), shared=shared))
     with pytest.raises(UsageError, match="lie in each other"):
