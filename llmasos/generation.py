@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-_FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
+_FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `llmasos plan export` write it."
 SEQ2SEQ_LM = "seq2seq-lm"
 WRITING = (CAUSAL_LM, SEQ2SEQ_LM)
 """Heads that write text."""

@@ -240,7 +240,9 @@ def export(
             shutil.move(store.path(view.model), out)
     digest = f"{view.model.algorithm}:{view.model.root}"
     Terminal(output).result(
-        f"{out}  {view.model.size:,} bytes  {digest}", data={"path": str(out), "digest": digest}, quiet=str(out)
+        f"{out}  {view.model.size:,} bytes  {digest}\n\nNext: llmasos plan export PREPARED {out} --out DIR",
+        data={"path": str(out), "digest": digest},
+        quiet=str(out),
     )
 
 

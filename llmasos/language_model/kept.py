@@ -48,7 +48,7 @@ class Kept(WithWeights):
 
     @classmethod
     def load(cls: type[Self], path: str | Path) -> Self:
-        """The model in a folder that `save`, `llmasos simulate`, `run export` or transformers wrote. Nothing of it is run.
+        """The model in a folder that `save`, `llmasos simulate`, `plan export` or transformers wrote. Nothing of it is run.
 
         Raises:
             UsageError: no such folder, a part of a model, one of another class, or one that this release does not know.
