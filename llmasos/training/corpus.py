@@ -197,7 +197,8 @@ def _digest(sources: Sequence[Source], tokenizer: str, plan: Plan) -> str:
         "held_out_fraction": str(plan.evaluation.held_out_fraction.normalize()),
         "seed": plan.seed,
         "sources": [
-            [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder)] for one in sources
+            [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder), *one.tasks]
+            for one in sources
         ],
     }
     if not isinstance(plan.task, CausalLM):  # whose token files do not depend on how long a window is

@@ -54,7 +54,7 @@ def inspect_data(request: Inspect) -> Inspected:
 def _survey(request: Inspect) -> Iterator[Path | Splittable | UnreadableData]:
     """As preparation does, but for what the run's own tokenizer makes of it."""
     data = request.data
-    source = Source(Path(data.folder), data.text_column, data.unit_field)
+    source = Source(Path(data.folder), data.text_column, data.unit_field, data.tasks)
     if request.plan is None:
         return survey(source.folder, text_column=source.text_column, unit_field=source.unit_field)
     # Here and not above: they bring torch, which reading text does without.

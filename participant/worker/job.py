@@ -99,7 +99,7 @@ def prepare_job(request: Prepare) -> Job:
     PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)
     if not request.data:
         raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")
-    sources = [Source(Path(one.folder), one.text_column, one.unit_field) for one in request.data]
+    sources = [Source(Path(one.folder), one.text_column, one.unit_field, one.tasks) for one in request.data]
     corpus = prepare_corpus(sources, tokenizer_path, folder / TOKENS, plan)
     _remove_others(corpus.folder)
     return Job(folder, statement, corpus, model)

@@ -7,8 +7,6 @@ released folder.
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from llmasos.cli import app as users_app
 from participant.cli import app as institutions_app
 from tests.support.drafts import Draft
 from tests.support.federations import NAMES, Federation
+from tests.support.records import a_conversation, write_records
 from tests.support.researching import write_pairs
 from tests.support.texts import make_text
 
@@ -93,13 +92,9 @@ def pairs(folder: Path, number: int) -> None:
 
 
 def conversations(folder: Path, number: int) -> None:
-    """Questions and answers, as conversations at one institution, as prompt and response at the others."""
-    chosen, lines = random.Random(number), []
-    for _ in range(40):
-        said, answer = f"{chosen.randrange(100)}?", chosen.choice(("yes", "no"))
-        turns = [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
-        lines.append(json.dumps({"messages": turns} if number == 0 else {"prompt": said, "response": answer}))
-    (folder / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Answers to questions, as conversations and as prompts with responses."""
+    records = [a_conversation(NAMES[number], one) for one in range(40)]
+    write_records(folder / "records.jsonl", records)
 
 
 def test_bert_in_a_federation_of_three_is_a_pretrained_model_of_transformers(tmp_path: Path) -> None:
