@@ -267,7 +267,8 @@ def read_draft(prepared: Path) -> tuple[PlanStatement, bytes]:
     try:
         return PlanStatement.model_validate_json(text), text
     except ValidationError as err:
-        raise InvalidConfiguration(f"{path}: {err.errors()[0]['msg']}.", "Prepare the plan again.") from err
+        said = err.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidConfiguration(f"{path}: {said}.", "Prepare the plan again.") from err
 
 
 def _send(session: OperatorSession, prepared: Path, draft: PlanStatement, text: bytes, terminal: Terminal) -> str:

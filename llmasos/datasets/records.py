@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UnreadableData
-from llmasos.datasets.formats import MAX_FIELD_CHARACTERS, json_object, json_unit, open_text, unit_of
+from llmasos.datasets.formats import MAX_FIELD_CHARACTERS, check_separated, json_object, json_unit, open_text, unit_of
 from llmasos.datasets.text import clean, files_in
 
 
@@ -164,6 +164,7 @@ def _read_csv(path: Path, wanted: Wanted, unit_field: str | None) -> Iterator[Ex
             if rows.fieldnames is None:
                 return
             header = rows.fieldnames
+            check_separated(path, header)
             _check_names(f"{path}:1", header, wanted, unit_field)
             twice = next((name for name in (*wanted.names, unit_field) if name and header.count(name) > 1), None)
             if twice is not None:

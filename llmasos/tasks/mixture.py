@@ -50,6 +50,11 @@ class Sorted:
     def unit(self) -> str | None:
         return self.thing.unit
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.thing.name if isinstance(self.thing, Document) else self.thing.place
+
 
 @dataclass(frozen=True, slots=True)
 class Mixed:

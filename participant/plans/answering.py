@@ -36,8 +36,10 @@ DATA_CODES = {
     "missing-extra": "missing-extra",
     "worker-failed": "worker-failed",
     "out-of-memory": "out-of-memory",
+    "invalid-configuration": "invalid-configuration",  # the plan does not go with its tokenizer, or with this worker
+    "wrong-tensors": "wrong-tensors",
 }
-"""Why data does not do, as an answer says it, by the error's code."""
+"""Why data or plan do not do, as an answer says it, by the error's code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import TooLittleData, UsageError
+from common.errors import InvalidConfiguration, LLMasOSError, TooLittleData, UsageError, WrongTensors
 from participant.datasets import DataSet
 from participant.plans.answering import RETRY_SECONDS
 from participant.tasks import AnswerPlan
@@ -120,6 +120,16 @@ def test_a_folder_that_is_gone_is_an_answer(north: Institution) -> None:
     north.coordinator.start_run()
     north.agent.answer(north.run)
     assert answer(north) == (False, ("unreadable-data",))
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidConfiguration("The plan's tokenizer does not do."), WrongTensors("Other ones.")]
+)
+def test_a_plan_that_does_not_go_with_its_own_files_is_refused_at_once(north: Institution, error: LLMasOSError) -> None:
+    north.workbench.failure = error
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    assert answer(north) == (False, (error.code,))
 
 
 def test_a_persons_acceptance_is_not_lost_by_data_that_does_not_do_yet(asked: Institution) -> None:
