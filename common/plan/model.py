@@ -218,8 +218,8 @@ class Plan(PlanSection):
         tokens = BYTES_TOKENS + len(self.task.special_tokens)
         if isinstance(self.tokenizer, BytesTokenizer) and rows is not None and tokens > rows:
             raise ValueError(
-                f"tokenizer bytes has {tokens} tokens for task {self.task.type}, model.vocab_size is {rows}: the embedding has "
-                "no row for some"
+                f"tokenizer bytes has {tokens} tokens for task {self.task.type}, the model's embedding {rows} rows "
+                "(model.vocab_size)"
             )
 
     def _check_correction(self) -> None:

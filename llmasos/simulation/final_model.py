@@ -46,9 +46,9 @@ def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path 
 
     model = load_final(prepared, tensors)
     initial = [entry.name for entry in prepared.draft.manifest if entry.group == "personal"]
-    export_hf(model, prepared.tokenizer, folder, initial=initial)
+    export_hf(model, prepared.tokenizer, folder, initial=initial, task=prepared.draft.plan.task)
     if base is not None and prepared.draft.plan.adapter.type != "none":
-        export_base(model, prepared.tokenizer, base)
+        export_base(model, prepared.tokenizer, base, task=prepared.draft.plan.task)
 
 
 def sample(folder: Path, prompt: str) -> str:

@@ -102,14 +102,15 @@ def test_bert_in_a_federation_of_three_is_a_pretrained_model_of_transformers(tmp
     released = trained(tmp_path, documents, task=task, model={"type": "bert", **BERT})
     assert released.after < released.before - 0.3
 
-    import torch
     from transformers import AutoTokenizer, BertForPreTraining
 
-    model = BertForPreTraining.from_pretrained(released.model)
-    found = model(**AutoTokenizer.from_pretrained(released.model)("a text", "and one after it", return_tensors="pt"))
-    assert found.prediction_logits.shape[-1] == model.config.vocab_size
+    model, tokenizer = BertForPreTraining.from_pretrained(released.model), AutoTokenizer.from_pretrained(released.model)
+    asked = tokenizer(f"a te{tokenizer.mask_token}t", "and one after it", return_tensors="pt")
+    assert asked.input_ids[0, 0] == tokenizer.cls_token_id
+    assert asked.token_type_ids.unique().tolist() == [0, 1]
+    found = model(**asked)
+    assert found.prediction_logits.isfinite().all()
     assert found.seq_relationship_logits.shape == (1, 2)
-    assert torch.isfinite(found.prediction_logits).all()
 
 
 def test_translation_in_a_federation_of_three_is_a_model_that_transformers_generates_with(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_translation_in_a_federation_of_three_is_a_model_that_transformers_gener
 
     model = AutoModelForSeq2SeqLM.from_pretrained(released.model)
     tokenizer = AutoTokenizer.from_pretrained(released.model)
-    ids = tokenizer("ein zwei<|endoftext|>", return_tensors="pt").input_ids
+    ids = tokenizer("ein zwei", return_tensors="pt").input_ids
     written = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False)[0]
     ours = generate_text(released.model, "ein zwei", max_new_tokens=8, temperature=0)
     assert tokenizer.decode(written, skip_special_tokens=True) == ours
@@ -149,5 +150,8 @@ def test_lora_dialogue_in_a_federation_of_three_is_one_model_and_an_adapter_of_p
     assert all(values.any() for values in learned), "they begin at 0"
     model = AutoModelForCausalLM.from_pretrained(released.model)
     tokenizer = AutoTokenizer.from_pretrained(released.model)
-    asked = tokenizer("<|im_start|>user\n7?<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
+    chat = [{"role": "user", "content": "7?"}]
+    asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert tokenizer.decode(asked["input_ids"][0]) == "<|im_start|>user\n7?<|im_end|>\n<|im_start|>assistant\n"
     assert model.generate(**asked, max_new_tokens=4, do_sample=False).shape[0] == 1
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])

@@ -114,7 +114,7 @@ WRONG = {
     ),
     "a tokenizer larger than the embedding": (
         SMALLEST + "task: {type: masked-lm}\nmodel: {type: bert, vocab_size: 260}\n",
-        r"tokenizer bytes has 261 tokens for task masked-lm, model\.vocab_size is 260",
+        r"tokenizer bytes has 261 tokens for task masked-lm, the model's embedding 260 rows \(model\.vocab_size\)",
     ),
     "a weight beyond the bound": (
         SMALLEST + "local: {steps: 1000000, batch_size: 65536}\n",
