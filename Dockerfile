@@ -14,6 +14,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/llmasos
 WORKDIR /src
 
+# What compiles the reducer's loops; it stays out of the image.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 # Layers in the order in which they change: torch, the other packages, our code.
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \

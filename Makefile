@@ -123,9 +123,9 @@ clean:  ## remove results and caches; .venv stays
 	rm -rf $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The stamp is older than pyproject.toml or constraints.txt when what must be installed has changed. An environment whose Python
+# The stamp is older than one of these when what must be installed, or compiled, has changed. An environment whose Python
 # is gone (a moved folder, an upgraded system) is made anew.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt scripts/hatch_build.py common/compiled/loops.c
 	@python=''; for candidate in $(PYTHONS); do \
 	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    python="$$candidate"; break; fi; done; \

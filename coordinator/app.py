@@ -23,6 +23,7 @@ from common.identity.passphrase import read_passphrase
 from common.identity.tls_pair import TlsPair
 from common.ledger.heads import log_key
 from common.logs import configure, get_logger
+from common.reduce.loops import are_compiled
 from common.reduce.selftest import run_self_test
 from common.service_manager import ServiceManager
 from common.wire.messages import Wanted
@@ -278,7 +279,8 @@ class CoordinatorApp:
         self._observers.start()
         written = {"work": self._addresses.work, "enrolment": self._addresses.enrolment, "pid": os.getpid()}
         atomic_write(self.layout.addresses, json.dumps(written).encode())
-        log.info("coordinator ready", extra={"work": self._addresses.work, "enrolment": self._addresses.enrolment})
+        ready = {"work": self._addresses.work, "enrolment": self._addresses.enrolment}
+        log.info("coordinator ready", extra=ready | {"reducer": "compiled" if are_compiled() else "numpy"})
         return self._addresses
 
     def stop(self) -> None:

@@ -18,7 +18,8 @@ from llmasos.models.architecture import CAUSAL_LM
 from llmasos.models.attention import implementation_of
 from llmasos.models.classes import CLASSES, MODEL_TYPES, model_class
 from llmasos.models.export import INITIAL_KEY
-from llmasos.models.prompts import attach_saved, virtual_tokens
+from llmasos.models.prompts import virtual_tokens
+from llmasos.models.saved_prompts import attach_saved
 from llmasos.tokenizers import end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:

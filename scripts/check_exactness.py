@@ -91,8 +91,8 @@ REFUSED_METHODS = {
 }
 
 IMPORTS = {
-    "__future__", "collections", "collections.abc", "concurrent.futures", "dataclasses", "decimal", "hashlib", "itertools",
-    "json", "math", "numpy", "numpy.typing", "pathlib", "sys", "threading", "typing",
+    "__future__", "abc", "collections", "collections.abc", "concurrent.futures", "dataclasses", "decimal", "hashlib",
+    "itertools", "json", "math", "numpy", "numpy.typing", "pathlib", "sys", "threading", "typing",
 }  # fmt: skip
 """Modules that may be imported beside common.*; numpy only whole and as `np`, math only whole, so that every use shows."""
 

@@ -47,6 +47,7 @@ from common.errors.identity import (
     WrongFingerprint,
 )
 from common.errors.operations import (
+    CompiledLoopsUnfit,
     CoordinatorRecovering,
     CoordinatorUnreachable,
     DaemonNotRunning,
@@ -124,6 +125,7 @@ __all__ = [
     "BlobError",
     "BlobTooLarge",
     "CertificateExpired",
+    "CompiledLoopsUnfit",
     "CoordinatorRecovering",
     "CoordinatorUnreachable",
     "CorruptChunk",

@@ -100,6 +100,14 @@ class ReducerSelfTestFailed(OperationError):
     default_fix = "Unset flush-to-zero settings and custom BLAS or numpy builds; see docs/protocol.md#arithmetic."
 
 
+class CompiledLoopsUnfit(OperationError):
+    """The compiled part of the reducer that lies in the installation cannot be used."""
+
+    code = "compiled-loops-unfit"
+    status = Status.INTERNAL
+    default_fix = "Install again, or remove that file: numpy then computes the same bits, slower."
+
+
 class WorkerFailed(OperationError):
     """The training process ended or reported a failure."""
 

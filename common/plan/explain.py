@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from common.plan.adapters import LoRA, PromptTuning
+from common.plan.adapters import LayerAdapter, VirtualTokens
 from common.plan.codecs import TopkCodec
 from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
@@ -101,13 +101,7 @@ def show(value: object) -> str:
 
 def adapter_text(plan: Plan) -> str:
     """What is trained where that is not the whole model: `lora, r 8 on q_proj, v_proj`; else nothing."""
-    adapter = plan.adapter
-    if isinstance(adapter, PromptTuning):
-        return f"{adapter.type}, {adapter.num_virtual_tokens} virtual tokens"
-    if not isinstance(adapter, LoRA):
-        return ""
-    targets = adapter.target_modules
-    return f"{adapter.type}, r {adapter.r} on {targets if isinstance(targets, str) else ', '.join(targets)}"
+    return plan.adapter.words
 
 
 def _first_paragraph(model: type[BaseModel]) -> str:
@@ -139,14 +133,18 @@ def _derived(plan: Plan) -> tuple[Derived, ...]:
     return tuple(Derived(name, "unknown" if n is None else f"{n:,}", meaning) for name, n, meaning in table)
 
 
-def _adapted(plan: Plan) -> tuple[tuple[str, int, str], ...]:
+def _adapted(plan: Plan) -> Iterator[tuple[str, int, str]]:
     adapter = plan.adapter
-    if not isinstance(adapter, LoRA):
-        return ()
-    layers = len(adapter.targets(plan.model))
-    return (
-        ("adapted layers", layers, "In each transformer block: linear layers beside which two matrices are trained."),
-    )
+    if isinstance(adapter, LayerAdapter):
+        layers = len(adapter.targets(plan.model))
+        yield (
+            "adapted layers",
+            layers,
+            "In each transformer block: linear layers beside which small tensors are trained.",
+        )
+    if isinstance(adapter, VirtualTokens):
+        room = plan.model.context_tokens - adapter.virtual_tokens
+        yield ("room for text", room, "Tokens of the model's context that virtual tokens leave.")
 
 
 def _vocabulary(plan: Plan) -> int | None:

@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from common.names import Name
-from common.plan.adapters import Adapter, LoRA, NoAdapter, PromptTuning
+from common.plan.adapter_checks import check_adapter
+from common.plan.adapters import Adapter, NoAdapter
 from common.plan.architectures import GPT2, Model, architectures_with
 from common.plan.codecs import Codec, DownlinkCodec, Float32Codec
 from common.plan.fields import Number, PlanSection
@@ -31,7 +32,7 @@ from common.plan.pretrained import PRETRAINED, section_of
 from common.plan.rounds import Buffered, Cohort, Retention, StopRules, Synchronous
 from common.plan.rules import Rule, WeightedMean, unfit
 from common.plan.server_optimizers import ServerOptimizer, ServerSGD
-from common.plan.tasks import CausalLM, Preference, Task
+from common.plan.tasks import CausalLM, Task
 from common.plan.tokenizers import BYTES_TOKENS, BytesTokenizer, Tokenizer
 from common.plan.weighting import BytesWeighting, TokensWeighting, Weighting
 
@@ -178,33 +179,8 @@ class Plan(PlanSection):
             raise ValueError(f"mode.buffer {self.mode.buffer} is below quorum {self.quorum}")
         if self.rule.type == "operator" and (self.downlink is not None or self.server_optimizer != ServerSGD()):
             raise ValueError("rule operator: expected no downlink, and server_optimizer sgd with learning_rate 1")
-        if isinstance(self.task, Preference) and not isinstance(self.adapter, LoRA):
-            raise ValueError(
-                f"task preference needs adapter lora, got {self.adapter.type}: without its adapter the model is the reference"
-            )
-        self._check_prompt()
-        unknown = self.adapter.unknown(self.model) if isinstance(self.adapter, LoRA) else ()
-        if unknown:
-            names = ", ".join(self.model.linear_layers)
-            raise ValueError(
-                f"adapter.target_modules names {', '.join(unknown)}, which a block of {self.model.type} has not; "
-                f"its linear layers are {names}"
-            )
+        check_adapter(self.adapter, self.model, self.task, self.local)
         return self
-
-    def _check_prompt(self) -> None:
-        if not isinstance(self.adapter, PromptTuning):
-            return
-        if self.task.head != "causal-lm":
-            raise ValueError(
-                f"adapter prompt-tuning needs a model with head causal-lm, task {self.task.type} has another"
-            )
-        virtual, context = self.adapter.num_virtual_tokens, self.model.context_tokens
-        if virtual + self.local.sequence_length > context:
-            raise ValueError(
-                f"adapter.num_virtual_tokens {virtual} and local.sequence_length {self.local.sequence_length} exceed the "
-                f"model's context {context}"
-            )
 
     def _check_head(self) -> None:
         head = self.task.head

@@ -9,6 +9,7 @@
     inspect.py       what is refused always: other tensors, NaN and infinity, too long a delta
     moved.py         how a delta lies to what its round added to the model: norm and cosine
     scalar.py        sums in float64 by a fixed tree
+    loops.py         what is done with every number; common/compiled does it faster, where the installation could compile it
     selftest.py      this machine's arithmetic against golden.json
 
 Only + − × ÷ sqrt, comparison and sorting on declared dtypes, because IEEE 754 fixes their bits. No BLAS, einsum, norm, exp or

@@ -17,7 +17,8 @@ from common.blobs.reader import BlobReader, ChunkSource
 from common.codecs.base import DeltaCodec
 from common.errors import DeltaError
 from common.reduce.inspect import DeltaFacts
-from common.reduce.scalar import LEAF_ELEMENTS, Leaf, LeafTree
+from common.reduce.loops import LEAF_ELEMENTS
+from common.reduce.scalar import LeafOfSquares, LeafTree
 from common.reduce.window import DeltaWindow
 
 
@@ -31,7 +32,7 @@ class InspectionLane:
             tensors_header: `common.tensors.trainable_header(manifest)`.
         """
         self.window = DeltaWindow(codec, tensors_header)
-        self.leaf = Leaf()
+        self.leaf = LeafOfSquares()
         self.lock = threading.Lock()
 
 
@@ -70,10 +71,8 @@ class ArrivingDelta:
             rest_N = values_N
             while len(rest_N):
                 inside = at % LEAF_ELEMENTS
-                if inside and not leaf.filled:
-                    taken = min(len(rest_N), LEAF_ELEMENTS - inside)  # of a leaf that began in the chunk before
-                else:
-                    taken = leaf.take(rest_N, squared=True)
+                of_earlier = inside > 0 and not leaf.filled  # of a leaf that began in the chunk before
+                taken = min(len(rest_N), LEAF_ELEMENTS - inside) if of_earlier else leaf.take(rest_N)
                 at, rest_N = at + taken, rest_N[taken:]
                 if leaf.full:
                     self._keep((at - 1) // LEAF_ELEMENTS, leaf.fold())
@@ -105,5 +104,5 @@ class ArrivingDelta:
         """Of a leaf that lies in more than one chunk."""
         leaf, first = self._lane.leaf, index * LEAF_ELEMENTS
         leaf.clear()
-        leaf.take(self._lane.window.numbers(reader.read_unverified, first, first + LEAF_ELEMENTS), squared=True)
+        leaf.take(self._lane.window.numbers(reader.read_unverified, first, first + LEAF_ELEMENTS))
         return leaf.fold()

@@ -12,7 +12,7 @@ from common import tensors
 from common.blobs.reader import ChunkSource
 from common.codecs import CODECS, DeltaCodec, Fault
 from common.errors import DeltaError, DeltaTooLong, NonFiniteDelta, WrongTensors
-from common.reduce.scalar import TreeSum
+from common.reduce.scalar import LeafOfSquares, TreeSum
 from common.reduce.window import DeltaWindow
 
 _LAYOUT = "Encode the delta as docs/protocol.md#codecs says."
@@ -54,7 +54,7 @@ def inspect_delta(
     """
     window = DeltaWindow(codec, header)
     window.check_size(reader)
-    squares = TreeSum()
+    squares = TreeSum(LeafOfSquares())
     elements = 0
     with np.errstate(all="ignore"):  # NaN and infinity are what we look for, not a warning
         for index in range(window.chunks):
@@ -62,7 +62,7 @@ def inspect_delta(
             if fault := window.fault(encoded, index):
                 raise _not_allowed(fault, header, name)
             for values_N in window.pieces(encoded, index):
-                squares.add_squares(values_N)
+                squares.add(values_N)
                 elements += len(values_N)
     # A float32's square is finite in float64 and no square is negative: the sum is finite exactly if every value is.
     if not math.isfinite(squares.total()):

@@ -9,10 +9,11 @@ from itertools import combinations, product
 import numpy as np
 
 from common.codecs.base import DeltaCodec, Float32s
+from common.reduce.loops import LEAF_ELEMENTS, Float64s, fold_leaf
 from common.reduce.parts import PartReader, SliceDigests
 from common.reduce.pipeline import in_lanes
 from common.reduce.rule import Look, Sealed
-from common.reduce.scalar import LEAF_ELEMENTS, Float64s, LeafTree, TreeSum, fold_leaf
+from common.reduce.scalar import LeafOfSquares, LeafTree, TreeSum
 from common.reduce.window import DeltaWindow
 
 COMPARED_AT_ONCE = 64
@@ -45,10 +46,10 @@ class FirstLook:
         windows = [DeltaWindow(self._codec, self._header) for _ in range(min(self._lanes, len(deltas)))]
 
         def norm(window: DeltaWindow, position: int) -> float:
-            squares = TreeSum()
+            squares = TreeSum(LeafOfSquares())
             for chunk in range(window.chunks):
                 for values_N in window.values(deltas[position].source, chunk):
-                    squares.add_squares(values_N)
+                    squares.add(values_N)
             return math.sqrt(squares.total())
 
         return list(in_lanes([_bound(norm, window) for window in windows], len(deltas)))

@@ -19,8 +19,9 @@ import numpy as np
 from common import tensors
 from common.blobs.reader import BlobStream, ChunkSource
 from common.codecs.base import DeltaCodec, Float32s
+from common.reduce.loops import LEAF_ELEMENTS, Float64s, fold_leaf
 from common.reduce.parts import PartReader, SliceDigests
-from common.reduce.scalar import LEAF_ELEMENTS, Float64s, LeafTree, fold_leaf
+from common.reduce.scalar import LeafTree
 from common.reduce.window import DeltaWindow, read_head
 from common.statements.kinds import Tensor
 

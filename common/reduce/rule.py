@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from common.codecs.base import Float32s
-from common.reduce.scalar import Float64s
+from common.reduce.loops import Float64s
 
 BLOCK_ELEMENTS = 65_536
 """Arithmetic goes in blocks that stay in the processor's cache."""

@@ -9,34 +9,34 @@ Source: pairwise summation, Higham 1993, with the tree's shape made part of the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
 import numpy as np
-from numpy.typing import NDArray
 
-LEAF_ELEMENTS = 65_536
+from common.reduce.loops import LEAF_ELEMENTS, Float32s, Float64s, fold_leaf, make_loops
 
-Float64s = NDArray[np.float64]
+Values = TypeVar("Values", Float32s, Float64s)
 
 
 def tree_sum(values_N: Float64s) -> float:
     """The sum of all values, shape (N,), by the fixed tree; 0.0 of none."""
-    tree = TreeSum()
+    tree = TreeSum(LeafOfValues())
     tree.add(values_N)
     return tree.total()
 
 
-class Leaf:
+class Leaf(ABC, Generic[Values]):
     """One leaf, filled by pieces of any length."""
 
-    def __init__(self) -> None:
-        self._values = np.zeros(LEAF_ELEMENTS, dtype=np.float64)
+    def __init__(self, values_L: Values) -> None:
+        self._values: Values = values_L
         self.filled = 0
 
-    def take(self, values_N: NDArray[np.float64] | NDArray[np.float32], *, squared: bool) -> int:
-        """Append as many values as there is room for; how many. Squares of float32 are exact in float64, and finite."""
+    def take(self, values_N: Values) -> int:
+        """Append as many values as there is room for; how many."""
         room = self._values[self.filled : self.filled + len(values_N)]
         np.copyto(room, values_N[: len(room)])
-        if squared:
-            np.multiply(room, room, out=room)
         self.filled += len(room)
         return len(room)
 
@@ -50,24 +50,35 @@ class Leaf:
 
     def fold(self) -> float:
         """The sum of what is in it, filled up with zeros; the leaf is empty afterwards."""
-        total = fold_leaf(self._values, self.filled)
+        total = self.so_far()
         self.filled = 0
         return total
 
+    @abstractmethod
     def so_far(self) -> float:
         """As `fold`, and more may follow."""
+
+
+class LeafOfValues(Leaf[Float64s]):
+    """Of float64 values."""
+
+    def __init__(self) -> None:
+        super().__init__(np.zeros(LEAF_ELEMENTS, dtype=np.float64))
+
+    def so_far(self) -> float:
         return fold_leaf(self._values.copy(), self.filled)
 
 
-def fold_leaf(values: Float64s, filled: int) -> float:
-    """The sum of the first `filled` values of a leaf, shape (LEAF_ELEMENTS,), which is written over."""
-    values[filled:] = 0.0
-    half = LEAF_ELEMENTS // 2
-    while half:
-        lower = values[:half]
-        np.add(lower, values[half : 2 * half], out=lower)
-        half //= 2
-    return float(values[0])
+class LeafOfSquares(Leaf[Float32s]):
+    """Of the squares of float32 values; in float64 they are exact and never overflow."""
+
+    def __init__(self) -> None:
+        super().__init__(np.zeros(LEAF_ELEMENTS, dtype=np.float32))
+        self._loops = make_loops()
+
+    def so_far(self) -> float:
+        self._values[self.filled :] = 0.0
+        return self._loops.sum_of_squares(self._values)
 
 
 class LeafTree:
@@ -97,25 +108,18 @@ class LeafTree:
         return result
 
 
-class TreeSum:
+class TreeSum(Generic[Values]):
     """The sum by the fixed tree for values that come in pieces of any length, in one leaf of memory."""
 
-    def __init__(self) -> None:
-        self._leaf = Leaf()
+    def __init__(self, leaf: Leaf[Values]) -> None:
+        self._leaf: Leaf[Values] = leaf
         self._tree = LeafTree()
 
-    def add(self, values_N: Float64s) -> None:
-        """Append float64 values, shape (N,)."""
-        self._add(values_N, squared=False)
-
-    def add_squares(self, values_N: NDArray[np.float32]) -> None:
-        """Append the squares of float32 values, shape (N,); in float64 they are exact and never overflow."""
-        self._add(values_N, squared=True)
-
-    def _add(self, values_N: Float64s | NDArray[np.float32], *, squared: bool) -> None:
+    def add(self, values_N: Values) -> None:
+        """Append values, shape (N,)."""
         done = 0
         while done < len(values_N):
-            done += self._leaf.take(values_N[done:], squared=squared)
+            done += self._leaf.take(values_N[done:])
             if self._leaf.full:
                 self._tree.append(self._leaf.fold())
 

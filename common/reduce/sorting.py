@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.codecs.base import Float32s
-from common.reduce.scalar import Float64s
+from common.reduce.loops import Float64s
 
 SORTED_NUMBERS = 524_288
 """So many are sorted at once, over all institutions: they stay in the processor's cache."""

@@ -22,6 +22,7 @@ from llmasos.evaluation.documents import TextSource, Window, read_source, sample
 from llmasos.evaluation.metrics import Likelihood, exp_or_inf, likelihood
 from llmasos.evaluation.ngram import Floats
 from llmasos.extras import require_train
+from llmasos.models.prompts import virtual_tokens
 from llmasos.tokenizers import load, vocab_size_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def measure(model: torch.nn.Module, tokenizer: Tokenizer, source: TextSource, op
 
 def _window_length(model: torch.nn.Module, tokenizer: Tokenizer, options: EvaluationOptions) -> int:
     config: Any = model.config
-    context, rows = int(config.max_position_embeddings), int(config.vocab_size)
+    context, rows = int(config.max_position_embeddings) - virtual_tokens(model), int(config.vocab_size)
     if vocab_size_of(tokenizer) > rows:
         raise UsageError(
             f"The tokenizer has {vocab_size_of(tokenizer)} tokens, the model's embedding {rows}.",

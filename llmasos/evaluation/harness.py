@@ -21,6 +21,7 @@ from typing import Any
 
 from common.errors import OperationError, UsageError
 from llmasos.extras import require_extra, require_train
+from llmasos.models.prompts import virtual_tokens
 
 BOOTSTRAP = 1000
 
@@ -87,7 +88,9 @@ def _language_model(model: Any, model_dir: Path, batch_size: int, device: str) -
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir, local_files_only=True)
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=device)
+    virtual = virtual_tokens(model)
+    room = model.config.max_position_embeddings - virtual if virtual else None  # None: as long as the model's context
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=device, max_length=room)
 
 
 def _evaluate(manager: Any, lm: Any, limit: int | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from common.errors import UsageError
+from llmasos.extras import require_train
 from llmasos.language_model.weights import WithWeights
 
 if TYPE_CHECKING:
@@ -49,13 +50,17 @@ class Kept(WithWeights):
     @classmethod
     def load(cls: type[Self], path: str | Path) -> Self:
         """The model in a folder that `save`, `llmasos simulate`, `plan export` or transformers wrote. Nothing of it is run.
+        Virtual tokens of its adapter stand before its texts, and fits go on with them.
 
         Raises:
+            MissingExtra: torch, transformers or tokenizers are not installed; or peft, for virtual tokens.
             UsageError: no such folder, a part of a model, one of another class, or one that this release does not know.
             StorageFailure, UnreadableData: a file of it cannot be read.
         """
         from llmasos.language_model import families, storing
         from llmasos.models.pretrained import fill_from_folder
+        from llmasos.models.prompts import describe
+        from llmasos.models.saved_prompts import attach_saved
 
         stored = storing.read(Path(path))
         kind = families.kind_of(stored)
@@ -69,6 +74,11 @@ class Kept(WithWeights):
         model.head, model.num_labels, model.task = stored.head, stored.num_labels, stored.card.task
         model.tokenizer = stored.tokenizer
         fill_from_folder(model.module, model.section, stored.folder)
+        adapter = attach_saved(model.module, stored.folder / "adapter")
+        if adapter is not None:
+            require_train("peft", task="load a model with virtual tokens")
+            describe(model.module, adapter)
+            model._adapter = adapter
         model.module.train(False)
         model._progress = stored.progress
         return model

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.errors import InvalidConfiguration, UsageError
+from common.plan.adapter_checks import check_beside
 from common.plan.adapters import Adapter
 from common.plan.architectures import Model
 from common.plan.tasks import Task, TaskSection
@@ -111,7 +112,8 @@ class WithWeights:
 
         Raises:
             UsageError: the model has no weights, or has an adapter already.
-            InvalidConfiguration: the adapter names layers that the model has not.
+            InvalidConfiguration: the adapter does not go with the architecture or the head; it names layers that the model
+                has not.
             MissingExtra: peft is not installed.
         """
         import torch
@@ -119,11 +121,16 @@ class WithWeights:
         from llmasos.models.adapters import add_adapter
 
         if self._adapter is not None:
-            raise UsageError("The model has an adapter already.", "Save it, merged, and load it to add another.")
-        if unknown := getattr(adapter, "unknown", lambda model: ())(self.section):
-            raise InvalidConfiguration(
-                f"target_modules names {', '.join(unknown)}; the linear layers are {', '.join(self.section.linear_layers)}."
+            fix = (
+                "Load the model without it."
+                if self._adapter.virtual_tokens
+                else "Save it, merged, and load it to add another."
             )
+            raise UsageError("The model has an adapter already.", fix)
+        try:
+            check_beside(adapter, self.section, self.head)
+        except ValueError as err:
+            raise InvalidConfiguration(f"{err}.") from err
         with torch.random.fork_rng(devices=[]):
             add_adapter(self.module, self.section, adapter, seed=self.seed, head=self.head)
         self._adapter, self._progress = adapter, None
@@ -184,7 +191,8 @@ class WithWeights:
 
     def _longest(self) -> int:
         """The length of a sequence unless one is named. Relative positions have no end: then what training usually takes."""
-        return min(self.context_tokens, LONGEST_UNNAMED)
+        taken = 0 if self._adapter is None else self._adapter.virtual_tokens
+        return min(self.context_tokens - taken, LONGEST_UNNAMED)
 
     def _tokenizer(self, task: str) -> Tokenizer:
         if self.tokenizer is None:

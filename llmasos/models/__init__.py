@@ -4,8 +4,11 @@ classes.py        model type + head → a class of transformers, and no other
 architecture.py   a plan's model section → a transformers configuration, by allow-list
 build.py          configuration + seed → module
 attention.py      block-sparse attention, by a mask
-adapters.py       LoRA beside frozen weights, by peft
+adapters.py       LoRA, DoRA and IA³ beside frozen weights, by peft
+magnitudes.py     what DoRA's magnitudes begin as
+merging.py        an adapter's tensors and the weights beside them → weights
 prompts.py        virtual tokens before each text, as peft reads them
+saved_prompts.py  those of an export's folder
 manifest.py       module → ordered tensor manifest
 initial.py        the initial weights, the same bits on every machine
 pretrained.py     a folder's weights → the module that `plan prepare` writes

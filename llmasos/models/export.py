@@ -9,7 +9,7 @@ byte for byte, so that anyone can compare its digest with the ledger.
 
 With an adapter it is the merged model, whose bits depend on the machine; `adapter/` holds the run's very bits in peft's format:
 `PeftModel.from_pretrained(base, folder / "adapter")`. `export_base` writes the base. Virtual tokens cannot be merged: with
-prompt tuning the model is the base, and `adapter/` belongs to it.
+them the model is the base, and `adapter/` belongs to it. Where a network makes them, the folder holds what it made.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from common.errors import StorageFailure, UsageError
 from common.plan.tasks import CLS, MASK, SEP, ChatTemplate, SequenceClassification, TaskSection
 from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
-from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor, merged_tensors
+from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor
 from llmasos.models.chat import as_jinja, stops, template_of
 from llmasos.models.manifest import manifest_of
+from llmasos.models.merging import merged_tensors
+from llmasos.models.prompts import NAME, prompt_of, virtual_tokens
 from llmasos.models.tensors import by_name, write_tensors, write_values
 from llmasos.tokenizers import end_of_document, end_of_document_id, load, pad_id
 
@@ -86,14 +88,20 @@ def without_adapter(manifest: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
-    """peft's files, with the run's very bits."""
+    """peft's files, with the run's very bits; of virtual tokens what stands before a text, whatever makes them."""
     _make(folder)
+    _write(folder / "adapter_config.json", _json(adapter_config(model)))
+    weights = folder / "adapter_model.safetensors"
+    if virtual_tokens(model):
+        prompt_PW = prompt_of(model).detach()
+        entry = Tensor(name=NAME, shape=tuple(prompt_PW.shape))
+        write_values({NAME: prompt_PW}, weights, [entry], mode=BY_UMASK)
+        return
     trained = [entry for entry in manifest_of(model) if entry.group == "trainable"]
     tensors = by_name(model, trained)
     values = {file_name(entry.name): tensors[entry.name] for entry in trained}
     renamed = [entry.model_copy(update={"name": file_name(entry.name)}) for entry in trained]
-    write_values(values, folder / "adapter_model.safetensors", renamed, mode=BY_UMASK)
-    _write(folder / "adapter_config.json", _json(adapter_config(model)))
+    write_values(values, weights, renamed, mode=BY_UMASK)
 
 
 def _write_description(

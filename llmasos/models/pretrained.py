@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UsageError
 from common.plan.architectures import Model
 from common.plan.pretrained import read_config
-from llmasos.models.adapters import is_adapter_tensor, tensor_name
+from llmasos.models.adapters import begin_beside, is_adapter_tensor, tensor_name
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +44,13 @@ _FIX = "Name a folder as `save_pretrained`, `llmasos simulate` or `llmasos plan 
 
 
 def fill_from_folder(module: torch.nn.Module, model: Model, folder: Path) -> None:
-    """Overwrite the weights of `module`, which `model` describes, with those of the folder; an adapter's stay as they are.
+    """Overwrite the weights of `module`, which `model` describes, with those of the folder. An adapter's stay as they are, but
+    for those that begin as a function of these.
 
     Raises:
         UsageError: a sentence that names the folder: no safetensors, half-written ones, a configuration that computes something
             else than the plan's model, tensors that are too many, too few or of another shape.
+        InvalidConfiguration: as llmasos.models.adapters.begin_beside.
     """
     import torch
 
@@ -61,6 +63,7 @@ def fill_from_folder(module: torch.nn.Module, model: Model, folder: Path) -> Non
         for name, value in loaded.items():
             if name in mine and name not in absent and not is_adapter_tensor(name):
                 mine[name].detach().copy_(value)
+    begin_beside(module)
 
 
 def _check_files(folder: Path) -> None:

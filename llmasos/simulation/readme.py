@@ -68,7 +68,8 @@ The next simulation with the same `--out` begins with removing all of this.
 
 
 ADAPTER_ROWS = """\
-| `model/adapter/` | the trained adapter in peft's format; `model/` itself is `base/` with the adapter merged into it |
+| `model/adapter/` | the trained adapter in peft's format; `model/` itself is `base/` with the adapter \
+merged into it, or `base/` again where that is virtual tokens |
 | `base/` | the frozen weights: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "model/adapter")` |
 """
 

@@ -2,7 +2,7 @@
 
     loss = −log σ(β · (log π(chosen) − log π₀(chosen) − log π(rejected) + log π₀(rejected)))      one target a pair
 
-π is the model, π₀ the reference: the same model without its LoRA adapter. The frozen weights are the run's own, so the
+π is the model, π₀ the reference: the same model without its adapter. The frozen weights are the run's own, so the
 reference is the model that the run began with, in every round and at every institution, and takes no memory of its own.
 log π of an answer is the sum over its tokens, its end included. The loss is trl's `sigmoid`, without label smoothing.
 
@@ -134,7 +134,7 @@ def _reference(model: torch.nn.Module) -> Iterator[None]:
     if not layers:
         raise UsageError(
             "The model has no adapter, so that there is no reference to prefer by.",
-            "Give the plan adapter: {type: lora}.",
+            "Give the plan adapter: {type: lora} or {type: ia3}.",
         )
     was_training = model.training
     model.eval()

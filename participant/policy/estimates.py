@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ledger.downlink import applied_delta_bytes, contribution_bytes, round_down_bytes
+from common.plan.adapters import LoRA
 from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
 from common.statements.kinds import PlanStatement
 from common.tensors import delta_size, trainable_elements
@@ -24,6 +25,7 @@ RESIDUALS = 2
 RUNTIME_BYTES = 500_000_000
 """Python, torch and transformers before any tensor: 0.34 GB after their import on a CPU, and room for their buffers."""
 GB = 1_000_000_000
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def _correction_bytes(statement: PlanStatement, copies: int) -> int:
 
 
 def memory_bytes(statement: PlanStatement) -> int:
-    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations, of the worker in training.
+    """RUNTIME_BYTES + 4 P (weights) + 4 T (gradients) + 8 T (AdamW's moments) + activations + what DoRA needs, of the worker
+    in training.
 
     Of moments, SGD has one with momentum and none without. With FedProx 4 × trainable elements more: the base model that
     weights are pulled to; with SCAFFOLD as many: what gradients are corrected by.
@@ -130,16 +133,17 @@ def memory_bytes(statement: PlanStatement) -> int:
     trained, moments = trained_parameters(statement), statement.plan.local.optimizer.moments_a_weight
     state = FLOAT_BYTES * (parameters(statement) + (1 + moments) * trained)
     base = FLOAT_BYTES * trainable_elements(statement.manifest) if statement.plan.local.fedprox_mu else 0
-    return RUNTIME_BYTES + state + base + _correction_bytes(statement, 1) + activation_bytes(statement)
+    beside = base + _correction_bytes(statement, 1) + dora_bytes(statement)
+    return RUNTIME_BYTES + state + beside + activation_bytes(statement)
 
 
 def activation_bytes(statement: PlanStatement) -> int:
     """What the backward pass needs of the forward pass: b × s × (17 × width × layers + 3 × vocabulary) values.
 
-    b is the micro-batch, s the sequence length. 17 values a token, layer and unit of width are those of a transformer block
-    without the attention matrix, which scaled dot-product attention does not keep; 3 of each token's logits are the logits,
-    their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16. With gradient checkpointing each layer
-    keeps its input alone, 1 value, and the 17 are one layer's at a time.
+    b is the micro-batch, s the sequence length with virtual tokens. 17 values a token, layer and unit of width are those of
+    a transformer block without the attention matrix, which scaled dot-product attention does not keep; 3 of each token's
+    logits are the logits, their softmax and the gradient. A value has 4 bytes, a block's 2 under bfloat16. With gradient
+    checkpointing each layer keeps its input alone, 1 value, and the 17 are one layer's at a time.
 
     Source: Korthikanti et al., arXiv:2205.05198, section 4: 34 bytes at 2 bytes a value.
     """
@@ -147,13 +151,39 @@ def activation_bytes(statement: PlanStatement) -> int:
     local, model = plan.local, plan.model
     width, layers = model.width, model.layers
     value_bytes = 2 if local.precision == "bfloat16" else FLOAT_BYTES
-    tokens = (local.micro_batch_size or local.batch_size) * local.sequence_length
+    tokens = _tokens_at_once(statement)
     values = layers + 17 if local.gradient_checkpointing else 17 * layers
     return tokens * (width * values * value_bytes + 3 * vocabulary(statement) * FLOAT_BYTES)
 
 
+def _tokens_at_once(statement: PlanStatement) -> int:
+    local = statement.plan.local
+    return (local.micro_batch_size or local.batch_size) * (
+        local.sequence_length + statement.plan.adapter.virtual_tokens
+    )
+
+
+def dora_bytes(statement: PlanStatement) -> int:
+    """4 × 2 × b × s × outputs of all adapted layers + 4 × (inputs² + 3 × inputs × outputs) of the largest; 0 without DoRA.
+
+    The gradient of a magnitude needs what the layer and its matrices gave, two values an output and token; with gradient
+    checkpointing those of one block at a time. Each pass multiplies B A out, beside the unit matrix, and takes its norm with W.
+    """
+    adapter = statement.plan.adapter
+    if not (isinstance(adapter, LoRA) and adapter.use_dora):
+        return 0
+    matrices = {tensor.name: tensor.shape for tensor in statement.manifest if len(tensor.shape) == 2}
+    inputs = {name.removesuffix(_A): shape[1] for name, shape in matrices.items() if name.endswith(_A)}
+    outputs = {name.removesuffix(_B): shape[0] for name, shape in matrices.items() if name.endswith(_B)}
+    layers = [(inputs[name], outputs[name]) for name in inputs.keys() & outputs.keys()]
+    at_once = statement.plan.model.layers if statement.plan.local.gradient_checkpointing else 1
+    kept = 2 * _tokens_at_once(statement) * sum(width for _, width in layers) // at_once
+    return FLOAT_BYTES * (kept + max((i * i + 3 * i * o for i, o in layers), default=0))
+
+
 def vocabulary(statement: PlanStatement) -> int:
-    """Tokens that the model knows; of a given tokenizer, the rows of the tallest matrix that is as wide as a token."""
+    """Tokens that the model knows; of a given tokenizer, the rows of the tallest matrix that is as wide as a token and no
+    adapter's."""
     if statement.plan.model.vocab_size is not None:
         return statement.plan.model.vocab_size
     match statement.plan.tokenizer:
@@ -162,5 +192,6 @@ def vocabulary(statement: PlanStatement) -> int:
         case BpeTokenizer(vocab_size=vocab_size):
             return vocab_size
     width = statement.plan.model.width
-    tall = (tensor.shape[0] for tensor in statement.manifest if len(tensor.shape) == 2 and tensor.shape[1] == width)
-    return max(tall, default=0)
+    adapted = statement.plan.adapter.type != "none"
+    known = (tensor for tensor in statement.manifest if not adapted or tensor.group == "frozen")
+    return max((tensor.shape[0] for tensor in known if len(tensor.shape) == 2 and tensor.shape[1] == width), default=0)

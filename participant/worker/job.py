@@ -140,7 +140,7 @@ def check_sharding(plan: Plan) -> None:
         "local.correction scaffold": plan.corrects,
         "personal layers": bool(plan.personal),
         "local.compile": plan.local.compile,
-        "adapter prompt-tuning": plan.adapter.type == "prompt-tuning",
+        f"adapter {plan.adapter.type}": plan.adapter.virtual_tokens > 0,
     }
     for what, is_wanted in lacking.items():
         if is_wanted:

@@ -26,7 +26,7 @@ from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
 from common.plan.server_optimizers import ServerSGD
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta, reduce_round, selftest
-from common.reduce.scalar import LEAF_ELEMENTS
+from common.reduce.loops import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from common.statements.kinds import Tensor
 from tests.support.blobs import tensor_manifest

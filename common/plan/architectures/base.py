@@ -69,6 +69,16 @@ class Architecture(PlanSection):
     def linear_layers(self) -> tuple[str, ...]:
         """The linear layers of a transformer block, by their path in it; of an encoder's and of a decoder's block."""
 
+    @property
+    @abstractmethod
+    def key_value_layers(self) -> tuple[str, ...]:
+        """Those of them that make attention's keys and values."""
+
+    @property
+    @abstractmethod
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        """Those of them that a feed-forward block ends with."""
+
 
 def check_divides(parts_name: str, parts: int, whole_name: str, whole: int) -> None:
     """

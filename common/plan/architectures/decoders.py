@@ -48,6 +48,14 @@ class GPT2(Architecture):
     def linear_layers(self) -> tuple[str, ...]:
         return ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
+    @property
+    def key_value_layers(self) -> tuple[str, ...]:
+        return ("attn.c_attn",)  # one layer makes queries, keys and values
+
+    @property
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        return ("mlp.c_proj",)
+
 
 class RotaryDecoder(Architecture):
     """Base of Llama and its kin: rotary positions, RMSNorm, SwiGLU, grouped-query attention."""
@@ -104,6 +112,14 @@ class RotaryDecoder(Architecture):
     def linear_layers(self) -> tuple[str, ...]:
         attention = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
         return (*attention, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+    @property
+    def key_value_layers(self) -> tuple[str, ...]:
+        return ("self_attn.k_proj", "self_attn.v_proj")
+
+    @property
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        return ("mlp.down_proj",)
 
 
 class Llama(RotaryDecoder):

@@ -74,6 +74,15 @@ class T5(Architecture):
             *(f"layer.{place}.DenseReluDense.{name}" for place in (1, 2) for name in inner),
         )
 
+    @property
+    def key_value_layers(self) -> tuple[str, ...]:
+        attentions = ("layer.0.SelfAttention", "layer.1.EncDecAttention")
+        return tuple(f"{attention}.{name}" for attention in attentions for name in "kv")
+
+    @property
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        return tuple(f"layer.{place}.DenseReluDense.wo" for place in (1, 2))
+
 
 class Transformer(Architecture):
     """The Transformer of 2017: sinusoidal positions, ReLU, embeddings shared and times √d_model (arXiv:1706.03762).
@@ -130,3 +139,11 @@ class Transformer(Architecture):
     def linear_layers(self) -> tuple[str, ...]:
         attentions = ("self_attn",) if self.architecture == "decoder-only" else ("self_attn", "encoder_attn")
         return (*(f"{attention}.{name}" for attention in attentions for name in _ATTENTION), "fc1", "fc2")
+
+    @property
+    def key_value_layers(self) -> tuple[str, ...]:
+        return tuple(path for path in self.linear_layers if path.endswith((".k_proj", ".v_proj")))
+
+    @property
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        return ("fc2",)

@@ -49,3 +49,11 @@ class BERT(Architecture):
     def linear_layers(self) -> tuple[str, ...]:
         attention = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
         return (*attention, "intermediate.dense", "output.dense")
+
+    @property
+    def key_value_layers(self) -> tuple[str, ...]:
+        return ("attention.self.key", "attention.self.value")
+
+    @property
+    def feed_forward_ends(self) -> tuple[str, ...]:
+        return ("output.dense",)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from common.codecs.base import Float32s
 from common.plan.rules import Bulyan
+from common.reduce.loops import Float64s
 from common.reduce.rule import Sealed, SideBySide
 from common.reduce.rules.krum import Neighbours, distances
-from common.reduce.scalar import Float64s
 from common.reduce.sorting import Sorter
 
 

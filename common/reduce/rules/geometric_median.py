@@ -21,9 +21,9 @@ import math
 import numpy as np
 
 from common.plan.rules import GeometricMedian
+from common.reduce.loops import Float64s
 from common.reduce.rule import Average, Sealed
 from common.reduce.rules.krum import distances
-from common.reduce.scalar import Float64s
 
 
 def geometric_median(section: GeometricMedian, sealed: Sealed) -> Average:

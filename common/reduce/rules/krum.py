@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.plan.rules import Krum, MultiKrum
+from common.reduce.loops import Float64s
 from common.reduce.rule import Average, Sealed
-from common.reduce.scalar import Float64s
 
 
 def krum(section: Krum, sealed: Sealed) -> Average:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from pydantic import BaseModel
 
 from common.plan.explain import Row, adapter_text, explain
@@ -169,3 +172,25 @@ def test_virtual_tokens_are_told() -> None:
     assert adapter_text(plan) == "prompt-tuning, 4 virtual tokens"
     assert row(plan, "adapter", "num_virtual_tokens").value == "4"
     assert "of the adapter alone" in " ".join(explain(plan).prose)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        ({"type": "lora", "use_dora": True}, "lora with DoRA, r 8 on all-linear"),
+        ({"type": "ia3"}, "ia3 on keys, values and feed-forward"),
+        ({"type": "ia3", "target_modules": ["c_attn"]}, "ia3 on c_attn"),
+        ({"type": "prefix-tuning", "num_virtual_tokens": 4}, "prefix-tuning, 4 virtual tokens"),
+        ({"type": "p-tuning", "num_virtual_tokens": 4}, "p-tuning, 4 virtual tokens"),
+    ],
+)
+def test_every_adapter_has_words_and_a_number(adapter: dict[str, Any], words: str) -> None:
+    plan = a_plan(adapter=adapter, local={"sequence_length": 8})
+    assert adapter_text(plan) == words
+    numbers = {derived.name: derived.value for derived in explain(plan).derived}
+    if adapter["type"] in ("lora", "ia3"):
+        layers = {"lora": 4, "ia3": 2}[adapter["type"]] if "target_modules" not in adapter else 1
+        assert numbers["adapted layers"] == str(layers)
+    else:
+        assert numbers["room for text"] == str(plan.model.context_tokens - 4)
+    assert row(plan, "adapter", "type").meaning.endswith(".")

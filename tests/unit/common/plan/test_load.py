@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from common import strict_yaml
 from common.errors import InvalidConfiguration
-from common.plan.adapters import LoRA, NoAdapter
-from common.plan.architectures import GPT2, Llama
+from common.plan.adapters import IA3, LoRA, NoAdapter
+from common.plan.architectures import BERT, GPT2, T5, Llama, Transformer
 from common.plan.load import load_plan, plan_schema, plan_yaml
 from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
@@ -88,7 +88,7 @@ WRONG = {
     ),
     "virtual tokens of a model that sees all": (
         SMALLEST + "model: {type: bert}\ntask: {type: masked-lm}\nadapter: {type: prompt-tuning}\n",
-        r"adapter prompt-tuning needs a model with head causal-lm, task masked-lm has another",
+        r"adapter prompt-tuning needs a model with head causal-lm, got head masked-lm of bert\.",
     ),
     "no model type": (
         SMALLEST + "model:\n  n_layer: 2\n",
@@ -163,7 +163,75 @@ WRONG = {
     ),
     "another adapter": (
         SMALLEST + "adapter: {type: prefix}\n",
-        r":3: adapter\.type: expected one of 'none', 'lora', 'prompt-tuning', got 'prefix'\.",
+        r":3: adapter\.type: expected one of 'none', 'lora', 'ia3', .*'prefix-tuning', 'p-tuning', got 'prefix'\.",
+    ),
+    "a prefix of a model that writes another text": (
+        SMALLEST + "model: {type: t5}\ntask: {type: seq2seq}\nadapter: {type: prefix-tuning}\n",
+        r"adapter prefix-tuning needs a model with head causal-lm, got head seq2seq-lm of t5\.",
+    ),
+    "a prefix and layers computed again": (
+        SMALLEST + "adapter: {type: prefix-tuning}\nlocal: {gradient_checkpointing: true, sequence_length: 64}\n",
+        r"adapter prefix-tuning needs local\.gradient_checkpointing false: layers that are computed again have no cache",
+    ),
+    "a prefix out of sight": (
+        SMALLEST
+        + "model: {type: mistral, attention: {type: sliding-window}}\nadapter: {type: prefix-tuning}\n"
+        + "local: {sequence_length: 64}\n",
+        r"adapter prefix-tuning needs model\.attention full, got sliding-window: later tokens would not see the prefix",
+    ),
+    "a prefix beyond the context": (
+        SMALLEST + "adapter: {type: prefix-tuning}\n",
+        r"adapter\.num_virtual_tokens 16 and local\.sequence_length 128 exceed the model's context 128\.",
+    ),
+    "the width of no network": (
+        SMALLEST + "adapter: {type: prefix-tuning, encoder_hidden_size: 8}\nlocal: {sequence_length: 64}\n",
+        r":3: adapter: encoder_hidden_size needs prefix_projection: true",
+    ),
+    "p-tuning of a model that sees all": (
+        SMALLEST + "model: {type: bert}\ntask: {type: masked-lm}\nadapter: {type: p-tuning}\n",
+        r"adapter p-tuning needs a model with head causal-lm, got head masked-lm of bert\.",
+    ),
+    "an LSTM's layers without one": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_num_layers: 3}\n",
+        r":3: adapter: encoder_num_layers and encoder_dropout are of encoder_reparameterization_type LSTM, got MLP",
+    ),
+    "dropout between one layer": (
+        SMALLEST
+        + "adapter:\n  {type: p-tuning, encoder_reparameterization_type: LSTM, encoder_num_layers: 1, encoder_dropout: 0.1}\n",
+        r"encoder_dropout is between layers of the LSTM, and encoder_num_layers is 1: leave one out",
+    ),
+    "a network beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_hidden_size: 32769}\n",
+        r"adapter\.encoder_hidden_size: expected at most 32768",
+    ),
+    "layers beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, encoder_reparameterization_type: LSTM, encoder_num_layers: 17}\n",
+        r"adapter\.encoder_num_layers: expected at most 16",
+    ),
+    "virtual tokens beyond the bound": (
+        SMALLEST + "adapter: {type: p-tuning, num_virtual_tokens: 4097}\n",
+        r"adapter\.num_virtual_tokens: expected at most 4096",
+    ),
+    "a kind of LoRA": (
+        SMALLEST + "adapter: {type: dora}\n",
+        r"adapter dora is written as \{type: lora, use_dora: true\}",
+    ),
+    "a vector's target that the model has not": (
+        SMALLEST + "adapter: {type: ia3, target_modules: [k_proj]}\n",
+        r"adapter\.target_modules names k_proj, which a block of gpt2 has not",
+    ),
+    "vectors for matrices' optimizer": (
+        SMALLEST + "adapter: {type: ia3}\nlocal: {optimizer: {type: muon}}\n",
+        r"adapter ia3 trains vectors, local\.optimizer muon matrices; expected another optimizer",
+    ),
+    "too many targets": (
+        SMALLEST + f"adapter: {{type: lora, target_modules: {[f'a{number}' for number in range(101)]}}}\n",
+        r"adapter\.target_modules.*at most 100",
+    ),
+    "a rank beyond the bound": (SMALLEST + "adapter: {type: lora, r: 4097}\n", r"adapter\.r: expected at most 4096"),
+    "preferences without a model without": (
+        SMALLEST + "task: {type: preference}\nadapter: {type: prompt-tuning}\n",
+        r"task preference needs adapter lora or ia3, got prompt-tuning: without its adapter the model is the reference",
     ),
     "bpe without text": (SMALLEST + "tokenizer: {type: bpe}\n", r":3: tokenizer\.text: expected a value"),
 }
@@ -187,6 +255,21 @@ def test_an_adapters_defaults_are_peft_s_names_and_all_linear_layers(tmp_path: P
     assert some.adapter.targets(some.model) == ("self_attn.v_proj", "mlp.up_proj")
     assert load(tmp_path, plan_yaml(some)) == some
     assert Plan.model_validate_json(some.model_dump_json()) == some
+
+
+def test_vectors_stand_by_default_where_the_paper_puts_them(tmp_path: Path) -> None:
+    for model, before, after in (
+        ("gpt2", ("mlp.c_proj",), ("attn.c_attn",)),
+        ("qwen3", ("mlp.down_proj",), ("self_attn.k_proj", "self_attn.v_proj")),
+        ("transformer", ("fc2",), ("self_attn.k_proj", "self_attn.v_proj")),
+    ):
+        plan = load(tmp_path, SMALLEST + f"model: {{type: {model}}}\nadapter: {{type: ia3}}\n")
+        assert isinstance(plan.adapter, IA3)
+        assert plan.adapter.targets(plan.model) == (*after, *before)
+        assert plan.adapter.scaled_before(plan.model) == before
+        assert load(tmp_path, plan_yaml(plan)) == plan
+    for section in (BERT(), T5(), T5(feed_forward_proj="gated-gelu"), Transformer(architecture="encoder-decoder")):
+        assert {*section.key_value_layers, *section.feed_forward_ends} <= {*section.linear_layers}
 
 
 def test_a_plan_from_before_there_were_adapters_trains_the_whole_model(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from common.errors import ModelOverflow, WrongTensors
 from common.reduce import ReduceJob, inspect_delta, reduce_round
 from common.reduce import round as rounds
 from common.reduce import window as windows
-from common.reduce.scalar import LEAF_ELEMENTS
+from common.reduce.loops import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from tests.support.blobs import MadeDelta, model_bytes, recompute_model, tensor_manifest
 from tests.support.encoded import decode_slowly, encoded_blob

@@ -140,14 +140,14 @@ def test_a_violation_in_a_copy_of_the_reducer_is_shown_with_its_place_and_what_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "common" / "reduce", tmp_path / "reduce")
-    module = tmp_path / "reduce" / "average.py"
+    module = tmp_path / "reduce" / "loops.py"
     lines = module.read_text(encoding="utf-8").splitlines()
     at = next(number for number, line in enumerate(lines) if "np.add(sum_B" in line)
     lines[at] = "            sum_B += (product_B[None] * 1.0).sum(axis=0)"
     module.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert main([str(tmp_path)]) == 1
     shown = capsys.readouterr().err
-    assert f"reduce/average.py:{at + 1}: .sum: the order of its additions is numpy's" in shown
+    assert f"reduce/loops.py:{at + 1}: .sum: the order of its additions is numpy's" in shown
     assert "fix: compute it with what scripts/check_exactness.py lists" in shown
 
 

@@ -25,9 +25,9 @@ from common.blobs import disk, reader, reference
 from common.blobs.reader import ChunkSource
 from common.blobs.store import FolderBlobStore
 from common.plan.local import MAX_NUM_TOKENS
-from common.reduce import ReduceJob, average, inspect_delta, parts, selftest, step, window
+from common.reduce import ReduceJob, inspect_delta, loops, parts, selftest, step, window
 from common.reduce import round as rounds
-from common.reduce.scalar import LEAF_ELEMENTS
+from common.reduce.loops import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from tests.support.blobs import put_blob, tensor_manifest
 from tests.support.wild_rounds import chunk_border_manifest, digests, dispatched, reduced, reordered, wild, wild_job
@@ -139,8 +139,10 @@ def test_the_size_of_a_block_changes_no_bit(monkeypatch: pytest.MonkeyPatch, blo
     elements = 1_003 if block_elements < 1_000 else LEAF_ELEMENTS + 1
     job = wild_job(tensor_manifest(trainable={"w": (elements,)}, frozen={"f": (3,)}), 4, "0.1")
     expected = reduced(job)
-    for module in (step, average):
+    for module in (step, loops):
         monkeypatch.setattr(module, "BLOCK_ELEMENTS", block_elements)
+    assert reduced(job) == expected
+    monkeypatch.setattr(loops, "_LIBRARY", None)
     assert reduced(job) == expected
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from common.blobs.reference import CHUNK_BYTES
 from common.codecs import CODECS
 from common.errors import CorruptChunk, TruncatedChunk, WrongTensors
+from common.reduce.loops import LEAF_ELEMENTS
 from common.reduce.moved import Models, Moved, compare
-from common.reduce.scalar import LEAF_ELEMENTS
 from common.reduce.selftest import MemoryBlob
 from common.statements.kinds import Tensor
 from tests.support.blobs import delta_bytes, model_bytes, random_arrays, tensor_manifest

@@ -18,7 +18,8 @@ from common import tensors
 from common.errors import ModelOverflow
 from common.plan.local import MAX_NUM_TOKENS
 from common.reduce import ReduceJob, WeightedDelta, inspect_delta
-from common.reduce.scalar import LEAF_ELEMENTS, TreeSum, tree_sum
+from common.reduce.loops import LEAF_ELEMENTS
+from common.reduce.scalar import LeafOfSquares, TreeSum, tree_sum
 from common.reduce.selftest import MemoryBlob
 from tests.support import exact
 from tests.support.blobs import MadeDelta, delta_bytes, model_bytes, tensor_manifest
@@ -111,8 +112,8 @@ def test_a_norm_around_a_leafs_border_is_pythons(elements: int) -> None:
         delta = delta_bytes(manifest, {"w": values})
         facts = inspect_delta(MemoryBlob(delta), tensors.trainable_header(manifest), max_l2=float("inf"))
         assert facts.l2.hex() == exact.l2(plain).hex()
-        squares = TreeSum()
-        squares.add_squares(values)
+        squares = TreeSum(LeafOfSquares())
+        squares.add(values)
         assert squares.total().hex() == exact.tree_sum([value * value for value in plain]).hex()
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.reduce.scalar import LEAF_ELEMENTS, TreeSum, tree_sum
+from common.reduce.loops import LEAF_ELEMENTS
+from common.reduce.scalar import LeafOfSquares, LeafOfValues, TreeSum, tree_sum
 
 
 def defined(values: np.ndarray) -> float:
@@ -48,7 +49,7 @@ def test_a_sum_is_the_documented_tree(elements: int) -> None:
 @given(st.lists(st.integers(0, 90_000), max_size=6), st.integers(0, 2**32 - 1))
 def test_a_sum_does_not_depend_on_the_pieces(lengths: list[int], seed: int) -> None:
     values = wild(sum(lengths), seed)
-    tree = TreeSum()
+    tree = TreeSum(LeafOfValues())
     start = 0
     for length in lengths:
         tree.add(values[start : start + length])
@@ -59,8 +60,8 @@ def test_a_sum_does_not_depend_on_the_pieces(lengths: list[int], seed: int) -> N
 
 def test_squares_are_taken_in_float64() -> None:
     values = np.array([3e38, -3e38, 1e-45, 0.0, -2.5], dtype=np.float32)
-    tree = TreeSum()
-    tree.add_squares(values)
+    tree = TreeSum(LeafOfSquares())
+    tree.add(values)
     assert tree.total() == tree_sum(values.astype(np.float64) ** 2)
     assert math.isfinite(tree.total())
 

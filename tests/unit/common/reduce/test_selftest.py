@@ -19,9 +19,8 @@ from common.blobs.reference import CHUNK_BYTES
 from common.errors import ReducerSelfTestFailed
 from common.plan import server_optimizers as plan
 from common.plan.rules import Rule
-from common.reduce import lanes, registry, selftest
-from common.reduce.average import Averager
-from common.reduce.rule import Average
+from common.reduce import average, registry, selftest
+from common.reduce.loops import Float32s, Float64s, NumpyLoops
 from tests.support.blobs import MadeDelta, model_bytes, recompute_model
 
 GOLDEN = json.loads(selftest.GOLDEN_FILE.read_text())
@@ -79,13 +78,12 @@ def test_another_result_is_refused_with_both_values(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_mean_in_float32_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Sloppy(Averager):
-        def __init__(self, average: Average, max_elements: int) -> None:
-            super().__init__(average, max_elements)
-            self._sum = np.empty(max_elements, dtype=np.float32)  # type: ignore[assignment]
+    class Sloppy(NumpyLoops):
+        def add_product(self, sum_M: Float64s, coefficient: float, delta_M: Float32s) -> None:
+            sum_M[:] = (sum_M + coefficient * delta_M).astype(np.float32)
 
-    monkeypatch.setattr(lanes, "Averager", Sloppy)
-    with pytest.raises(ReducerSelfTestFailed, match="model sha256, learning rate"):
+    monkeypatch.setattr(average, "make_loops", Sloppy)
+    with pytest.raises(ReducerSelfTestFailed, match="sha256"):
         selftest.run_self_test()
 
 

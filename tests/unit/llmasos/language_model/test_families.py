@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import llmasos  # noqa: E402
 from common.errors import InvalidConfiguration, UnreadableData, UsageError  # noqa: E402
 from llmasos import models  # noqa: E402
-from llmasos.adapters import LoRA  # noqa: E402
+from llmasos.adapters import IA3, Adapter, LoRA, PrefixTuning, PromptTuning, PTuning  # noqa: E402
 from llmasos.datasets import Dataset, load_dataset  # noqa: E402
 from llmasos.language_model.storing import card_of  # noqa: E402
 from llmasos.losses import CausalLMLoss, MaskedLMLoss  # noqa: E402
@@ -177,11 +177,12 @@ def test_another_task_keeps_what_was_learned_below_the_head(labelled: Dataset, t
         model.evaluate(texts.test, CausalLMLoss())
 
 
-def test_an_adapter_alone_is_trained_and_saved_merged(data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", [LoRA(r=2), LoRA(r=2, use_dora=True), IA3()], ids=["lora", "dora", "ia3"])
+def test_an_adapter_alone_is_trained_and_saved_merged(data: Dataset, tmp_path: Path, adapter: Adapter) -> None:
     model = GPT(1, 2, 16, 16)
     model.fit(data.train, Adam(lr=1e-2), steps=5)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    model.add_adapter(LoRA(r=2))
+    model.add_adapter(adapter)
     assert model.num_parameters() < 1000
     model.fit(data.train, Adam(lr=1e-2), steps=5)
     after = {name.replace(".base_layer.", "."): value for name, value in model.module.state_dict().items()}
@@ -191,8 +192,46 @@ def test_an_adapter_alone_is_trained_and_saved_merged(data: Dataset, tmp_path: P
     assert GPT.load(path).evaluate(data.test).loss == pytest.approx(model.evaluate(data.test).loss, abs=1e-5)
     with pytest.raises(UsageError, match="The model has an adapter already"):
         model.add_adapter(LoRA())
-    with pytest.raises(InvalidConfiguration, match=r"target_modules names q_proj; the linear layers are attn\.c_attn"):
+    with pytest.raises(InvalidConfiguration, match=r"names q_proj, which a block of gpt2 has not; its linear"):
         GPT.load(path).add_adapter(LoRA(target_modules=("q_proj",)))
+    with pytest.raises(
+        InvalidConfiguration, match="adapter prompt-tuning needs a model with head causal-lm, got head masked"
+    ):
+        BERT(16, 1, 2, 32, vocab_size=257).add_adapter(PromptTuning())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "numbers"),
+    [
+        (PromptTuning(num_virtual_tokens=3), 3 * 16),
+        (PrefixTuning(num_virtual_tokens=3), 3 * 2 * 16),
+        (PTuning(num_virtual_tokens=3, encoder_hidden_size=4), 3 * 16 + 17 * 4 + 5 * 4 + 5 * 16),
+    ],
+    ids=["prompt", "prefix", "p-tuning"],
+)
+def test_virtual_tokens_are_trained_saved_beside_the_model_and_go_on(
+    data: Dataset, tmp_path: Path, adapter: Adapter, numbers: int
+) -> None:
+    model = GPT(1, 2, 16, 16)
+    model.fit(data.train, Adam(lr=1e-2), steps=2)
+    alone = model.evaluate(data.test).loss
+    model.add_adapter(adapter)
+    assert model.num_parameters() == numbers
+    model.fit(data.train, Adam(lr=3e-2), steps=20)
+    measured = model.evaluate(data.test).loss
+    assert measured < alone
+    path = model.save(tmp_path / "model")
+    loaded = GPT.load(path)
+    assert loaded.evaluate(data.test).loss == pytest.approx(measured, abs=1e-6)
+    said = model.generate_text("a", max_new_tokens=8, temperature=0)
+    assert loaded.generate_text("a", max_new_tokens=8, temperature=0) == said
+    frozen = {name: value.clone() for name, value in loaded.module.state_dict().items() if "prompt" not in name}
+    loaded.fit(data.train, Adam(lr=3e-2), steps=10)
+    assert all(torch.equal(loaded.module.state_dict()[name], value) for name, value in frozen.items())
+    again = GPT.load(loaded.save(tmp_path / "again"))
+    assert again.evaluate(data.test).loss == pytest.approx(loaded.evaluate(data.test).loss, abs=1e-6) != measured
+    with pytest.raises(UsageError, match=r"The model has an adapter already\..*Load the model without it"):
+        loaded.add_adapter(LoRA())
 
 
 def test_what_does_not_go_together_is_one_sentence(data: Dataset, pairs: Dataset, tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ def test_a_model_file_and_a_copy_keep_them(tmp_path: Path) -> None:
 
 def test_what_cannot_be_called_or_read_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="takes input_ids, attention_mask and past_key_values, by name"):
-        trained("gpt2")(IDS)
+        trained("gpt2")(IDS, None)
+    with pytest.raises(UsageError, match="takes no labels and no position_ids"):
+        trained("gpt2")(input_ids=IDS, labels=IDS)
+    with torch.no_grad():
+        assert torch.equal(trained("gpt2").eval()(IDS).logits, logits(trained("gpt2")))
     save(bytes_tokenizer(), tmp_path / "tokenizer.json")
     export_hf(trained("gpt2"), tmp_path / "tokenizer.json", tmp_path / "model")
     weights = tmp_path / "model" / "adapter" / "adapter_model.safetensors"

@@ -333,11 +333,21 @@ def test_of_a_prompt_and_its_answers_beginning_and_ends_are_cut(tmp_path: Path, 
     assert one.corpus.facts.shortened == 3
 
 
-def test_the_loss_of_a_pair_is_that_of_the_paper_and_the_reference_stays(tmp_path: Path, learner: Make) -> None:
-    """With B = 0 the adapter does nothing: ln 2 each. Afterwards against probabilities computed one answer at a time."""
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "lora": {"type": "lora", "r": 2},
+    "dora": {"type": "lora", "r": 2, "use_dora": True},
+    "ia3": {"type": "ia3"},
+}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+def test_the_loss_of_a_pair_is_that_of_the_paper_and_the_reference_stays(
+    tmp_path: Path, learner: Make, adapter: dict[str, Any]
+) -> None:
+    """At first the adapter does nothing: ln 2 each. Afterwards against probabilities computed one answer at a time."""
     folder = make_records(tmp_path / "data", a_preference, count=1)["clinic"]
     task = {"type": "preference", "template": TURNS, "beta": 0.5}
-    one = learner(folder, task, adapter={"type": "lora", "r": 2})
+    one = learner(folder, task, adapter=adapter)
     model, batch = one.model(), tensors_of(one.draw(0), "cpu")
     objective = objective_of(one.plan.task)
     assert objective.nats(model, batch).tolist() == pytest.approx([math.log(2)] * 4, abs=1e-6)
@@ -360,10 +370,10 @@ def test_the_loss_of_a_pair_is_that_of_the_paper_and_the_reference_stays(tmp_pat
     )
     assert float(found.mean()) < math.log(2)
     assert {name for name, weight in tuned.named_parameters() if weight.requires_grad} == {
-        name for name, _ in tuned.named_parameters() if "lora_" in name
+        name for name, _ in tuned.named_parameters() if "lora_" in name or "ia3_" in name
     }
 
 
 def test_preferences_without_an_adapter_are_refused() -> None:
-    with pytest.raises(ValueError, match="task preference needs adapter lora, got none"):
+    with pytest.raises(ValueError, match="task preference needs adapter lora or ia3, got none"):
         a_task_plan({"type": "preference"})

@@ -11,7 +11,7 @@ from common.codecs import CODECS
 from common.statements.kinds import Tensor
 from common.tensors import delta_size, model_size, trainable_header
 from participant.policy import estimate
-from participant.policy.estimates import RUNTIME_BYTES, activation_bytes, vocabulary
+from participant.policy.estimates import RUNTIME_BYTES, activation_bytes, dora_bytes, memory_bytes, vocabulary
 from tests.support.plans import a_plan
 from tests.support.statements import a_blob_ref, a_plan_statement
 
@@ -111,3 +111,42 @@ def test_gradient_checkpointing_keeps_one_value_a_layer_and_one_layers_seventeen
     local = {"steps": 2, "batch_size": 2, "sequence_length": 16, "gradient_checkpointing": True}
     found = activation_bytes(a_plan_statement(plan=a_plan(model=model, local=local)))
     assert found == 32 * (32 * (12 + 17) * 4 + 3 * 257 * 4)
+
+
+def test_virtual_tokens_take_part_in_a_sequence() -> None:
+    adapter = {"type": "prompt-tuning", "num_virtual_tokens": 8}
+    plan = a_plan(adapter=adapter, local={"steps": 1, "batch_size": 2, "sequence_length": 8})
+    assert activation_bytes(a_plan_statement(plan=plan)) == 2 * (8 + 8) * (17 * 16 * 4 + 3 * 257 * 4)
+
+
+def test_dora_multiplies_its_matrices_out_and_keeps_what_layers_gave() -> None:
+    manifest = [
+        {"name": "h.0.a.lora_A.weight", "shape": (2, 16)},
+        {"name": "h.0.a.lora_B.weight", "shape": (48, 2)},
+        {"name": "h.0.a.lora_magnitude_vector", "shape": (48,)},
+        {"name": "h.0.b.lora_A.weight", "shape": (2, 64)},
+        {"name": "h.0.b.lora_B.weight", "shape": (16, 2)},
+        {"name": "embedding", "shape": (100, 16), "group": "frozen"},
+    ]
+    plain, dora = (
+        a_plan_statement(
+            plan=a_plan(
+                adapter={"type": "lora", "r": 2, "use_dora": used},
+                local={"steps": 1, "batch_size": 2, "sequence_length": 8},
+            ),
+            manifest=manifest,
+        )
+        for used in (False, True)
+    )
+    expected = 4 * (2 * 2 * 8 * (48 + 16) + 64 * 64 + 3 * 64 * 16)
+    assert (dora_bytes(plain), dora_bytes(dora)) == (0, expected)
+    assert memory_bytes(dora) - memory_bytes(plain) == expected
+
+
+def test_a_tall_matrix_of_an_adapter_is_no_vocabulary() -> None:
+    manifest = [
+        {"name": "h.0.b.lora_B.weight", "shape": (5000, 16)},
+        {"name": "embedding", "shape": (100, 16), "group": "frozen"},
+    ]
+    plan = a_plan(adapter={"type": "lora", "r": 16}, tokenizer={"type": "given", "path": "tokenizer.json"})
+    assert vocabulary(a_plan_statement(plan=plan, manifest=manifest)) == 100

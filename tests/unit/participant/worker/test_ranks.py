@@ -226,7 +226,7 @@ def a_task_on_sharded_ranks(three: Worker, root: Path, machine: Machine) -> None
     """Four rows a step, one at a time: one rank has two of them, the others one; and an adapter beside frozen weights."""
     task = {"type": "sequence-classification", "labels": list(LABELS)}
     local = {"batch_size": 4, "micro_batch_size": 1}
-    job, _ = make_job(root / "made", a_task_plan(task, local=local, adapter={"type": "lora", "r": 4}))
+    job, _ = make_job(root / "made", a_task_plan(task, local=local, adapter={"type": "lora", "r": 4, "use_dora": True}))
     data = make_records(root / "records", a_labelled_text, count=1)["clinic"]
     alone = Alone(copied(job, root / "adapted"), data, machine)
     request = Prepare(job=str(job), data=(DataSource(name="notes", folder=str(data)),))
