@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-_FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `run export` write it."
+_FIX = "Name a folder in Hugging Face layout, as `llmasos simulate` and `llmasos plan export` write it."
 SEQ2SEQ_LM = "seq2seq-lm"
 WRITING = (CAUSAL_LM, SEQ2SEQ_LM)
 """Heads that write text."""
@@ -196,8 +196,12 @@ def load_module(model_dir: Path, head: str = CAUSAL_LM) -> PreTrainedModel:
             output_loading_info=True,
         )
     except InvalidConfiguration as err:
-        wrong = f"head {head}" if model_type in MODEL_TYPES else f"a type not in {', '.join(MODEL_TYPES)}"
-        raise UsageError(f"{model_dir} holds a model of {wrong}.", _FIX) from err
+        if model_type not in MODEL_TYPES:
+            raise UsageError(f"{model_dir} holds a model of a type not in {', '.join(MODEL_TYPES)}.", _FIX) from err
+        raise UsageError(
+            f"{model_dir} holds a {model_type} that ends in {head_in(model_dir)}, expected one that ends in {head}.",
+            "Measure it as its own task does: llmasos evaluate MODEL DATA --plan PLAN.yaml.",
+        ) from err
     except (OSError, ValueError, RuntimeError, _safetensors_error()) as err:
         raise UsageError(
             f"{model_dir} holds a model that cannot be loaded: {str(err).splitlines()[0][:300]}", _FIX

@@ -38,7 +38,7 @@ from llmasos.atomic import BY_UMASK, replacing
 from llmasos.datasets.text import read_documents
 from llmasos.extras import require_train
 from llmasos.tokenizers import bytes_tokenizer, load, save, train_bpe
-from llmasos.tokenizers.special import add_special, check_special
+from llmasos.tokenizers.special import add_special, check_special, frame
 
 if TYPE_CHECKING:
     import torch
@@ -171,6 +171,7 @@ def _tokenizer(plan: Plan, beside: Path) -> Tokenizer:
         return tokenizer
     tokenizer = _made_tokenizer(plan.tokenizer, beside)
     add_special(tokenizer, needed)
+    frame(tokenizer, plan.task)
     return tokenizer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from common.config import load_yaml
 from common.errors import AlreadyInitialised, StorageFailure, TooLittleData, UnknownObject, UnreadableData, UsageError
 from common.homes import atomic_write, private_folder, storage_failure
 from common.names import Name, check_name
+from common.plan.tasks import TaskSection
 from participant.bench.worker_protocol import DataSource
 from participant.config import HomeLayout, Section
 
@@ -42,11 +43,19 @@ class DataSet(Section):
     text_column: Annotated[str | None, Field(description="Field of .jsonl and .csv records that holds the text.")] = (
         None
     )
+    tasks: Annotated[
+        tuple[Name, ...],
+        Field(description="Tasks that it is for, by type or by the name in a plan's mixture; none: every one."),
+    ] = ()
 
     def source(self) -> DataSource:
         """What the worker is told."""
         return DataSource(
-            name=self.name, folder=str(self.folder), text_column=self.text_column, unit_field=self.unit_field
+            name=self.name,
+            folder=str(self.folder),
+            text_column=self.text_column,
+            unit_field=self.unit_field,
+            tasks=self.tasks,
         )
 
 
@@ -68,6 +77,26 @@ def data_sets(layout: HomeLayout) -> tuple[DataSet, ...]:
         InvalidConfiguration: a file is not one; the message names file and line.
     """
     return tuple(load_yaml(path, DataSet) for path in sorted(layout.data.glob("*.yaml")))
+
+
+def data_sets_for(task: TaskSection, found: Iterable[DataSet]) -> tuple[DataSet, ...]:
+    """Those that a plan's task may learn from.
+
+    Raises:
+        TooLittleData: there is none; says what the others are for.
+    """
+    named = tuple(found)
+    chosen = tuple(each for each in named if task.takes(each.tasks))
+    if chosen:
+        return chosen
+    if not named:
+        raise TooLittleData("No data set is named here.", "Add one: llmasos-participant data add NAME DIR.")
+    others = "; ".join(f"{each.name} is for {', '.join(each.tasks)}" for each in named)
+    wanted = ", ".join(sorted(task.names))
+    raise TooLittleData(
+        f"No data set here is for the plan's task ({wanted}): {others}.",
+        "Add one with --task, or without it for every task: llmasos-participant data add NAME DIR.",
+    )
 
 
 def file_stamps(layout: HomeLayout) -> tuple[object, ...]:
@@ -103,7 +132,8 @@ def add_data_set(layout: HomeLayout, data: DataSet) -> Path:
         raise AlreadyInitialised(
             f"A data set {data.name!r} exists already, in {path}.", "Choose another name, or edit that file."
         )
-    atomic_write(path, yaml.safe_dump(data.model_dump(mode="json", exclude_none=True), sort_keys=False).encode())
+    said = data.model_dump(mode="json", exclude_none=True, exclude=None if data.tasks else {"tasks"})
+    atomic_write(path, yaml.safe_dump(said, sort_keys=False).encode())
     return path
 
 

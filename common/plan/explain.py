@@ -22,7 +22,7 @@ from common.plan.local import MAX_NUM_TOKENS
 from common.plan.model import Plan
 from common.plan.rounds import Buffered
 from common.plan.rules import Withstands
-from common.plan.tokenizers import BpeTokenizer, BytesTokenizer
+from common.plan.tokenizers import BYTES_TOKENS, BpeTokenizer, BytesTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _vocabulary(plan: Plan) -> int | None:
         return plan.model.vocab_size
     match plan.tokenizer:
         case BytesTokenizer():
-            return 257
+            return BYTES_TOKENS
         case BpeTokenizer(vocab_size=size):
             return size
     return None

@@ -33,7 +33,7 @@ from common.plan.rounds import Buffered, Cohort, Retention, StopRules, Synchrono
 from common.plan.rules import Rule, WeightedMean, unfit
 from common.plan.server_optimizers import ServerOptimizer, ServerSGD
 from common.plan.tasks import CausalLM, Task
-from common.plan.tokenizers import BytesTokenizer, Tokenizer
+from common.plan.tokenizers import BYTES_TOKENS, BytesTokenizer, Tokenizer
 from common.plan.weighting import BytesWeighting, TokensWeighting, Weighting
 
 
@@ -163,6 +163,7 @@ class Plan(PlanSection):
             # What is personal is in no model file: an institution could only begin with random values.
             raise ValueError("personal layers need a model with random initial weights; model.weights names a folder")
         self._check_head()
+        self._check_vocabulary()
         if self.local.sequence_length > self.model.context_tokens:
             raise ValueError(
                 f"local.sequence_length is {self.local.sequence_length}, the model's context {self.model.context_tokens}"
@@ -186,6 +187,16 @@ class Plan(PlanSection):
         if head not in self.model.heads:
             fit = ", ".join(architectures_with(head))
             raise ValueError(f"task {self.task.type} needs a model with head {head} ({fit}), got {self.model.title}")
+
+    def _check_vocabulary(self) -> None:
+        """Of the one tokenizer whose size is known before it is made."""
+        rows = self.model.vocab_size
+        tokens = BYTES_TOKENS + len(self.task.special_tokens)
+        if isinstance(self.tokenizer, BytesTokenizer) and rows is not None and tokens > rows:
+            raise ValueError(
+                f"tokenizer bytes has {tokens} tokens for task {self.task.type}, the model's embedding {rows} rows "
+                "(model.vocab_size)"
+            )
 
     def _check_correction(self) -> None:
         """What SCAFFOLD does not go with yet; the server_state, which institutions read, holds its control variate alone."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from common.names import Name
 from common.plan.fields import Number, PlanSection
 
 PAD, CLS, SEP, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
@@ -42,6 +44,15 @@ class TaskSection(PlanSection):
     def special_tokens(self) -> tuple[str, ...]:
         """What the tokenizer must have besides `<|endoftext|>`; `plan prepare` adds them where it makes one."""
         return ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What an institution may call it to say which data sets are for it: its type, and a name that the plan gives it."""
+        return frozenset({self.type})
+
+    def takes(self, names: Collection[str]) -> bool:
+        """Whether it may learn from a data set that is for tasks of these names; of none: for every one."""
+        return not names or not self.names.isdisjoint(names)
 
     @model_validator(mode="after")
     def _fields_are_distinct(self) -> TaskSection:
@@ -277,6 +288,23 @@ SingleTask = Annotated[
 ]
 
 
+TASK_TYPES = (
+    "causal-lm",
+    "masked-lm",
+    "seq2seq",
+    "sequence-classification",
+    "question-answering",
+    "instruction",
+    "preference",
+    "plugin",
+)
+"""What a plan's `task.type` can be beside `mixture`, which has several of them."""
+TASK_TYPES_WITH_FIELDS = frozenset(
+    {"seq2seq", "sequence-classification", "question-answering", "instruction", "preference"}
+)
+"""Those that read fields of records, and no plain text."""
+
+
 class Plugin(TaskSection):
     """A task that institutions install themselves: an entry point of group llmasos.tasks, where their policy allows it."""
 
@@ -323,6 +351,10 @@ class Plugin(TaskSection):
         return self.tokens
 
     @property
+    def names(self) -> frozenset[str]:
+        return frozenset({self.type, self.name})
+
+    @property
     def pinned(self) -> str:
         """As a policy names it: name==version."""
         return f"{self.name}=={self.version}"
@@ -341,6 +373,21 @@ class Part(PlanSection):
         Number, Field(gt=0, le=1_000_000, description="Its share of the rows, beside the others' weights.")
     ]
     task: SingleTask
+    name: Annotated[
+        Name | None,
+        Field(
+            description="Where institutions are to say which data are for it, beside another of its type; null: its type."
+        ),
+    ] = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """As TaskSection.names."""
+        return self.task.names if self.name is None else self.task.names | {self.name}
+
+    def takes(self, names: Collection[str]) -> bool:
+        """As TaskSection.takes."""
+        return not names or not self.names.isdisjoint(names)
 
 
 class Mixture(TaskSection):
@@ -366,6 +413,10 @@ class Mixture(TaskSection):
     def special_tokens(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(token for part in self.tasks for token in part.task.special_tokens))
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for part in self.tasks for name in part.names)
+
     @model_validator(mode="after")
     def _rows_go_together(self) -> Mixture:
         heads = sorted({part.task.head for part in self.tasks})
@@ -378,6 +429,10 @@ class Mixture(TaskSection):
         labels = {part.task.num_labels for part in self.tasks}
         if len(labels) > 1:
             raise ValueError("the tasks of a mixture must have the same number of labels")
+        named = [part.name for part in self.tasks if part.name is not None]
+        taken = sorted({name for name in named if name in TASK_TYPES or named.count(name) > 1})
+        if taken:
+            raise ValueError(f"the name {taken[0]!r} of a task in a mixture is another's, or a type of task")
         running = [part.task.type for part in self.tasks if not part.task.field_names]
         if len(running) > 1:
             raise ValueError(f"a mixture can have one task on running text, got {', '.join(running)}")

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from common.plan.fields import PlanSection
 
+BYTES_TOKENS = 257
+"""Of tokenizer `bytes`, without the special tokens of a task."""
+
 
 class BytesTokenizer(PlanSection):
     """One token a byte of UTF-8, and one that ends a document: 257 tokens, nothing to train."""

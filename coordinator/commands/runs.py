@@ -240,7 +240,9 @@ def export(
             shutil.move(store.path(view.model), out)
     digest = f"{view.model.algorithm}:{view.model.root}"
     Terminal(output).result(
-        f"{out}  {view.model.size:,} bytes  {digest}", data={"path": str(out), "digest": digest}, quiet=str(out)
+        f"{out}  {view.model.size:,} bytes  {digest}\n\nNext: llmasos plan export PREPARED {out} --out DIR",
+        data={"path": str(out), "digest": digest},
+        quiet=str(out),
     )
 
 
@@ -265,7 +267,8 @@ def read_draft(prepared: Path) -> tuple[PlanStatement, bytes]:
     try:
         return PlanStatement.model_validate_json(text), text
     except ValidationError as err:
-        raise InvalidConfiguration(f"{path}: {err.errors()[0]['msg']}.", "Prepare the plan again.") from err
+        said = err.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidConfiguration(f"{path}: {said}.", "Prepare the plan again.") from err
 
 
 def _send(session: OperatorSession, prepared: Path, draft: PlanStatement, text: bytes, terminal: Terminal) -> str:

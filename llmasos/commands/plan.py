@@ -70,7 +70,7 @@ def prepare(
     folder = out or Path("prepared") / load_plan(plan).name
     terminal = Terminal(output)
     terminal.progress(f"preparing {plan}")
-    from llmasos.preparation import prepare as prepare_plan  # lazily: only this command needs torch
+    from llmasos.preparation import prepare as prepare_plan  # lazily: needs torch
 
     draft = prepare_plan(plan, folder).draft
     elements, trained = sum(tensor.elements for tensor in draft.manifest), trainable_elements(draft.manifest)
@@ -90,6 +90,30 @@ def prepare(
         f"Next: llmasos-coordinator run start {folder}"
     )
     terminal.result(human, data=data, quiet=str(folder))
+
+
+@app.command()
+def export(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `plan prepare` made.", show_default=False)],
+    tensors: Annotated[
+        Path, typer.Argument(help="What `llmasos-coordinator run export` fetched of the run.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    output: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Make a model folder in Hugging Face layout of a run's tensors; LoRA is merged into it, and beside it in adapter/."""
+    from llmasos.generation import WRITING  # lazily: only some commands need torch
+    from llmasos.preparation import load_prepared
+    from llmasos.simulation.final_model import export_final
+
+    if out.exists():
+        raise UsageError(f"{out} exists; it is not overwritten.", "Name another --out.")
+    loaded = load_prepared(prepared)
+    export_final(loaded, tensors, out)
+    head = loaded.draft.plan.task.head
+    use = f'llmasos generate {out} "TEXT"' if head in WRITING else f"llmasos evaluate {out} DATA --plan PLAN.yaml"
+    data = {"folder": str(out), "run": loaded.draft.run, "head": head}
+    Terminal(output).result(f"{out}: {loaded.draft.run}, {head}.\n\nNext: {use}", data=data, quiet=str(out))
 
 
 @app.command()

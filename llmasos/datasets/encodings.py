@@ -23,11 +23,20 @@ def readable(things: Iterable[S], source: str) -> Iterator[S]:
             GB 18030, UTF-16 without its mark, or a binary file is read as UTF-8.
     """
     for thing in things:
-        broken = thing.content.count(_BROKEN) + thing.content.count("\0")
-        if broken > MAX_BROKEN * len(thing.content):
-            name = getattr(thing, "name", None) or getattr(thing, "place", "A document")
-            raise UnreadableData(
-                f"{name} in {source} is not UTF-8: {broken:,} of its {len(thing.content):,} characters are broken.",
-                "Convert it from its encoding, as in `iconv -f GB18030 -t UTF-8 OLD > NEW` (or ISO-8859-1), or take it out.",
-            )
+        problem = broken(thing, source)
+        if problem is not None:
+            raise problem
         yield thing
+
+
+def broken(thing: Splittable, source: str) -> UnreadableData | None:
+    """What is wrong where a document or record is not UTF-8, as `readable` has it."""
+    content = thing.content
+    found = content.count(_BROKEN) + content.count("\0")
+    if found <= MAX_BROKEN * len(content):
+        return None
+    name = getattr(thing, "name", None) or getattr(thing, "place", "A document")
+    return UnreadableData(
+        f"{name} in {source} is not UTF-8: {found:,} of its {len(content):,} characters are broken.",
+        "Convert it from its encoding, as in `iconv -f GB18030 -t UTF-8 OLD > NEW` (or ISO-8859-1), or take it out.",
+    )

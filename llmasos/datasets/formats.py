@@ -91,6 +91,9 @@ def read_jsonl(path: Path, columns: Columns) -> Iterator[Record]:
                 yield Record(str(number), text, json_unit(record, columns.unit, path, number))
 
 
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
     """The text column of each record after the header.
 
@@ -106,6 +109,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
         try:
             if rows.fieldnames is None:
                 return
+            check_separated(path, rows.fieldnames)
             _check_header(rows.fieldnames, columns, path)
             for row in rows:
                 place = f"{path}:{rows.line_num}"
@@ -120,6 +124,19 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Record]:
         except csv.Error:
             # Without its cause: the message may quote the field.
             raise UnreadableData(f"{path}:{rows.reader.line_num} is not a CSV record.") from None
+
+
+def check_separated(path: Path, header: Sequence[str]) -> None:
+    """
+    Raises:
+        UnreadableData: a single column whose name holds what other programs put between fields.
+    """
+    separator = next((each for each in OTHER_SEPARATORS if len(header) == 1 and each in header[0]), None)
+    if separator is not None:
+        raise UnreadableData(
+            f"{path}:1 has a single column: its fields are separated by {OTHER_SEPARATORS[separator]}, expected commas.",
+            "Write it again with commas, and texts that hold commas in quotes.",
+        )
 
 
 def unit_of(value: str | float | None) -> str | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UnreadableData
-from llmasos.datasets.formats import MAX_FIELD_CHARACTERS, json_object, json_unit, open_text, unit_of
+from llmasos.datasets.formats import MAX_FIELD_CHARACTERS, check_separated, json_object, json_unit, open_text, unit_of
 from llmasos.datasets.text import clean, files_in
 
 
@@ -133,7 +133,8 @@ def survey_examples(
         if read is None:
             yield UnreadableData(
                 f"{path} has no fields, and task {wanted.task} reads {wanted} of each record.",
-                "Put files without fields in a data set of their own, or turn them into .jsonl records.",
+                "Put files without fields in a data set of their own and say what each is for (llmasos-participant data add "
+                "--task), or turn them into .jsonl records.",
             )
             continue
         try:
@@ -163,6 +164,7 @@ def _read_csv(path: Path, wanted: Wanted, unit_field: str | None) -> Iterator[Ex
             if rows.fieldnames is None:
                 return
             header = rows.fieldnames
+            check_separated(path, header)
             _check_names(f"{path}:1", header, wanted, unit_field)
             twice = next((name for name in (*wanted.names, unit_field) if name and header.count(name) > 1), None)
             if twice is not None:
@@ -198,7 +200,8 @@ def _check_names(place: str, names: Container[str], wanted: Wanted, unit_field: 
         lacking = [name for name in wanted.forms[0] if name not in names]
         raise UnreadableData(
             f"{place} has no field {_listed(lacking)}; task {wanted.task} reads {wanted}.",
-            "Name the fields as the plan's task section does, or ask the operator to name yours there.",
+            "Name the fields as the plan's task section does, or ask the operator to name yours there; a data set for other "
+            "tasks says so: llmasos-participant data add --task.",
         )
     if unit_field is not None and unit_field not in names:
         raise _without_unit(place, unit_field)

@@ -124,6 +124,7 @@ class Evaluation:
 
     @property
     def tokens_per_second(self) -> float:
+        """Measured tokens by the seconds that the model took, reading and counting left out."""
         return self.tokens / self.seconds if self.seconds else math.inf
 
     def to_dict(self) -> dict[str, Any]:

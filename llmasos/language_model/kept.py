@@ -49,7 +49,7 @@ class Kept(WithWeights):
 
     @classmethod
     def load(cls: type[Self], path: str | Path) -> Self:
-        """The model in the folder `path`, as `save`, `simulate`, `run export` or transformers wrote it; none of it is run.
+        """The model in the folder `path`, as `save`, `simulate`, `plan export` or transformers wrote it; none of it is run.
         Virtual tokens of its adapter stand before its texts, and fits go on with them.
 
         Raises:

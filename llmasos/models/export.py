@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import StorageFailure, UsageError
+from common.plan.tasks import CLS, MASK, SEP, ChatTemplate, SequenceClassification, TaskSection
 from common.statements.kinds import Tensor
 from llmasos.atomic import BY_UMASK, replacing
 from llmasos.models.adapters import adapter_config, adapter_of, file_name, is_adapter_tensor
+from llmasos.models.chat import as_jinja, stops, template_of
 from llmasos.models.manifest import manifest_of
 from llmasos.models.merging import merged_tensors
 from llmasos.models.prompts import NAME, prompt_of, virtual_tokens
@@ -32,13 +34,21 @@ from llmasos.tokenizers import end_of_document, end_of_document_id, load, pad_id
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
 WEIGHTS = "model.safetensors"
 INITIAL_KEY = "llmasos_initial_tensors"
 """In config.json: tensors that have a plan's initial values, since the run kept them personal."""
 
 
-def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, initial: Sequence[str] = ()) -> None:
+def export_hf(
+    model: torch.nn.Module,
+    tokenizer_path: Path,
+    folder: Path,
+    *,
+    initial: Sequence[str] = (),
+    task: TaskSection | None = None,
+) -> None:
     """Write `folder`, which is made if need be; files of an earlier export are replaced.
 
     A model with an adapter is written merged, with the adapter beside it; `model` itself is left as it is.
@@ -46,12 +56,13 @@ def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, ini
     Args:
         tokenizer_path: its tokenizer.json, which is copied.
         initial: tensors that no round changed, since institutions keep theirs to themselves; config.json names them.
+        task: what it was trained for: its labels and its chat template are written, too.
 
     Raises:
         UsageError: `model` was not made by transformers, or the tokenizer has more tokens than the model.
         StorageFailure: a file cannot be written.
     """
-    _write_description(model, tokenizer_path, folder, initial)
+    _write_description(model, tokenizer_path, folder, initial, task)
     manifest = manifest_of(model)
     if adapter_of(model) is None:
         write_tensors(model, folder / WEIGHTS, manifest, mode=BY_UMASK)
@@ -60,7 +71,7 @@ def export_hf(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, ini
     _write_adapter(model, folder / "adapter")
 
 
-def export_base(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> None:
+def export_base(model: torch.nn.Module, tokenizer_path: Path, folder: Path, *, task: TaskSection | None = None) -> None:
     """Write what the adapter of `model` was trained beside, in the same layout; it has no adapter any more.
 
     Raises:
@@ -68,7 +79,7 @@ def export_base(model: torch.nn.Module, tokenizer_path: Path, folder: Path) -> N
         StorageFailure: a file cannot be written.
     """
     adapter_config(model)  # first: a model without an adapter has no base
-    _write_description(model, tokenizer_path, folder)
+    _write_description(model, tokenizer_path, folder, task=task)
     write_tensors(model, folder / WEIGHTS, without_adapter(manifest_of(model)), mode=BY_UMASK)
 
 
@@ -94,7 +105,13 @@ def _write_adapter(model: torch.nn.Module, folder: Path) -> None:
     write_values(values, weights, renamed, mode=BY_UMASK)
 
 
-def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Path, initial: Sequence[str] = ()) -> None:
+def _write_description(
+    model: torch.nn.Module,
+    tokenizer_path: Path,
+    folder: Path,
+    initial: Sequence[str] = (),
+    task: TaskSection | None = None,
+) -> None:
     """Everything but the weights."""
     config = copy.deepcopy(getattr(model, "config", None))
     if config is None:
@@ -107,11 +124,15 @@ def _write_description(model: torch.nn.Module, tokenizer_path: Path, folder: Pat
             "Export a model with the tokenizer that it was trained with.",
         )
     _describe(config, end, pad_id(tokenizer))
+    if isinstance(task, SequenceClassification):
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: number for number, label in enumerate(task.labels)}
+    chat = template_of(task)
     _make(folder)
     _write(folder / "config.json", _json(config.to_dict() | ({INITIAL_KEY: list(initial)} if initial else {})))
-    _write(folder / "generation_config.json", _json(_generation_config(config)))
+    _write(folder / "generation_config.json", _json(_generation_config(config, stops(chat, tokenizer))))
     _write(folder / "tokenizer.json", tokenizer_path.read_bytes())
-    _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config, end_of_document(tokenizer))))
+    _write(folder / "tokenizer_config.json", _json(_tokenizer_config(config, tokenizer, chat)))
 
 
 def _make(folder: Path) -> None:
@@ -132,21 +153,32 @@ def _describe(config: Any, end: int, pad: int) -> None:
         config.pad_token_id = pad  # elsewhere rows are not padded
 
 
-def _generation_config(config: Any) -> dict[str, object]:
-    found: dict[str, object] = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+def _generation_config(config: Any, stops: Sequence[int]) -> dict[str, object]:
+    """`stops`: tokens that end an answer, beside the end of a document."""
+    end = [config.eos_token_id, *stops] if stops else config.eos_token_id
+    found: dict[str, object] = {"bos_token_id": config.bos_token_id, "eos_token_id": end}
     if config.is_encoder_decoder:
         return found | {"decoder_start_token_id": config.decoder_start_token_id, "pad_token_id": config.pad_token_id}
     return found | {"do_sample": True}
 
 
-def _tokenizer_config(config: Any, end: str) -> dict[str, object]:
+def _tokenizer_config(config: Any, tokenizer: Tokenizer, chat: ChatTemplate | None) -> dict[str, object]:
+    end = end_of_document(tokenizer)
     found: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,
         "eos_token": end,
         "unk_token": end,
+        "pad_token": tokenizer.id_to_token(pad_id(tokenizer)),
         "clean_up_tokenization_spaces": False,
     }
+    for name, token in (("cls_token", CLS), ("sep_token", SEP), ("mask_token", MASK)):
+        if tokenizer.token_to_id(token) is not None:
+            found[name] = token
+    if getattr(config, "type_vocab_size", 0) > 1:
+        found["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    if chat is not None:
+        found["chat_template"] = as_jinja(chat)
     longest = getattr(config, "max_position_embeddings", None)  # T5's positions are relative and have no end
     return found if longest is None else found | {"model_max_length": longest}
 

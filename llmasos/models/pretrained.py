@@ -40,7 +40,7 @@ _WITHOUT_EFFECT = frozenset(f"{_NAMES} {_CALLS_AND_GENERATION} {_TRAINING} {_NOT
 """Keys of a config.json that change nothing of what a model computes when it is measured, or that weights' shapes tell."""
 _NEW_HEADS = ("score.", "classifier.", "qa_outputs.", "cls.", "bert.pooler.", "lm_head.")
 """What another task's model may lack, and keep of its initial weights."""
-_FIX = "Name a folder as `save_pretrained`, `llmasos simulate` or `run export` writes it."
+_FIX = "Name a folder as `save_pretrained`, `llmasos simulate` or `llmasos plan export` writes it."
 
 
 def fill_from_folder(module: torch.nn.Module, model: Model, folder: Path) -> None:

@@ -40,18 +40,20 @@ def load_final(prepared: Prepared, tensors: Path) -> torch.nn.Module:
     return model
 
 
-def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path) -> None:
-    """Write `folder` in Hugging Face layout; where an adapter was trained, it is in there, and what it belongs to in `base`."""
+def export_final(prepared: Prepared, tensors: Path, folder: Path, *, base: Path | None = None) -> None:
+    """Write `folder` in Hugging Face layout; where an adapter was trained, it is in there, and what it belongs to in `base`
+    if that is named."""
     from llmasos.language_model.storing import write_card
     from llmasos.models.build import export_hf
     from llmasos.models.export import export_base
 
     model = load_final(prepared, tensors)
     initial = [entry.name for entry in prepared.draft.manifest if entry.group == "personal"]
-    export_hf(model, prepared.tokenizer, folder, initial=initial)
-    write_card(folder, prepared.draft.plan.task)
-    if prepared.draft.plan.adapter.type != "none":
-        export_base(model, prepared.tokenizer, base)
+    task = prepared.draft.plan.task
+    export_hf(model, prepared.tokenizer, folder, initial=initial, task=task)
+    write_card(folder, task)
+    if base is not None and prepared.draft.plan.adapter.type != "none":
+        export_base(model, prepared.tokenizer, base, task=task)
 
 
 def sample(folder: Path, prompt: str) -> str:

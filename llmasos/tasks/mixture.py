@@ -1,9 +1,9 @@
 """Mixtures: several tasks on one model, each row of a batch of a task drawn by its weight.
 
-An institution's records go to the first task of the plan whose fields they have, files without fields to the task on running
-text. An institution without data for a task trains on the others, in the proportions of their weights; so institutions with
-different tasks can train one model. Held-out loss is measured on each task's rows, each with an equal part of
-`evaluation.max_tokens`, and is the mean over all targets.
+An institution's records go to the first task of the plan whose fields they have, files without fields to the task on
+running text; where a data set is for some tasks only, to one of those. An institution without data for a task trains on the
+others, in the proportions of their weights; so institutions with different tasks can train one model. Held-out loss is measured
+on each task's rows, each with an equal part of `evaluation.max_tokens`, and is the mean over all targets.
 
     train.mixture            how many documents each task has: JSON
     train.mixture.0.rows     the first task's
@@ -50,6 +50,11 @@ class Sorted:
     def unit(self) -> str | None:
         return self.thing.unit
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.thing.name if isinstance(self.thing, Document) else self.thing.place
+
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
@@ -88,13 +93,20 @@ class MixtureRecipe:
     suffix: str = ".mixture"
 
     def survey(self, source: Source) -> Iterator[Path | Sorted | UnreadableData]:
-        text = next((number for number, one in enumerate(self.task.tasks) if not one.task.field_names), None)
+        numbers = [number for number, one in enumerate(self.task.tasks) if one.takes(source.tasks)]
+        text = next((number for number in numbers if not self.task.tasks[number].task.field_names), None)
+        numbers = [number for number in numbers if number != text]
         column = source.text_column or DEFAULT_COLUMN
-        wanted = self._wanted(column if text is not None else None)
+        wanted = self._wanted(numbers, column if text is not None else None)
         for path, _ in files_in(source.folder):
             if path.suffix.lower() in RECORD_FILES or text is None:
                 for found in survey_examples(path, wanted, unit_field=source.unit_field):
-                    yield from self._sorted(found, text, column) if isinstance(found, Example) else [found]
+                    if not isinstance(found, Example):
+                        yield found
+                    elif (number := self._number(found, numbers)) is not None:
+                        yield self._of(number, found)
+                    elif text is not None and found.has(column):
+                        yield Sorted(text, Document(found.place, found.text(column), found.unit))
             else:
                 for whole in survey(path, unit_field=source.unit_field):
                     yield Sorted(text, whole) if isinstance(whole, Document) else whole
@@ -106,9 +118,9 @@ class MixtureRecipe:
             return split_units(kept, fraction, seed=seed, source=names)  # a unit may have data of several tasks
         sides: tuple[list[Sorted], list[Sorted]] = ([], [])
         for part in sorted({thing.part for thing in kept}):
-            own = [thing for thing in kept if thing.part == part]
-            for side, some in zip(sides, split_units(own, fraction, seed=seed, source=names), strict=True):
-                side.extend(some)
+            own = [thing.thing for thing in kept if thing.part == part]
+            for side, some in zip(sides, self.recipes[part].split(own, self._names(part, names)), strict=True):
+                side.extend(Sorted(part, thing) for thing in some)
         return sides
 
     def write(self, things: Sequence[Sorted], path: Path) -> Written:
@@ -142,16 +154,23 @@ class MixtureRecipe:
     def check(self, facts: Facts, names: str) -> None:
         if not facts.documents:
             raise TooLittleData(f"{names} holds nothing for any task of the mixture.")
-        for recipe, part in zip(self.recipes, facts.parts, strict=True):
+        for number, (recipe, part) in enumerate(zip(self.recipes, facts.parts, strict=True)):
             if part.documents:
-                recipe.check(part, names)
+                recipe.check(part, self._names(number, names))
 
     def sample(self, seed: int) -> Batch:
         samples = [recipe.sample(seed + number) for number, recipe in enumerate(self.recipes)]
         return together([_row(samples[row % len(samples)], row) for row in range(self.plan.local.batch_size)])
 
-    def _wanted(self, column: str | None) -> Wanted:
-        each = [recipe.task.wanted for recipe in self.recipes if isinstance(recipe, RecordRecipe)]
+    def _names(self, number: int, names: str) -> str:
+        """For messages: the folders, and which task lacks something there."""
+        part = self.task.tasks[number]
+        return f"For task {part.name or part.task.type} {names}"
+
+    def _wanted(self, numbers: Sequence[int], column: str | None) -> Wanted:
+        """What records may hold for the tasks of these numbers; `column`: of the one on running text."""
+        recipes = [self.recipes[number] for number in numbers]
+        each = [recipe.task.wanted for recipe in recipes if isinstance(recipe, RecordRecipe)]
         forms = tuple(form for one in each for form in one.forms)
         return Wanted(
             forms if column is None else (*forms, (column,)),
@@ -160,18 +179,22 @@ class MixtureRecipe:
             optional=tuple(name for one in each for name in one.optional),
         )
 
-    def _sorted(self, example: Example, text: int | None, column: str) -> Iterator[Sorted | UnreadableData]:
-        for number, recipe in enumerate(self.recipes):
+    def _number(self, example: Example, numbers: Sequence[int]) -> int | None:
+        """Of the tasks on records with these numbers, the first whose fields it has."""
+        for number in numbers:
+            recipe = self.recipes[number]
             if isinstance(recipe, RecordRecipe) and recipe.task.wanted.form_of(example) is not None:
-                try:
-                    recipe.task.texts(example)
-                except UnreadableData as err:
-                    yield err
-                    return
-                yield Sorted(number, example)
-                return
-        if text is not None and example.has(column):
-            yield Sorted(text, Document(example.place, example.text(column), example.unit))
+                return number
+        return None
+
+    def _of(self, number: int, example: Example) -> Sorted | UnreadableData:
+        recipe = self.recipes[number]
+        assert isinstance(recipe, RecordRecipe)
+        try:
+            recipe.task.texts(example)
+        except UnreadableData as err:
+            return err
+        return Sorted(number, example)
 
 
 def _index(path: Path, parts: int) -> list[int]:

@@ -10,17 +10,40 @@ from numpy.typing import NDArray
 
 from common.errors import UsageError
 from common.plan.tasks import CLS, MASK, SEP
-from llmasos.tokenizers.files import PADDING, end_of_document_id, pad_id, vocab_size_of
+from llmasos.tokenizers.files import PADDING, end_of_document, end_of_document_id, pad_id, vocab_size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tokenizers import Tokenizer
 
+    from common.plan.tasks import TaskSection
+
 
 def add_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> None:
     """Give the tokenizer these tokens, those that it lacks, in this order, with the ids after its last one."""
     tokenizer.add_special_tokens([token for token in tokens if tokenizer.token_to_id(token) is None])
+
+
+def frame(tokenizer: Tokenizer, task: TaskSection) -> None:
+    """Have it put by itself what the task puts around a text, for those who use the released model with transformers alone:
+    `[CLS] text [SEP] pair [SEP]` with token types, or what ends a source. The tasks here put it there themselves, and encode
+    without it."""
+    from tokenizers.processors import Sequence as Sequenced
+    from tokenizers.processors import TemplateProcessing
+
+    end = end_of_document(tokenizer)
+    if task.head == "seq2seq-lm":
+        single, pair, tokens = f"$A {end}", f"$A {end} $B {end}", [end]
+    elif {CLS, SEP} <= set(task.special_tokens):
+        single, pair, tokens = f"{CLS} $A {SEP}", f"{CLS} $A {SEP} $B:1 {SEP}:1", [CLS, SEP]
+    else:
+        return
+    template = TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(one, tokenizer.token_to_id(one)) for one in tokens]
+    )
+    before = tokenizer.post_processor
+    tokenizer.post_processor = template if before is None else Sequenced([before, template])
 
 
 def check_special(tokenizer: Tokenizer, tokens: Sequence[str], *, where: str, task: str) -> None:

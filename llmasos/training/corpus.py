@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from common.errors import StorageFailure, TooLittleData, UnreadableData
 from common.plan.model import Plan
 from common.plan.tasks import CausalLM
 from llmasos.atomic import replacing
+from llmasos.datasets.encodings import broken
 from llmasos.datasets.source import Source
 from llmasos.datasets.text import Splittable
 from llmasos.tasks.base import Batch, Data, Facts, Recipe
@@ -166,10 +166,14 @@ def _private(folder: Path) -> None:
 
 
 def _things(sources: Sequence[Source], recipe: Recipe) -> Iterator[Splittable]:
-    for found in chain.from_iterable(recipe.survey(one) for one in sources):
-        if isinstance(found, UnreadableData):
-            raise found
-        if not isinstance(found, Path):
+    for one in sources:
+        for found in recipe.survey(one):
+            if isinstance(found, Path):
+                continue
+            if isinstance(found, UnreadableData):
+                raise found
+            if (problem := broken(found, str(one.folder))) is not None:
+                raise problem
             yield found
 
 
@@ -197,7 +201,8 @@ def _digest(sources: Sequence[Source], tokenizer: str, plan: Plan) -> str:
         "held_out_fraction": str(plan.evaluation.held_out_fraction.normalize()),
         "seed": plan.seed,
         "sources": [
-            [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder)] for one in sources
+            [str(one.folder.resolve()), one.text_column, one.unit_field, _listing(one.folder), *one.tasks]
+            for one in sources
         ],
     }
     if not isinstance(plan.task, CausalLM):  # whose token files do not depend on how long a window is

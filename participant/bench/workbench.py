@@ -16,6 +16,7 @@ from common.errors import DeviceFailed
 from common.homes import atomic_write, private_folder
 from common.ledger.state import RunRecord
 from common.logs import get_logger
+from common.plan.tasks import TaskSection
 from participant.bench.memory_kills import MemoryKills, Work
 from participant.bench.worker_link import WorkerLink, WorkerSettings, error_from, worker_ended
 from participant.bench.worker_protocol import (
@@ -33,7 +34,7 @@ from participant.bench.worker_protocol import (
     WorkerError,
 )
 from participant.config import HomeLayout, ParticipantConfig
-from participant.datasets import data_sets, file_stamps
+from participant.datasets import DataSet, data_sets, data_sets_for, file_stamps
 
 log = get_logger(__name__)
 
@@ -72,7 +73,8 @@ class Workbench:
         self._micro_batch = 1
         self._data: tuple[DataSource, ...] = ()
         self._stamps: tuple[object, ...] | None = None
-        self._named: tuple[DataSource, ...] = ()
+        self._named: tuple[DataSet, ...] = ()
+        self._task: TaskSection | None = None
         self.hello: Hello | None = None
 
     def job(self, run: str) -> Path:
@@ -82,7 +84,10 @@ class Workbench:
     def is_ready_for(self, run: str) -> bool:
         """Whether the worker has this institution's data, as it is named now, prepared for that run."""
         alive = self._link is not None and self._link.alive()
-        return alive and self._prepared == run and self._data == self._sources()
+        if not alive or self._prepared != run or self._task is None:
+            return False
+        named = (data for data in self._data_sets() if self._task.takes(data.tasks))
+        return self._data == tuple(data.source() for data in named)
 
     def prepare(self, run: RunRecord, tokenizer: Path, over: threading.Event) -> None:
         """Have the worker read, split and tokenise this institution's data for a run, once for each worker.
@@ -93,13 +98,14 @@ class Workbench:
         """
         if self.is_ready_for(run.run):
             return
+        task = run.statement.plan.task
+        sources = tuple(data.source() for data in data_sets_for(task, self._data_sets()))
         job = private_folder(self.job(run.run))
         atomic_write(job / "plan.json", strict_json.dumps(run.statement.model_dump(mode="json")))
         atomic_write(job / "tokenizer.json", tokenizer.read_bytes())
-        sources = self._sources()
         self._prepared = None
         answer = self._ask(Prepare(job=str(job), data=sources), Prepared, over, lambda progress: None)
-        self._prepared, self._data = run.run, sources
+        self._prepared, self._data, self._task = run.run, sources, task
         self._micro_batch = run.statement.plan.local.micro_batch_size or run.statement.plan.local.batch_size
         log.info(
             "data prepared",
@@ -113,11 +119,11 @@ class Workbench:
             },
         )
 
-    def _sources(self) -> tuple[DataSource, ...]:
+    def _data_sets(self) -> tuple[DataSet, ...]:
         """What is named now; read again when a file of them was written, removed or added."""
         stamps = file_stamps(self._layout)
         if stamps != self._stamps:
-            self._named = tuple(data.source() for data in data_sets(self._layout))
+            self._named = data_sets(self._layout)
             self._stamps = stamps
         return self._named
 

@@ -50,6 +50,8 @@ class DataSource(Message):
     folder: str
     text_column: str | None = None
     unit_field: str | None = None
+    tasks: tuple[str, ...] = ()
+    """Those tasks of a mixture that may learn from it; none: each that finds its fields."""
 
 
 class Prepare(Message):

@@ -10,6 +10,7 @@ import typer
 from common.clock import SystemClock
 from common.errors import UnknownObject, UnreadableData, UsageError
 from common.names import check_name
+from common.plan.tasks import TASK_TYPES, TASK_TYPES_WITH_FIELDS
 from common.terminal import FormatOption, HomeOption, OutputFormat, Terminal, new_app, resolve_home, table
 from participant.config import HomeLayout
 from participant.datasets import (
@@ -18,6 +19,7 @@ from participant.datasets import (
     check_data_set,
     data_set,
     data_sets,
+    data_sets_for,
     remove_data_set,
 )
 
@@ -44,6 +46,13 @@ def add(
     text_column: Annotated[
         str | None, typer.Option(help="Field of .jsonl and .csv records that holds the text. Default: text.")
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A task that it is for, as plans name it: causal-lm, seq2seq, instruction, …, or the name that a plan's "
+            "mixture gives one. Repeatable. Default: every task."
+        ),
+    ] = None,
     home: HomeOption = None,
     output: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -55,6 +64,7 @@ def add(
         purpose=_purpose(purpose),
         unit_field=unit_field,
         text_column=text_column,
+        tasks=tuple(check_name(one) for one in task or ()),
     )
     contents = check_data_set(layout, data)
     path = add_data_set(layout, data)
@@ -63,6 +73,7 @@ def add(
         ("files", f"{contents} ({contents.bytes:,} bytes)"),
         ("text", _text(data)),
         ("unit", _unit(data)),
+        ("tasks", _tasks(data)),
         ("purpose", data.purpose or "-"),
         ("named in", str(path)),
     ]
@@ -78,9 +89,12 @@ def list_(home: HomeOption = None, output: FormatOption = OutputFormat.HUMAN) ->
     """All data sets."""
     layout = _layout(home)
     found = data_sets(layout)
-    rows = [(each.name, str(each.folder), each.unit_field or "-", each.purpose or "-") for each in found]
+    rows = [
+        (each.name, str(each.folder), each.unit_field or "-", ", ".join(each.tasks) or "every", each.purpose or "-")
+        for each in found
+    ]
     Terminal(output).result(
-        table(("NAME", "FOLDER", "UNIT", "PURPOSE"), rows)
+        table(("NAME", "FOLDER", "UNIT", "TASKS", "PURPOSE"), rows)
         if rows
         else "No data set yet. Add one: llmasos-participant data add NAME DIR.",
         data=[_as_json(each) for each in found],
@@ -98,6 +112,7 @@ def show(name: NameArgument, home: HomeOption = None, output: FormatOption = Out
         ("folder", str(data.folder)),
         ("text", _text(data)),
         ("unit", _unit(data)),
+        ("tasks", _tasks(data)),
         ("purpose", data.purpose or "-"),
         ("named in", str(layout.data / f"{data.name}.yaml")),
     ]
@@ -130,6 +145,7 @@ def check(
     if not chosen:
         raise UnknownObject("There is no data set to check.", "Add one: llmasos-participant data add NAME DIR.")
     wanted = load_plan(plan) if plan is not None else None
+    chosen = data_sets_for(wanted.task, chosen) if wanted is not None else _of_text(chosen)
     terminal = Terminal(output)
     terminal.progress(f"reading {', '.join(each.name for each in chosen)}")
     failed: list[str] = []
@@ -140,7 +156,10 @@ def check(
     if failed:
         raise UnreadableData(
             f"Problems were found in {', '.join(failed)}.",
-            "Correct or remove the files and lines named above; until then no run can use this data.",
+            "Correct or remove the files and lines named above; until then no run can use this data."
+            if wanted is not None
+            else "Correct or remove the files and lines named above; until then no run on text can use this data. Records with "
+            "other fields are read as a plan says: llmasos-participant data check --plan PLAN.yaml.",
         )
 
 
@@ -209,6 +228,21 @@ def _what_happens(layout: HomeLayout, data: DataSet) -> str:
 
 def _text(data: DataSet) -> str:
     return f"field {data.text_column or 'text'!r} of .jsonl and .csv records, else the whole file"
+
+
+def _of_text(chosen: tuple[DataSet, ...]) -> tuple[DataSet, ...]:
+    """Those that may be read without a plan, which alone says what the fields of other tasks are."""
+    found = tuple(each for each in chosen if not each.tasks or not TASK_TYPES_WITH_FIELDS.issuperset(each.tasks))
+    if not found:
+        named = "; ".join(f"{each.name} is for {', '.join(each.tasks)}" for each in chosen)
+        raise UsageError(f"A plan says which fields are read: {named}.", "Name one: --plan PLAN.yaml.")
+    return found
+
+
+def _tasks(data: DataSet) -> str:
+    others = [name for name in data.tasks if name not in TASK_TYPES]
+    named = f"; {', '.join(others)}: only in a mixture that has a task of this name" if others else ""
+    return (", ".join(data.tasks) or "every") + named
 
 
 def _unit(data: DataSet) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.clock import rfc3339
-from common.errors import LLMasOSError, UnsupportedProtocol
+from common.errors import LLMasOSError, TooLittleData, UnsupportedProtocol
 from common.ledger.state import LedgerState, RunRecord
 from common.logs import get_logger
 from common.statements.versions import SPOKEN
 from participant.bench.workbench import RoundOver
+from participant.datasets import data_sets_for
 from participant.memory.orders import Decision
 from participant.memory.records import Event
 from participant.plans.deciding import DECLINED
@@ -35,8 +36,10 @@ DATA_CODES = {
     "missing-extra": "missing-extra",
     "worker-failed": "worker-failed",
     "out-of-memory": "out-of-memory",
+    "invalid-configuration": "invalid-configuration",  # the plan does not go with its tokenizer, or with this worker
+    "wrong-tensors": "wrong-tensors",
 }
-"""Why data does not do, as an answer says it, by the error's code."""
+"""Why data or plan do not do, as an answer says it, by the error's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Answering:
         self._preparation = preparation
         self._stopping = threading.Event()
         self._trouble: dict[str, tuple[float, str]] = {}
+        self._noted: dict[str, str] = {}
 
     def begin(self, stopping: threading.Event) -> None:
         """From now on the data's preparation ends when that event is set."""
@@ -211,8 +215,10 @@ class Answering:
 
         While the worker has to rest nothing is read: the answer would be late for it, and the first round looks anyway.
         """
-        if not self._ports.data():
-            return NO_DATA, "no data set is named here; add one: llmasos-participant data add NAME DIR"
+        try:
+            data_sets_for(run.statement.plan.task, self._ports.data())
+        except TooLittleData as err:
+            return self._told(run, NO_DATA, err)
         if self._ports.gatekeeper.closed() is not None:
             log.info("data not looked at before the answer", extra={"run": run.run})
             return None
@@ -222,10 +228,17 @@ class Answering:
         except LLMasOSError as err:
             if err.code not in DATA_CODES:
                 raise
-            extra = {"run": run.run, "code": err.code, "error": err.message, "fix": err.fix}
-            log.error("data does not do", extra=extra)
-            return DATA_CODES[err.code], err.message
+            return self._told(run, DATA_CODES[err.code], err)
         return None
+
+    def _told(self, run: RunRecord, code: str, err: LLMasOSError) -> tuple[str, str]:
+        """For this institution's people: the daemon's log, and what `llmasos-participant log` shows."""
+        fields = {"run": run.run, "code": err.code, "error": err.message, "fix": err.fix}
+        log.error("data does not do", extra=fields)
+        if self._noted.get(run.run) != err.message:  # a person's acceptance is tried again and again
+            self._noted[run.run] = err.message
+            self._ports.records.note(Event(rfc3339(self._ports.clock.now()), "data does not do", fields))
+        return code, err.message
 
     def _prepare(self, run: RunRecord) -> None:
         def reason(state: LedgerState) -> End | None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.errors import UnreadableData, UsageError
+from llmasos.datasets.encodings import broken
 from llmasos.datasets.source import Source
 from llmasos.datasets.text import Splittable, Units, single_unit, survey
 from llmasos.tokenizers import bytes_tokenizer
@@ -29,8 +30,8 @@ def inspect_data(request: Inspect) -> Inspected:
         fraction = Fraction(request.held_out_fraction if plan is None else plan.evaluation.held_out_fraction)
     except (ValueError, ZeroDivisionError) as err:
         raise UsageError(f"held_out_fraction: expected a decimal number, got {request.held_out_fraction!r}.") from err
-    counted = _Count()
     data = request.data
+    counted = _Count(data.folder)
     for found in _survey(request):
         counted.take(found, data.unit_field)
     if not counted.documents and not counted.problems_found:
@@ -54,7 +55,7 @@ def inspect_data(request: Inspect) -> Inspected:
 def _survey(request: Inspect) -> Iterator[Path | Splittable | UnreadableData]:
     """As preparation does, but for what the run's own tokenizer makes of it."""
     data = request.data
-    source = Source(Path(data.folder), data.text_column, data.unit_field)
+    source = Source(Path(data.folder), data.text_column, data.unit_field, data.tasks)
     if request.plan is None:
         return survey(source.folder, text_column=source.text_column, unit_field=source.unit_field)
     # Here and not above: they bring torch, which reading text does without.
@@ -69,7 +70,8 @@ def _survey(request: Inspect) -> Iterator[Path | Splittable | UnreadableData]:
 class _Count:
     """What was seen so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.files = self.documents = self.characters = self.without_unit = self.problems_found = 0
         self.units = Units(seed=0)
         self.problems: list[str] = []
@@ -80,6 +82,9 @@ class _Count:
         elif isinstance(found, UnreadableData):
             self.tell(found.message)
         else:
+            problem = broken(found, self.folder)
+            if problem is not None:
+                self.tell(problem.message)
             self.documents += 1
             self.characters += len(found.content)
             if unit_field is not None and found.unit is None:

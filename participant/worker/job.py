@@ -18,13 +18,24 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from pydantic import ValidationError
+from tokenizers import Tokenizer
 
-from common.errors import InvalidConfiguration, MalformedMessage, StorageFailure, TooLittleData, WrongTensors
+from common.errors import (
+    InvalidConfiguration,
+    MalformedMessage,
+    StorageFailure,
+    TooLittleData,
+    UnreadableData,
+    UsageError,
+    WrongTensors,
+)
+from common.plan.model import Plan
 from common.statements.kinds import PlanStatement, Tensor
 from llmasos.models.build import manifest_of, model_of
 from llmasos.models.personal import INITIAL, PersonalFolder
 from llmasos.models.sharding import Sharding, check_model
-from llmasos.tokenizers import load
+from llmasos.tokenizers import end_of_document_id, load
+from llmasos.tokenizers.special import check_special
 from llmasos.training.corpus import Corpus, Source, open_corpus, prepare_corpus
 from llmasos.training.ranks import Ranks
 from llmasos.training.scaffold import ControlFolder
@@ -90,6 +101,7 @@ def prepare_job(request: Prepare) -> Job:
 
     Raises:
         TooLittleData, UnreadableData, UsageError: about the data; see llmasos.datasets.
+        InvalidConfiguration: the plan's tokenizer is none, lacks tokens, or has more than the model's embedding.
         WrongTensors: this release builds other tensors than the plan's manifest lists.
         StorageFailure: plan.json or a file cannot be read.
     """
@@ -99,17 +111,31 @@ def prepare_job(request: Prepare) -> Job:
     except (OSError, ValidationError) as err:
         raise StorageFailure(f"{folder / 'plan.json'} is not a readable plan: {type(err).__name__}.") from err
     plan, tokenizer_path = statement.plan, folder / TOKENIZER
-    model = model_of(plan, load(tokenizer_path))
+    model = model_of(plan, _tokenizer(tokenizer_path, plan))
     _check_manifest(manifest_of(model, plan.is_personal), statement.manifest)
     if request.tokens is not None:
         return Job(folder, statement, open_corpus(folder / TOKENS / request.tokens, tokenizer_path, plan), model)
     PersonalFolder(folder / PERSONAL, statement.manifest).write(model, INITIAL)
     if not request.data:
         raise TooLittleData("This institution names no data set.", "Add one: llmasos-participant data add NAME DIR.")
-    sources = [Source(Path(one.folder), one.text_column, one.unit_field) for one in request.data]
+    sources = [Source(Path(one.folder), one.text_column, one.unit_field, one.tasks) for one in request.data]
     corpus = prepare_corpus(sources, tokenizer_path, folder / TOKENS, plan)
     _remove_others(corpus.folder)
     return Job(folder, statement, corpus, model)
+
+
+def _tokenizer(path: Path, plan: Plan) -> Tokenizer:
+    """The run's tokenizer, which is the operator's to mend, not this institution's."""
+    try:
+        tokenizer = load(path)
+        check_special(tokenizer, plan.task.special_tokens, where="the run's tokenizer", task=plan.task.type)
+        end_of_document_id(tokenizer)
+    except (UnreadableData, UsageError) as err:
+        raise InvalidConfiguration(
+            f"The plan's tokenizer does not do: {err.message}",
+            "Refuse the plan, and ask the operator to prepare it again.",
+        ) from err
+    return tokenizer
 
 
 def check_sharding(job: Job, ranks: Ranks) -> None:

@@ -98,4 +98,5 @@ def test_the_readmes_commands_by_hand_bring_a_run_to_its_end(workplace: Path, pr
     draft = json.loads((out / "prepared" / "draft.json").read_bytes())
     assert (out / "model.safetensors").stat().st_size == draft["initial"]["model"]["size"]
     assert (out / "model.safetensors").read_bytes() != (out / "prepared" / "model.safetensors").read_bytes()
+    assert json.loads((out / "model" / "config.json").read_bytes())["model_type"] == "gpt2"
     until(lambda: not left_of(shell.pid), "the daemons that the block stopped have ended", 30)

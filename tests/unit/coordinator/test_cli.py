@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,6 +190,27 @@ def test_a_run_is_started_listed_steered_exported_and_ended(shell: Shell, tmp_pa
     assert json.loads(out.splitlines()[-1])["end_reason"] == "aborted"
     code, _, err = shell("run", "pause", "tiny")
     assert "has ended: aborted." in err
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"model": {"type": "bert"}}, "task causal-lm needs a model with head causal-lm"),
+        ({"local": {"sequence_length": 17}}, "local.sequence_length is 17, the model's context 16."),
+        ({"task": {"type": "seq2seq"}}, "task seq2seq needs a model with head seq2seq-lm (t5, "),
+    ],
+)
+def test_a_draft_that_does_not_fit_together_is_not_started(
+    shell: Shell, tmp_path: Path, plan: dict[str, Any], message: str
+) -> None:
+    folder = prepared(tmp_path / "prepared", run="unsound-0a1b2c")
+    draft = json.loads((folder / "draft.json").read_bytes())
+    draft["plan"] |= plan
+    (folder / "draft.json").write_text(json.dumps(draft))
+    code, _, err = shell("run", "start", str(folder))
+    assert code == 2
+    assert f"draft.json: {message}" in " ".join(err.split())
+    assert "unsound" not in shell("run", "list")[1]
 
 
 def test_a_folder_that_was_not_prepared_is_named(shell: Shell, tmp_path: Path) -> None:

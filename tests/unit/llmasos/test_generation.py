@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from common.errors import MissingExtra, UsageError  # noqa: E402
-from common.plan.architectures import GPT2, Llama  # noqa: E402
+from common.plan.architectures import BERT, GPT2, Llama  # noqa: E402
 from llmasos import extras, generation  # noqa: E402
 from llmasos.generation import Sampling, generate_text  # noqa: E402
 from llmasos.models.build import build_model, export_hf  # noqa: E402
@@ -108,6 +108,14 @@ def test_a_folder_that_is_no_model_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         generate_text(spoiled(folder, tmp_path / "model", name, content), "x")
+
+
+def test_a_model_that_ends_in_something_else_says_in_what(tmp_path: Path) -> None:
+    module = build_model(BERT(hidden_size=32, num_attention_heads=2), vocab_size=257, seed=0, head="masked-lm")
+    save(bytes_tokenizer(), tmp_path / "tokenizer.json")
+    export_hf(module, tmp_path / "tokenizer.json", tmp_path / "model")
+    with pytest.raises(UsageError, match=r"holds a bert that ends in masked-lm, expected one that ends in causal-lm\."):
+        generation.load_module(tmp_path / "model")
 
 
 def test_code_in_a_model_folder_is_not_executed(folder: Path, tmp_path: Path) -> None:

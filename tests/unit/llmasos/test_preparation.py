@@ -107,6 +107,33 @@ def test_a_final_model_with_an_adapter_is_exported_with_its_base_and_writes_text
     assert generate_text(tmp_path / "model", "The ", max_new_tokens=3).startswith("The ")
 
 
+def test_plan_export_makes_a_model_folder_of_a_runs_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, out = prepared(tmp_path), tmp_path / "model"
+    fetched = tmp_path / "fetched.safetensors"
+    fetched.write_bytes(made.model.read_bytes())
+    command = ["plan", "export", str(made.folder), str(fetched), "--out", str(out)]
+    assert exit_code_of(llmasos_app, command) == 0
+    assert f'Next: llmasos generate {out} "TEXT"' in capsys.readouterr().out
+    exported = safetensors_load((out / "model.safetensors").read_bytes())
+    initial = safetensors_load(made.model.read_bytes())
+    assert all(exported[name].tobytes() == initial[name].tobytes() for name in exported.keys() & initial.keys())
+    assert exit_code_of(llmasos_app, command) == 2
+    assert "model exists; it is not overwritten. fix: Name another --out." in " ".join(capsys.readouterr().err.split())
+
+
+def test_plan_export_of_another_runs_tensors_says_which_tensor_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = prepared(tmp_path)
+    (tmp_path / "plans" / "plan.yaml").write_text(PLAN.replace("n_embd: 16", "n_embd: 32"))
+    other = prepare(tmp_path / "plans" / "plan.yaml", tmp_path / "other", suffix=lambda: "0a1b2d")
+    command = ["plan", "export", str(made.folder), str(other.model), "--out", str(tmp_path / "model")]
+    assert exit_code_of(llmasos_app, command) != 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "transformer.wte.weight" in err
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_plan_with_personal_layers_keeps_them_out_of_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

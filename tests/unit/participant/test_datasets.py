@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from common.errors import (
     UnreadableData,
     UsageError,
 )
+from common.plan.tasks import CausalLM, MaskedLM, Mixture, Part, Seq2Seq
 from participant.config import HomeLayout
 from participant.datasets import (
     RECORD_SUFFIXES,
@@ -28,6 +30,7 @@ from participant.datasets import (
     check_data_set,
     data_set,
     data_sets,
+    data_sets_for,
     remove_data_set,
 )
 
@@ -58,6 +61,28 @@ def test_what_is_added_is_found_listed_and_forgotten(layout: HomeLayout, notes: 
     assert remove_data_set(layout, "notes") == data
     assert [each.name for each in data_sets(layout)] == ["a"]
     assert (notes / "a.jsonl").exists()
+
+
+def test_a_task_takes_what_is_for_it_or_for_every_task() -> None:
+    folder = Path("/srv")
+    pairs, notes = DataSet(name="pairs", folder=folder, tasks=("seq2seq",)), DataSet(name="notes", folder=folder)
+    german = DataSet(name="german", folder=folder, tasks=("german", "causal-lm"))
+    parts = (Part(weight=Decimal(1), task=Seq2Seq(), name="german"), Part(weight=Decimal(1), task=Seq2Seq(prefix="f ")))
+    for task, names in (
+        (CausalLM(), ["notes", "german"]),
+        (Seq2Seq(), ["pairs", "notes"]),
+        (Mixture(tasks=parts), ["pairs", "notes", "german"]),
+        (MaskedLM(), ["notes"]),
+    ):
+        assert [each.name for each in data_sets_for(task, (pairs, notes, german))] == names
+
+
+def test_data_for_other_tasks_alone_are_told_with_what_they_are_for() -> None:
+    pairs = DataSet(name="pairs", folder=Path("/srv"), tasks=("seq2seq",))
+    with pytest.raises(TooLittleData, match=r"is for the plan's task \(masked-lm\): pairs is for seq2seq\."):
+        data_sets_for(MaskedLM(), (pairs,))
+    with pytest.raises(TooLittleData, match=r"^No data set is named here\."):
+        data_sets_for(MaskedLM(), ())
 
 
 def test_a_name_is_taken_unknown_or_no_name(layout: HomeLayout, notes: Path) -> None:

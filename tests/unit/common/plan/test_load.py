@@ -108,6 +108,14 @@ WRONG = {
         SMALLEST + "local: {sequence_length: 4096}\n",
         r"local\.sequence_length is 4096, the model's context 128\.",
     ),
+    "bert for a causal task": (
+        SMALLEST + "model: {type: bert}\n",
+        r"task causal-lm needs a model with head causal-lm \(gpt2, llama, .*\), got bert\.",
+    ),
+    "a tokenizer larger than the embedding": (
+        SMALLEST + "task: {type: masked-lm}\nmodel: {type: bert, vocab_size: 260}\n",
+        r"tokenizer bytes has 261 tokens for task masked-lm, the model's embedding 260 rows \(model\.vocab_size\)",
+    ),
     "a weight beyond the bound": (
         SMALLEST + "local: {steps: 1000000, batch_size: 65536}\n",
         rf":3: local: steps × batch_size × sequence_length is [0-9,]+, at most {MAX_NUM_TOKENS:,} a round\.",

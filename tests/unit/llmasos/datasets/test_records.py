@@ -44,6 +44,10 @@ TABLE: dict[str, tuple[str, str, str | None, list[str]]] = {
         "a.csv", "source,target\nx,y,z\nx\n", None,
         ["FILE:2 has not as many fields as the header.", "FILE:3 has not as many fields as the header."],
     ),
+    "semicolons": (
+        "a.csv", "source;target\nx;y\n", None,
+        ["FILE:1 has a single column: its fields are separated by semicolons, expected commas."],
+    ),
     "an open quote": ("a.csv", 'source,target\nx,"y\n', None, ["FILE:2 is not a CSV record."]),
     "no unit": (
         "a.jsonl", '{"source": "x", "target": "y", "id": null}\n', "id",

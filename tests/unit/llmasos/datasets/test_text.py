@@ -113,8 +113,9 @@ def test_huge_lines_and_fields_are_read(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": ["%s"]}', "a.jsonl:1 holds something other than text in column 'text'."),
         ("a.csv", "id,%s\n1,x\n", "a.csv:1 has no column 'text'."),
         ("a.csv", "id,text\n1,x\n%s\n", "a.csv:3 ends before column 'text'."),
+        ("a.csv", "id\ttext\n1\t%s\n", "a.csv:1 has a single column: its fields are separated by tabs"),
     ],
-    ids=["cut line", "deep", "not an object", "no field", "a list", "no header", "short record"],
+    ids=["cut line", "deep", "not an object", "no field", "a list", "no header", "short record", "tabs"],
 )
 def test_a_broken_record_is_named_by_file_and_line_and_its_text_stays_here(
     tmp_path: Path, name: str, content: str, message: str

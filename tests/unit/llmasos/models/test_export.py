@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from common.errors import UsageError  # noqa: E402
+from common.plan.tasks import Instruction  # noqa: E402
+from llmasos.datasets.records import Example  # noqa: E402
 from llmasos.models.build import build_model, export_hf, manifest_of, write_tensors  # noqa: E402
-from llmasos.tokenizers import END_OF_DOCUMENT, bytes_tokenizer, save, train_bpe, vocab_size_of  # noqa: E402
+from llmasos.preparation import load_prepared  # noqa: E402
+from llmasos.simulation.final_model import export_final  # noqa: E402
+from llmasos.tasks.instruction import Conversations, turns_of  # noqa: E402
+from llmasos.tokenizers import END_OF_DOCUMENT, bytes_tokenizer, load, save, train_bpe, vocab_size_of  # noqa: E402
+from llmasos.tokenizers.special import vocabulary_of  # noqa: E402
+from tests.support.jobs import a_training_plan, make_prepared  # noqa: E402
+from tests.support.tasks import MODELS  # noqa: E402
 from tests.support.texts import make_text  # noqa: E402
 from tests.unit.llmasos.models.test_build import ARCHITECTURES, TINY_GPT2  # noqa: E402
 
@@ -61,6 +70,62 @@ def test_the_exported_weights_are_the_model_blob_s_bytes(tmp_path: Path) -> None
     ]
     assert model.config.use_cache is False
     assert json.loads((tmp_path / "model" / "config.json").read_bytes())["model_type"] == "gpt2"
+
+
+def released(folder: Path, task: dict[str, Any], model: dict[str, Any] | None = None) -> Path:
+    """What `plan prepare` and `plan export` make of a task, untrained."""
+    plan = a_training_plan(task=task, **({} if model is None else {"model": model}))
+    made = load_prepared(make_prepared(folder, plan))
+    export_final(made, made.model, folder / "model")
+    return folder / "model"
+
+
+def test_a_chat_template_is_exported_and_writes_what_was_trained(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    quoted = {"prefix": "U'\"{{ 7*7 }}\\ß北<|u|>\n", "suffix": "{% raw %}\n"}
+    task = {"type": "instruction", "template": {"user": quoted, "assistant": {"prefix": "A: ", "suffix": "<|stop|>"}}}
+    tokenizer = AutoTokenizer.from_pretrained(released(tmp_path, task))
+    chat = [{"role": "user", "content": "{{ 1 }}"}, {"role": "assistant", "content": "2"}]
+    said = tokenizer.apply_chat_template(chat, tokenize=False)
+    assert said == quoted["prefix"] + "{{ 1 }}" + quoted["suffix"] + "A: 2<|stop|>"
+    assert tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True).endswith("raw %}\nA: ")
+    ends = json.loads((tmp_path / "model" / "generation_config.json").read_bytes())["eos_token_id"]
+    assert tokenizer.convert_ids_to_tokens(ends) == ["<|endoftext|>", "<|stop|>"]
+    ours, plan = load(tmp_path / "model" / "tokenizer.json"), Instruction.model_validate(task)
+    maker = Conversations(plan, turns_of(plan.template, ours), vocabulary_of(ours), 200)
+    example = Example("a:1", {"messages": chat})
+    (row,) = maker.encode(example, ours.encode_batch(maker.texts(example))).rows
+    assert tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False) == list(row[0])[:-1], "but for its end"
+
+
+def test_labels_marks_and_padding_are_exported_by_transformers_names(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    task = {"type": "sequence-classification", "labels": ["calm", "loud"]}
+    folder = released(tmp_path, task, MODELS["sequence-classification"])
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.id2label == {0: "calm", 1: "loud"}
+    assert (tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token) == ("[PAD]", "[CLS]", "[SEP]")
+    ids = tokenizer(["a", "bc"], padding=True)["input_ids"]
+    assert [tokenizer.convert_ids_to_tokens(row) for row in ids] == [
+        ["[CLS]", "a", "[SEP]", "[PAD]"],
+        ["[CLS]", "b", "c", "[SEP]"],
+    ]
+    found = pipeline("text-classification", str(folder), device="cpu")("a", top_k=None)
+    assert {one["label"] for one in found} == {"calm", "loud"}
+
+
+def test_what_a_pipeline_reads_is_what_the_task_trained(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = released(tmp_path, {"type": "seq2seq"}, MODELS["seq2seq"])
+    assert AutoTokenizer.from_pretrained(folder)("a").input_ids == [ord("a"), 256]
+    mlm = {"type": "masked-lm", "next_sentence": True}
+    tokenizer = AutoTokenizer.from_pretrained(released(tmp_path / "mlm", mlm, MODELS["masked-lm"]))
+    pair = tokenizer("a", "b")
+    assert tokenizer.convert_ids_to_tokens(pair.input_ids) == ["[CLS]", "a", "[SEP]", "b", "[SEP]"]
+    assert pair.token_type_ids == [0, 0, 0, 1, 1]
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:

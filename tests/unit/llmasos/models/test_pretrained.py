@@ -186,7 +186,7 @@ WRONG_WEIGHTS: dict[str, tuple[Spoil, str]] = {
     ),
     "a tokenizer larger than the embedding": (
         lambda folder: edited(folder, vocab_size=100),
-        r"The tokenizer has 257 tokens, the model's embedding 100 rows",
+        r"tokenizer bytes has 257 tokens for task causal-lm, the model's embedding 100 rows",
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from common.errors import TooLittleData
+from common.errors import TooLittleData, UnreadableData
 from llmasos.datasets.tokens import TokenFile
 from llmasos.tasks import windows
 from llmasos.tasks.causal_lm import TOKENS
@@ -82,6 +82,17 @@ def test_too_little_text_names_folder_and_counts(place: Path) -> None:
         TooLittleData, match=r"small holds 5 tokens to train on in 2 documents, the plan needs at least 33"
     ):
         prepare(place, "small")
+
+
+@pytest.mark.parametrize(
+    "content", ["今天天气怎么样？".encode("gb18030") * 20, "größe\n".encode("latin-1") * 20, b"text\n" + b"\0" * 512]
+)
+def test_text_in_another_encoding_or_cut_off_by_a_crash_is_named(place: Path, content: bytes) -> None:
+    (place / "clinic" / "odd.txt").write_bytes(content)
+    with pytest.raises(
+        UnreadableData, match=r"^odd\.txt in .*clinic is not UTF-8: [0-9]+ of its [0-9]+ characters are broken"
+    ):
+        prepare(place)
 
 
 def test_no_unit_s_text_is_both_trained_on_and_held_out_across_data_sets(place: Path) -> None:

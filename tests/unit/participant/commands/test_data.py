@@ -81,6 +81,7 @@ def test_data_sets_are_listed_shown_and_forgotten(home: HomeLayout, notes: Path,
             "purpose": "",
             "unit_field": "patient_id",
             "text_column": "note",
+            "tasks": [],
         }
     ]
     assert data("show", "notes", "--format", "quiet") == 0
@@ -168,7 +169,33 @@ def test_checking_for_a_plan_reads_the_fields_that_its_task_names(
     assert data("check", "pairs", "--plan", plan, "--format", "json") == 0
     assert as_json(capsys)["documents"] == 2
     assert data("check", "pairs") == 2
-    assert "a.csv:1 has no column 'text'" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "a.csv:1 has no column 'text'" in told.out
+    assert "read as a plan says: llmasos-participant data check --plan PLAN.yaml" in " ".join(told.err.split())
+
+
+def test_a_data_set_says_which_tasks_it_is_for_and_other_plans_pass_it_over(
+    home: HomeLayout, notes: Path, tmp_path: Path, capsys: Output
+) -> None:
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "a.csv").write_text("source,target\na,b\nc,d\n")
+    assert data("add", "pairs", str(tmp_path / "pairs"), "--task", "seq2seq", "--task", "german") == 0
+    assert (
+        "tasks         seq2seq, german; german: only in a mixture that has a task of this name"
+        in capsys.readouterr().out
+    )
+    assert data("check", "--plan", str(config_path("plans/tiny.yaml"))) == 2
+    assert (
+        "No data set here is for the plan's task (causal-lm): pairs is for seq2seq, german." in capsys.readouterr().err
+    )
+    assert data("list") == 0
+    assert "seq2seq, german" in capsys.readouterr().out
+    assert data("remove", "pairs") == data("add", "pairs", str(tmp_path / "pairs"), "--task", "seq2seq") == 0
+    capsys.readouterr()
+    assert data("check") == 2
+    assert "A plan says which fields are read: pairs is for seq2seq." in capsys.readouterr().err
+    assert data("add", "n", str(notes), "--task", "Seq2Seq") == 2
+    assert "'Seq2Seq' is not a name" in capsys.readouterr().err
 
 
 def test_a_worker_that_does_not_start_is_told_and_leaves_nothing(

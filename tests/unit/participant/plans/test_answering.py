@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import TooLittleData, UsageError
+from common.errors import InvalidConfiguration, LLMasOSError, TooLittleData, UsageError, WrongTensors
+from participant.datasets import DataSet
 from participant.plans.answering import RETRY_SECONDS
 from participant.tasks import AnswerPlan
 from tests.support.agents import Institution
@@ -97,11 +98,38 @@ def test_without_a_data_set_the_answer_is_no(north: Institution) -> None:
     assert answer(north) == (False, ("no-data",))
 
 
+def test_data_for_other_tasks_are_an_answer_that_needs_no_worker(north: Institution) -> None:
+    north.data = [DataSet(name="pairs", folder=north.data[0].folder, tasks=("seq2seq",))]
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    assert answer(north) == (False, ("no-data",))
+    assert north.workbench.prepared == []
+
+
+def test_what_a_persons_acceptance_lacks_is_told_where_the_plan_waits(asked: Institution) -> None:
+    asked.data = [DataSet(name="pairs", folder=asked.data[0].folder, tasks=("seq2seq",))]
+    asked.decide(accept=True)
+    work(asked)
+    work(asked)
+    (waiting,) = asked.status.told["plans_waiting"]
+    assert waiting["why"].startswith("accepted by a person, but: No data set here is for the plan's task (causal-lm)")
+
+
 def test_a_folder_that_is_gone_is_an_answer(north: Institution) -> None:
     north.workbench.failure = UsageError("/data is not a folder of text.")
     north.coordinator.start_run()
     north.agent.answer(north.run)
     assert answer(north) == (False, ("unreadable-data",))
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidConfiguration("The plan's tokenizer does not do."), WrongTensors("Other ones.")]
+)
+def test_a_plan_that_does_not_go_with_its_own_files_is_refused_at_once(north: Institution, error: LLMasOSError) -> None:
+    north.workbench.failure = error
+    north.coordinator.start_run()
+    north.agent.answer(north.run)
+    assert answer(north) == (False, (error.code,))
 
 
 def test_a_persons_acceptance_is_not_lost_by_data_that_does_not_do_yet(asked: Institution) -> None:

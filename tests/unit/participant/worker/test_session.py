@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from common.blobs.plain_file import open_as_blob
 from common.blobs.reference import BlobRef
+from llmasos.tokenizers import bytes_tokenizer, save
 from llmasos.training.device import Machine, set_up
 from llmasos.training.snapshot import SnapshotFolder
 from participant.bench.worker_protocol import (
@@ -31,7 +32,8 @@ from participant.bench.worker_protocol import (
 )
 from participant.worker.agent_side import StopRequested
 from participant.worker.session import Session
-from tests.support.jobs import a_training_plan, make_job
+from tests.support.jobs import TINY_MODEL, a_training_plan, make_job
+from tests.support.tasks import MODELS
 
 pytestmark = pytest.mark.torch
 
@@ -122,6 +124,42 @@ def test_training_before_preparing_is_an_error_and_the_worker_stays_usable(desk:
     assert answer.code == "too-little-data"
     assert str(one.job / "empty") in answer.message
     assert isinstance(one.prepare(), Prepared)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        (b'{"version": "1.0"', "is not a tokenizers JSON file."),
+        (b"", "is not a tokenizers JSON file."),
+        (None, "the run's tokenizer has no token [PAD], [CLS], [SEP], [MASK], which task masked-lm needs."),
+    ],
+)
+def test_a_tokenizer_that_does_not_do_is_the_plans_fault_and_not_the_datas(
+    desk: Callable[..., Desk], tokenizer: bytes | None, message: str
+) -> None:
+    one = desk(task={"type": "masked-lm"}, model=MODELS["masked-lm"])
+    path = one.job / "tokenizer.json"
+    path.unlink()
+    if tokenizer is None:
+        save(bytes_tokenizer(), path)
+    else:
+        path.write_bytes(tokenizer)
+    answer = one.prepare()
+    assert answer.code == "invalid-configuration"
+    assert answer.message.startswith("The plan's tokenizer does not do: ")
+    assert message in answer.message
+    assert answer.fix.startswith("Refuse the plan")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_told(desk: Callable[..., Desk]) -> None:
+    one = desk(model={**TINY_MODEL, "vocab_size": 257})
+    tokenizer = bytes_tokenizer()
+    tokenizer.add_tokens(["many", "more"])
+    (one.job / "tokenizer.json").unlink()
+    save(tokenizer, one.job / "tokenizer.json")
+    answer = one.prepare()
+    assert answer.code == "invalid-configuration"
+    assert answer.message == "The tokenizer has 259 tokens, the model's embedding 257 rows (model.vocab_size)."
 
 
 def test_the_same_round_gives_the_same_delta_and_a_later_one_another(desk: Callable[..., Desk]) -> None:
