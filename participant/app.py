@@ -91,26 +91,33 @@ class ParticipantApp:
                 config.institution, self.mirror, self.journal, keys.to_sign, clock, lambda: self.restoration.pending
             )
         )
-        outbox = Outbox(
+        outbox = self._outbox(keys, clock)
+        policy = PatientPolicy(layout.policy, self.records, clock)
+        beating = Heartbeat(clock, what="The follower of the ledger")
+        self.health = Health((beating.fault,), (self.status.connection_fault,))
+        self.metrics = self._metrics(policy, clock)
+        self.handing_back = self._handing_back(beating, clock)
+        self.follower = self._follower(beating, Inquiring(self.session, self.mirror, outbox, policy, self.records))
+        self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
+
+    def _outbox(self, keys: SigningKeys, clock: Clock) -> Outbox:
+        return Outbox(
             OutboxPorts(
-                institution=config.institution,
+                institution=self._config.institution,
                 session=self.session,
                 journal=self.journal,
                 blobs=self.blobs,
-                encoder=DeltaEncoder(config.institution, self.blobs, self.residuals, genesis.blob_digest),
+                encoder=DeltaEncoder(self._config.institution, self.blobs, self.residuals, self._genesis.blob_digest),
                 key=keys.to_sign,
                 clock=clock,
                 checkpoint=self.witnessing.checkpoint_for,
             )
         )
-        policy = PatientPolicy(layout.policy, self.records, clock)
-        beating = Heartbeat(clock, what="The follower of the ledger")
-        self.health = Health((beating.fault,), (self.status.connection_fault,))
-        self.metrics = self._metrics(policy, clock)
-        inquiring = Inquiring(self.session, self.mirror, outbox, policy, self.records)
-        self.handing_back = HandingBack(
+
+    def _handing_back(self, beating: Heartbeat, clock: Clock) -> HandingBack:
+        return HandingBack(
             HandingBackPorts(
-                institution=config.institution,
+                institution=self._config.institution,
                 session=self.session,
                 mirror=self.mirror,
                 journal=self.journal,
@@ -120,7 +127,9 @@ class ParticipantApp:
                 beat=beating.beat,
             )
         )
-        self.follower = Follower(
+
+    def _follower(self, beating: Heartbeat, inquiring: Inquiring) -> Follower:
+        return Follower(
             FollowerPorts(
                 session=self.session,
                 mirror=self.mirror,
@@ -135,7 +144,6 @@ class ParticipantApp:
                 learn_lineage=self.handing_back.learn_lineage,
             )
         )
-        self.agent = Agent(self._agent_ports(outbox, policy, self._membership(keys, clock), clock))
 
     def _metrics(self, policy: PatientPolicy, clock: Clock) -> MetricsServer | None:
         """The listener for Prometheus, where one is wanted."""

@@ -125,7 +125,8 @@ def test_half_a_json_file_is_one_sentence(saved: Path, name: str, message: str) 
             GPT.load(saved)
     (saved / name).unlink()
     if name != "llmasos.json":  # without its card it is a model as transformers writes one
-        with pytest.raises(LLMasOSError, match=rf"{name} could not be read: No such file.*Name a |it holds no {name}.*Put the model's own there"):
+        missing = rf"{name} could not be read: No such file.*Name a |it holds no {name}.*Put the model's own there"
+        with pytest.raises(LLMasOSError, match=missing):
             GPT.load(saved)
 
 
