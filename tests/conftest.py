@@ -1,10 +1,11 @@
 """What all tests share: property tests that take the same examples every time, however busy the machine is; and logging that a
-test configured is as it was before when the next one begins.
+test configured is as it was before when the next one begins; and Ctrl-C, which a shell has ignored by what it starts behind.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from common.logs import PACKAGES
 
 settings.register_profile("llmasos", deadline=None, derandomize=True, database=None)
 settings.load_profile("llmasos")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -88,12 +88,8 @@ def test_a_hundred_institutions_share_one_text_and_the_same_seed_gives_the_same_
     assert digests[0] == digests[1]
 
 
-def test_an_interrupted_simulation_leaves_no_ray(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text(json.dumps(PLAN | {"rounds": 10_000}))
-    folders = make_institutions(tmp_path / "data", count=3)
-    institutions = [f"--institution={name}={folder}" for name, folder in folders.items()]
-    arguments = (str(tmp_path / "plan.yaml"), *institutions, "--engine=flower", f"--out={tmp_path / 'out'}")
-    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+def _interrupted(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Interrupts it in its second round and waits for its end; the processes that it had."""
     assert process.stderr is not None
     for line in process.stderr:
         if "round 2 opened" in line:
@@ -103,6 +99,19 @@ def test_an_interrupted_simulation_leaves_no_ray(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.wait(60)
     process.stderr.close()
+    return family
+
+
+def test_an_interrupted_simulation_leaves_no_ray(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(json.dumps(PLAN | {"rounds": 10_000}))
+    folders = make_institutions(tmp_path / "data", count=3)
+    institutions = [f"--institution={name}={folder}" for name, folder in folders.items()]
+    arguments = (str(tmp_path / "plan.yaml"), *institutions, "--engine=flower", f"--out={tmp_path / 'out'}")
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+    try:
+        family = _interrupted(process)
+    finally:
+        process.kill()
     deadline = time.monotonic() + 30
     while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family):
         assert time.monotonic() < deadline, [one.cmdline() for one in family if one.is_running()]
