@@ -1,5 +1,5 @@
-"""What all tests share: property tests that take the same examples every time, however busy the machine is; and logging that a
-test configured is as it was before when the next one begins; and Ctrl-C, which a shell has ignored by what it starts behind.
+"""What all tests share: property tests that take the same examples every time, however busy the machine is; logging that a test
+configured is as it was before when the next one begins; and the signals that a shell, or nohup, has ignored.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from common.logs import PACKAGES
 settings.register_profile("llmasos", deadline=None, derandomize=True, database=None)
 settings.load_profile("llmasos")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.plan.architectures import Model
 from common.plan.architectures.base import MAX_WIDTH
@@ -227,22 +227,8 @@ def _ends(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-_KINDS_OF_LORA = {"dora": "use_dora", "rslora": "use_rslora"}
-
-
-def _by_its_name(given: Any) -> Any:
-    """
-    Raises:
-        ValueError: it is called by the name of a paper, and is a field here, as in peft.
-    """
-    kind = given.get("type") if isinstance(given, dict) else None
-    if isinstance(kind, str) and kind in _KINDS_OF_LORA:
-        raise ValueError(f"adapter {kind} is written as {{type: lora, {_KINDS_OF_LORA[kind]}: true}}")
-    return given
-
-
-_Sections = Annotated[NoAdapter | LoRA | IA3 | PromptTuning | PrefixTuning | PTuning, Field(discriminator="type")]
-Adapter = Annotated[_Sections, BeforeValidator(_by_its_name)]
+# No validator before these: after one pydantic reads JSON's lists as Python's, which are no tuples, and refuses statements.
+Adapter = Annotated[NoAdapter | LoRA | IA3 | PromptTuning | PrefixTuning | PTuning, Field(discriminator="type")]
 
 
 def adapter_types(sections: Iterable[type[AdapterSection]]) -> str:

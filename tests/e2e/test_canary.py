@@ -292,7 +292,7 @@ def a_plan_does_not_fit(story: Story) -> None:
     (draft.folder / "draft.json").write_text(statement.model_dump_json())
     run = story.federation.start_run(Draft(statement, draft.folder))
     assert story.wait_for_answer(run, LABORATORY).reasons == ("model-not-listed",)
-    assert story.wait_for_answer(run, CLINIC).reasons == ("unreadable-data",)
+    assert story.wait_for_answer(run, CLINIC).reasons == ("invalid-configuration",)
     story.federation.wait_until_ended(run)
     story.at(LABORATORY, "plan", "check", run, code=3)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import strict_yaml
+from common import strict_json, strict_yaml
 from common.errors import InvalidConfiguration
 from common.plan.adapters import IA3, LoRA, NoAdapter
 from common.plan.architectures import BERT, GPT2, T5, Llama, Transformer
@@ -214,7 +215,7 @@ WRONG = {
     ),
     "a kind of LoRA": (
         SMALLEST + "adapter: {type: dora}\n",
-        r"adapter dora is written as \{type: lora, use_dora: true\}",
+        r"adapter\.type: expected one of 'none', 'lora', .* got 'dora'",
     ),
     "a vector's target that the model has not": (
         SMALLEST + "adapter: {type: ia3, target_modules: [k_proj]}\n",
@@ -331,3 +332,24 @@ def test_the_schema_says_which_tag_means_which_section() -> None:
     assert discriminator["propertyName"] == "type"
     types = {"gpt2", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer", "pretrained"}
     assert set(discriminator["mapping"]) == types
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"adapter": {"type": "lora", "target_modules": ["c_attn", "c_proj"]}},
+        {"adapter": {"type": "ia3", "target_modules": ["c_attn"]}},
+        {"personal": ["ln_f"]},
+        {"task": {"type": "sequence-classification", "labels": ["no", "yes"]}},
+        {
+            "task": {
+                "type": "mixture",
+                "tasks": [{"weight": 1, "task": {"type": "causal-lm"}}, {"weight": 2, "task": {"type": "instruction"}}],
+            }
+        },
+    ],
+    ids=lambda section: next(iter(section)),
+)
+def test_a_plan_with_lists_is_the_same_plan_after_its_statement(section: dict[str, Any]) -> None:
+    plan = Plan.model_validate({"apiVersion": "llmasos/v1", "name": "lists"} | section)
+    assert strict_json.validate(Plan, strict_json.loads(plan.model_dump_json().encode(), max_bytes=10**6)) == plan
