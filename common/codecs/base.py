@@ -46,6 +46,11 @@ class DeltaCodec(Protocol):
         """Numbers of a block."""
         ...
 
+    @property
+    def is_view(self) -> bool:
+        """Whether encoded numbers are float32 as they are, so that `decode` computes nothing and needs no room."""
+        ...
+
     def header_over(self, tensors_header: bytes) -> bytes:
         """The first bytes of every delta of these tensors, a multiple of `block_bytes`.
 

@@ -26,6 +26,7 @@ class Bfloat16Codec:
     """Half the bytes, 8 significant bits of 24, any finite float32's magnitude."""
 
     block_bytes = _ELEMENT_BYTES
+    is_view = False
     block_elements = 1
 
     def header_over(self, tensors_header: bytes) -> bytes:

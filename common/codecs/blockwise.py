@@ -60,6 +60,8 @@ class Codes(Protocol):
 class BlockwiseCodec:
     """All of it but how codes lie in their bytes."""
 
+    is_view = False
+
     def __init__(self, name: str, codes: Codes) -> None:
         self._name = name
         self._codes = codes

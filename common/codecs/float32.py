@@ -17,6 +17,7 @@ class Float32Codec:
 
     block_bytes = tensors.ELEMENT_BYTES
     block_elements = 1
+    is_view = True
 
     def header_over(self, tensors_header: bytes) -> bytes:
         return tensors_header

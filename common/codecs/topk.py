@@ -77,6 +77,7 @@ class TopkCodec:
     """One of a fraction. It holds nothing that changes."""
 
     block_bytes = BLOCK_BYTES
+    is_view = False
 
     def __init__(self, fraction: Decimal) -> None:
         """

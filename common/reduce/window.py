@@ -36,9 +36,11 @@ class DeltaWindow:
         blocks = -(-self.all_elements // codec.block_elements)
         self._size = len(self._header) + blocks * codec.block_bytes
         self._buffer = memoryview(bytearray(min(self._size, CHUNK_BYTES)))
-        at_once = max(1, PIECE_ELEMENTS // codec.block_elements)
+        # What is only looked at takes no room, and each piece costs a moment of Python's.
+        at_once = CHUNK_BYTES // codec.block_bytes if codec.is_view else max(1, PIECE_ELEMENTS // codec.block_elements)
         self._piece_bytes = at_once * codec.block_bytes
-        self._piece: Float32s = np.empty(min(at_once, blocks) * codec.block_elements, dtype=np.float32)
+        room = 0 if codec.is_view else min(at_once, blocks) * codec.block_elements
+        self._piece: Float32s = np.empty(room, dtype=np.float32)
         self.chunks = -(-self._size // CHUNK_BYTES)
         chunk_blocks = CHUNK_BYTES // codec.block_bytes
         self._parts = -(-chunk_blocks * codec.block_elements // WINDOW_ELEMENTS)
@@ -127,7 +129,7 @@ class DeltaWindow:
         )
 
     def pieces(self, encoded: memoryview, index: int) -> Iterator[Float32s]:
-        """The numbers in chunk `index`, just read, at most 65,536 at a time or a block; each piece is valid until the next."""
+        """The numbers in chunk `index`, just read, a chunk, 65,536 or a block at a time; each piece is valid until the next."""
         yield from self._pieces(encoded, self.elements(index))
 
     def _pieces(self, encoded: memoryview, left: int) -> Iterator[Float32s]:
@@ -159,7 +161,7 @@ class DeltaWindow:
         return first, min(end, first + self._window_blocks)
 
     def window_values(self, source: ChunkSource, window: int) -> Iterator[Float32s]:
-        """Its numbers, at most 65,536 at a time or a block; each piece is valid until the next.
+        """Its numbers, a chunk, 65,536 or a block at a time; each piece is valid until the next.
 
         Raises:
             WrongTensors, CorruptChunk: as `read`.
