@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class ShippedFiles(BuildHookInterface):
                 build_data["tag"] = f"py3-none-{platform}"  # no Python in it: one for all versions
 
 
-def compile_loops(root: Path, warn: Any = lambda message: print(message, file=sys.stderr)) -> Path | None:
+def compile_loops(root: Path, warn: Callable[[str], object]) -> Path | None:
     """_loops.so beside loops.c; None, said by `warn`, where there is no compiler or it fails.
 
     $CC names the compiler, cc by default.
@@ -62,7 +62,3 @@ def compile_loops(root: Path, warn: Any = lambda message: print(message, file=sy
         return None
     unfinished.replace(library)
     return library
-
-
-if __name__ == "__main__":
-    sys.exit(compile_loops(Path(__file__).resolve().parents[1]) is None)

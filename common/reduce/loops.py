@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import compiled
+from common.codecs.base import Float32s
 
 BLOCK_ELEMENTS = 65_536
+"""Arithmetic goes in blocks that stay in the processor's cache."""
 LEAF_ELEMENTS = 65_536
 
-Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 
 

@@ -16,9 +16,6 @@ from typing import Any, Literal, Protocol
 from common.codecs.base import Float32s
 from common.reduce.loops import Float64s
 
-BLOCK_ELEMENTS = 65_536
-"""Arithmetic goes in blocks that stay in the processor's cache."""
-
 Pieces = Iterable[Float32s]
 """One institution's numbers in the window, from first to last; each piece is valid until the next."""
 

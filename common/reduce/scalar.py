@@ -14,7 +14,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from common.reduce.loops import LEAF_ELEMENTS, Float32s, Float64s, fold_leaf, make_loops
+from common.codecs.base import Float32s
+from common.reduce.loops import LEAF_ELEMENTS, Float64s, fold_leaf, make_loops
 
 Values = TypeVar("Values", Float32s, Float64s)
 

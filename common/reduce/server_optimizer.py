@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from common.codecs.base import Float32s
-from common.reduce.rule import BLOCK_ELEMENTS
+from common.reduce.loops import BLOCK_ELEMENTS
 
 Scalars = tuple[float, ...]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from common.codecs.base import Float32s
 from common.plan import server_optimizers as plan
-from common.reduce.rule import BLOCK_ELEMENTS
+from common.reduce.loops import BLOCK_ELEMENTS
 from common.reduce.server_optimizer import Stepping, rest_of
 
 

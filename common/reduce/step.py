@@ -23,7 +23,7 @@ from common.errors import ModelOverflow, WrongTensors
 from common.plan.model import Plan
 from common.reduce import registry
 from common.reduce.downlink import Beside, DownlinkStep
-from common.reduce.rule import BLOCK_ELEMENTS
+from common.reduce.loops import BLOCK_ELEMENTS
 from common.reduce.server_state import ServerState, layout_of, row_elements
 from common.statements.kinds import Tensor
 

@@ -16,8 +16,9 @@ from llmasos.evaluation.measured import plain_json
 
 if TYPE_CHECKING:
     from common.plan.model import Plan
+    from llmasos.evaluation.folder import EvaluationOptions
     from llmasos.evaluation.harness import TaskScores
-    from llmasos.evaluation.references import ReferenceScores
+    from llmasos.evaluation.references import ReferenceScores, WritingOptions
 
 
 class BleuTokenize(StrEnum):
@@ -95,9 +96,7 @@ def evaluate(
     found: dict[str, Any] = {"model": str(model)}
     if data is not None:
         from llmasos.evaluation.folder import EvaluationOptions
-        from llmasos.evaluation.folder import evaluate as evaluate_folder
 
-        terminal.progress(f"measuring {model} on {data}")
         options = EvaluationOptions(
             text_column=text_column,
             language_field=language_field,
@@ -114,32 +113,53 @@ def evaluate(
             texts=texts,
             bleu_tokenizer=bleu_tokenize.value,
         )
-        evaluation = evaluate_folder(model, data, options, plan=_plan(plan, task, sequence_length))
-        found |= evaluation.report()
-        if output is OutputFormat.HUMAN:
-            show(terminal, evaluation)
+        found |= _on_data(terminal, model, data, options, _plan(plan, task, sequence_length))
     elif plan is not None or task is not None:
         raise UsageError("--plan and --task say how DATA are read, and there are none.", "Name a folder of data.")
     if references is not None:
-        from llmasos.evaluation.references import WritingOptions, evaluate_references, read_examples
+        from llmasos.evaluation.references import WritingOptions
 
-        examples = read_examples(references)
-        terminal.progress(f"writing after {len(examples):,} prompts")
         writing = WritingOptions(max_new_tokens, first_line, bleu_tokenize.value, cores)
-        scores = evaluate_references(model, examples, writing)
-        found["references"] = plain_json(dataclasses.asdict(scores))
-        if output is OutputFormat.HUMAN:
-            terminal.result(_reference_text(scores), data=None)
+        found["references"] = _on_references(terminal, model, references, writing)
     if lm_eval is not None:
-        from llmasos.evaluation.harness import run_tasks
-
-        terminal.progress(f"running the tasks in {lm_eval}")
-        tasks = run_tasks(model, lm_eval, limit=limit, batch_size=batch_size, threads=cores)
-        found["lm_eval"] = plain_json({name: dataclasses.asdict(one) for name, one in tasks.items()})
-        if output is OutputFormat.HUMAN:
-            terminal.result(_task_text(tasks), data=None)
+        found["lm_eval"] = _on_tasks(terminal, model, lm_eval, limit=limit, batch_size=batch_size, threads=cores)
     if output is not OutputFormat.HUMAN:
         terminal.result("", data=found, quiet=_quiet(found))
+
+
+def _on_data(
+    terminal: Terminal, model: Path, data: Path, options: EvaluationOptions, plan: Plan | None
+) -> dict[str, Any]:
+    from llmasos.evaluation.folder import evaluate as evaluate_folder
+
+    terminal.progress(f"measuring {model} on {data}")
+    evaluation = evaluate_folder(model, data, options, plan=plan)
+    if terminal.output is OutputFormat.HUMAN:
+        show(terminal, evaluation)
+    return evaluation.report()
+
+
+def _on_references(terminal: Terminal, model: Path, references: Path, options: WritingOptions) -> Any:
+    from llmasos.evaluation.references import evaluate_references, read_examples
+
+    examples = read_examples(references)
+    terminal.progress(f"writing after {len(examples):,} prompts")
+    scores = evaluate_references(model, examples, options)
+    if terminal.output is OutputFormat.HUMAN:
+        terminal.result(_reference_text(scores), data=None)
+    return plain_json(dataclasses.asdict(scores))
+
+
+def _on_tasks(
+    terminal: Terminal, model: Path, folder: Path, *, limit: int | None, batch_size: int, threads: int
+) -> Any:
+    from llmasos.evaluation.harness import run_tasks
+
+    terminal.progress(f"running the tasks in {folder}")
+    tasks = run_tasks(model, folder, limit=limit, batch_size=batch_size, threads=threads)
+    if terminal.output is OutputFormat.HUMAN:
+        terminal.result(_task_text(tasks), data=None)
+    return plain_json({name: dataclasses.asdict(one) for name, one in tasks.items()})
 
 
 def _plan(path: Path | None, task: str | None, sequence_length: int | None) -> Plan | None:

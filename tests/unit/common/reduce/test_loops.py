@@ -28,7 +28,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("source")
     (root / "common" / "compiled").mkdir(parents=True)
     shutil.copy(compiled.SOURCE, root / "common" / "compiled")
-    made = compile_loops(root)
+    made = compile_loops(root, print)
     assert made is not None
     return made
 

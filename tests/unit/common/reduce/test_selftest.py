@@ -16,11 +16,12 @@ from pydantic import TypeAdapter
 
 from common import tensors
 from common.blobs.reference import CHUNK_BYTES
+from common.codecs.base import Float32s
 from common.errors import ReducerSelfTestFailed
 from common.plan import server_optimizers as plan
 from common.plan.rules import Rule
 from common.reduce import average, registry, selftest
-from common.reduce.loops import Float32s, Float64s, NumpyLoops
+from common.reduce.loops import Float64s, NumpyLoops
 from tests.support.blobs import MadeDelta, model_bytes, recompute_model
 
 GOLDEN = json.loads(selftest.GOLDEN_FILE.read_text())
