@@ -158,14 +158,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--senders", type=output.numbers, help="numbers of simulated senders [4,8,16,32,64]")
     parser.add_argument("--sender-mb", type=int, help="size where senders grow [10]")
     parser.add_argument("--sender-processes", type=int, default=2, help="processes that hold all senders [2]")
-    parser.add_argument("--rounds", type=int, help="training rounds of each [3]")
+    parser.add_argument(
+        "--rounds", type=int, help="training rounds of each; the first two make files that later ones write over [6]"
+    )
     parser.add_argument("--keep-rounds", type=int, help="of how many rounds the coordinator keeps the deltas [all]")
     options = parser.parse_args(arguments)
     quick = options.quick
     options.mb = options.mb or ([2, 4] if quick else [25, 50, 100, 200])
     options.senders = options.senders or ([2, 4] if quick else [4, 8, 16, 32, 64])
     options.sender_mb = options.sender_mb or (1 if quick else 10)
-    options.rounds = options.rounds or (2 if quick else 3)
+    options.rounds = options.rounds or (2 if quick else 6)
     if options.rounds < LEAST_ROUNDS or min(len(options.mb), len(options.senders)) < 2:
         parser.error(f"expected two sizes and two numbers of senders or more, and {LEAST_ROUNDS} --rounds or more")
     return options

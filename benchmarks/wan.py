@@ -51,7 +51,12 @@ def serve(folder: Path, address: str, window_mib: int) -> None:
     consortium = Consortium(folder)
     consortium.enrolled("north")
     (folder / "genesis.json").write_text(consortium.genesis.model_dump_json())
-    settings = ListenerSettings(f"{address}:{PORT}", f"{address}:{PORT + 1}", window_bytes=window_mib * MIB)
+    settings = ListenerSettings(
+        f"{address}:{PORT}",
+        f"{address}:{PORT + 1}",
+        bulk_address=f"{address}:{PORT + 2}",
+        window_bytes=window_mib * MIB,
+    )
     with listening(consortium, settings):
         print("ready", flush=True)
         for line in sys.stdin:

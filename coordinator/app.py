@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -277,10 +277,9 @@ class CoordinatorApp:
         self._addresses = self._listeners.start()
         self._thread.start()
         self._observers.start()
-        written = {"work": self._addresses.work, "enrolment": self._addresses.enrolment, "pid": os.getpid()}
-        atomic_write(self.layout.addresses, json.dumps(written).encode())
-        ready = {"work": self._addresses.work, "enrolment": self._addresses.enrolment}
-        log.info("coordinator ready", extra=ready | {"reducer": "compiled" if are_compiled() else "numpy"})
+        bound = asdict(self._addresses)
+        atomic_write(self.layout.addresses, json.dumps(bound | {"pid": os.getpid()}).encode())
+        log.info("coordinator ready", extra=bound | {"reducer": "compiled" if are_compiled() else "numpy"})
         return self._addresses
 
     def stop(self) -> None:
@@ -321,6 +320,8 @@ class CoordinatorApp:
         return ListenerSettings(
             work_address=self.config.listen.work,
             enrolment_address=self.config.listen.enrolment,
+            bulk_address=self.config.listen.bulk_address,
+            public_bulk_port=self.config.listen.public_bulk_port,
             work_limits=WorkLimits(
                 control_calls=limits.control_calls,
                 blob_streams=limits.blob_streams,

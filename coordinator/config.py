@@ -9,8 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.names import Name
-from common.wire.channel import is_loopback
+from common.wire.channel import is_loopback, split_address
 from coordinator.flower.settings import AggregationSettings
+
+AUTO_BULK = 2
+"""From the work listener's port to the bulk listener's."""
 
 
 class Section(BaseModel):
@@ -24,10 +27,29 @@ class Listen(Section):
 
     work: Annotated[str, Field(description="Mutual TLS, for institutions and operators.")] = "127.0.0.1:7443"
     enrolment: Annotated[str, Field(description="Server TLS only, for those who join.")] = "127.0.0.1:7444"
+    bulk: Annotated[
+        str,
+        Field(
+            description="Mutual TLS without HTTP/2, for large blobs. Agents ask for its port and dial the host that they know "
+            "for `work`. auto: as `work`, its port plus 2; off: large blobs go over `work`, as they do where a firewall "
+            "closes this port."
+        ),
+    ] = "auto"
     public_work: Annotated[
         str | None, Field(description="What invitations say, where it differs from `work`, as behind a forwarded port.")
     ] = None
     public_enrolment: str | None = None
+    public_bulk_port: Annotated[
+        int | None, Field(ge=1, le=65535, description="What agents are told, where it differs from the port of `bulk`.")
+    ] = None
+
+    @property
+    def bulk_address(self) -> str | None:
+        """Where the bulk listener is; None: nowhere."""
+        if self.bulk != "auto":
+            return None if self.bulk == "off" else self.bulk
+        host, port = self.work.rpartition(":")[0], split_address(self.work)[1]
+        return f"{host}:{port and port + AUTO_BULK}"
 
 
 class Limits(Section):

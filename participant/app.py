@@ -76,6 +76,7 @@ class ParticipantApp:
             genesis,
             TlsFiles(tls.key, tls.certificate, passphrase),
             streams=config.transfer.streams,
+            bulk=config.transfer.bulk,
             pacing=pacing_of(config.transfer, clock),
         )
         keys = SigningKeys(layout.signing_key, passphrase, config.institution, lambda: self.mirror.state)

@@ -108,6 +108,13 @@ class TransferSettings(Section):
         Annotated[int, Field(ge=1, le=16)] | Literal["auto"],
         Field(description="Connections that carry one blob; auto: 1 to 8, by round-trip time."),
     ] = "auto"
+    bulk: Annotated[
+        Annotated[int, Field(ge=1, le=65535)] | Literal["auto", "off"],
+        Field(
+            description="Port of the coordinator's bulk listener, on the host of `coordinator.work`; auto: the coordinator "
+            "says it; off: large blobs go over the work listener."
+        ),
+    ] = "auto"
     max_mbit_per_s: Annotated[
         tuple[SpeedLimit, ...],
         Field(max_length=32, description="The first entry whose hours it is counts; none of them: as fast as it goes."),

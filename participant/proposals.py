@@ -251,5 +251,6 @@ def session_of(home: Path) -> Session:
         genesis,
         TlsFiles(layout.tls_key, layout.tls_certificate, passphrase),
         streams=config.transfer.streams,
+        bulk=config.transfer.bulk,
         pacing=pacing_of(config.transfer, SystemClock()),
     )

@@ -151,6 +151,11 @@ def piece_bytes_from_wire(asked: int) -> int:
     return min(max(asked, LEAST_PIECE_BYTES), MOST_PIECE_BYTES) if asked else MESSAGE_BYTES
 
 
+def port_from_wire(message: blobs_pb2.FindBulkResponse) -> int:
+    """Of the bulk listener; 0: there is none."""
+    return check.integer(message, "port", most=65535)
+
+
 def put_header_to_wire(ref: BlobRef, purpose: Purpose) -> blobs_pb2.PutRequest:
     return blobs_pb2.PutRequest(ref=blob_ref_to_wire(ref), purpose=purpose_to_wire(purpose))
 

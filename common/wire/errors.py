@@ -45,10 +45,25 @@ def status_text(error: LLMasOSError) -> str:
 
 def trailing_metadata(error: LLMasOSError) -> tuple[tuple[str, bytes], ...]:
     """What a failed call ends with."""
+    return ((ERROR_KEY, error_detail(error)),)
+
+
+def error_detail(error: LLMasOSError) -> bytes:
+    """An ErrorDetail message: all that travels of an error."""
     detail = common_pb2.ErrorDetail(
         code=error.code, message=_cut(error.message, MAX_MESSAGE_BYTES), fix=_cut(error.fix, MAX_FIX_BYTES)
     )
-    return ((ERROR_KEY, detail.SerializeToString(deterministic=True)),)
+    return bytes(detail.SerializeToString(deterministic=True))
+
+
+def error_from_detail(content: bytes) -> LLMasOSError:
+    """The error that an ErrorDetail message tells of."""
+    if len(content) <= _MAX_DETAIL_BYTES:
+        try:
+            return _rebuilt(common_pb2.ErrorDetail.FromString(content))
+        except DecodeError:
+            pass
+    return CoordinatorUnreachable(f"The call failed, with {len(content):,} bytes that do not say why.")
 
 
 def error_from_rpc(error: grpc.RpcError, *, address: str = "") -> LLMasOSError:

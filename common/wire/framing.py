@@ -27,28 +27,38 @@ _UINT32 = 2**32
 
 def frame_piece(piece: Piece) -> bytes:
     """A ChunkPiece message: one copy of the data."""
-    return b"".join((_head(piece), piece.data))
+    return b"".join(piece_parts(piece))
 
 
 def frame_put(message: Piece | blobs_pb2.PutRequest) -> bytes:
     """A PutRequest message: a piece, or whatever else it holds."""
+    return b"".join(put_parts(message))
+
+
+def piece_parts(piece: Piece) -> tuple[bytes, bytes | memoryview]:
+    """A ChunkPiece message in two parts, the second its data: no copy."""
+    return _head(piece), piece.data
+
+
+def put_parts(message: Piece | blobs_pb2.PutRequest) -> tuple[bytes, bytes | memoryview]:
+    """A PutRequest message as `piece_parts`; one without a piece is all in the first part."""
     if not isinstance(message, Piece):
-        return bytes(message.SerializeToString())
+        return message.SerializeToString(), b""
     head = _head(message)
-    return b"".join((_PIECE, _varint(len(head) + len(message.data)), head, message.data))
+    return b"".join((_PIECE, _varint(len(head) + len(message.data)), head)), message.data
 
 
-def unframe_piece(content: bytes) -> Piece | common_pb2.ChunkPiece:
-    """A ChunkPiece message; of the usual form without a copy of its data.
+def unframe_piece(content: bytes | memoryview) -> Piece | common_pb2.ChunkPiece:
+    """A ChunkPiece message; of the usual form without a copy of its data, which is valid as long as `content` is.
 
     Raises:
         google.protobuf.message.DecodeError: it is none.
     """
     piece = _piece(memoryview(content))
-    return piece if piece is not None else common_pb2.ChunkPiece.FromString(content)
+    return piece if piece is not None else common_pb2.ChunkPiece.FromString(bytes(content))
 
 
-def unframe_put(content: bytes) -> Piece | blobs_pb2.PutRequest:
+def unframe_put(content: bytes | memoryview) -> Piece | blobs_pb2.PutRequest:
     """A PutRequest message; one with a piece of the usual form without a copy of its data.
 
     Raises:
@@ -61,7 +71,7 @@ def unframe_put(content: bytes) -> Piece | blobs_pb2.PutRequest:
             piece = _piece(view[at:])
             if piece is not None:
                 return piece
-    return blobs_pb2.PutRequest.FromString(content)
+    return blobs_pb2.PutRequest.FromString(bytes(content))
 
 
 def blobs_stub(channel: Any) -> Any:
@@ -144,6 +154,11 @@ def add_blobs_to_server(servicer: Any, server: Any) -> None:
             servicer.Get,
             request_deserializer=blobs_pb2.GetRequest.FromString,
             response_serializer=frame_piece,
+        ),
+        "FindBulk": grpc.unary_unary_rpc_method_handler(
+            servicer.FindBulk,
+            request_deserializer=blobs_pb2.FindBulkRequest.FromString,
+            response_serializer=blobs_pb2.FindBulkResponse.SerializeToString,
         ),
     }
     server.add_registered_method_handlers(SERVICE, handlers)

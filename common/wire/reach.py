@@ -69,7 +69,7 @@ def fault_on_the_way(address: str, expected: Expected, surroundings: Surrounding
     host, port = split_address(address)
     proxy = proxy_for(host, way.environment)
     try:
-        check_certificate(lambda: _opened(host, port, proxy, way), address, expected, way.clock.now())
+        check_certificate(lambda: open_way(host, port, proxy, way), address, expected, way.clock.now())
     except LLMasOSError as fault:
         ignored = ignored_setting(host, way.environment)
         return fault if ignored is None else type(fault)(f"{fault.message} ({ignored})", fault.fix)
@@ -85,8 +85,12 @@ def described_way(address: str, environment: Mapping[str, str]) -> str:
 # --- names, ports, proxies -------------------------------------------------------------------------------------------------
 
 
-def _opened(host: str, port: int, proxy: Proxy | None, way: Surroundings) -> socket.socket:
-    """A connection that reaches as far as the coordinator's TLS; the caller closes it."""
+def open_way(host: str, port: int, proxy: Proxy | None, way: Surroundings) -> socket.socket:
+    """A connection that reaches as far as the coordinator's TLS; the caller closes it.
+
+    Raises:
+        NameNotResolved, PortBlocked, ProxyRefused: as they say.
+    """
     if proxy is None:
         return _connected(host, port, way)
     try:

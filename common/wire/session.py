@@ -10,31 +10,21 @@ channel under all later calls, `close` ends those in progress.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from common.blobs.reference import BlobRef
 from common.blobs.store import FolderBlobStore
-from common.errors import CoordinatorUnreachable, TooManyRequests
+from common.errors import CoordinatorUnreachable
 from common.identity.tls_pair import TlsPair
 from common.statements.kinds import Genesis
 from common.wire import convert
-from common.wire.channel import (
-    MESSAGE_BYTES,
-    MOST_PIECE_BYTES,
-    WINDOW_BYTES,
-    enrolment_channel,
-    split_address,
-    work_channel,
-)
+from common.wire.bulk.way import BulkPort, BulkWay
+from common.wire.channel import WINDOW_BYTES, enrolment_channel, work_channel
 from common.wire.convert_log import (
     approve_request_to_wire,
     approved_from_wire,
@@ -46,7 +36,6 @@ from common.wire.convert_recovery import present_to_wire, wanted_from_wire
 from common.wire.errors import rpc_errors
 from common.wire.framing import blobs_stub
 from common.wire.handshake import Expected
-from common.wire.lanes import Lane, OwnLane, SharedLane
 from common.wire.messages import (
     ActivityReport,
     Approved,
@@ -64,12 +53,12 @@ from common.wire.messages import (
     RenewalRequest,
     Wanted,
 )
-from common.wire.pacing import Pacer, Pacing
-from common.wire.proxy import proxy_for
+from common.wire.pacing import Pacing
 from common.wire.reach import fault_on_the_way
-from common.wire.streams import PLAIN, SMALL_CHUNKS, Carriage, Streams, carriage
+from common.wire.streams import Streams
 from common.wire.transfer import TransferOptions, WholeBlob, download, upload
 from common.wire.v1 import (
+    blobs_pb2,
     enrolment_pb2,
     enrolment_pb2_grpc,
     log_pb2,
@@ -78,13 +67,11 @@ from common.wire.v1 import (
     work_pb2,
     work_pb2_grpc,
 )
+from common.wire.ways import Link, Ways
 
 CALL_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
 """Commands wait for the coordinator's engine, which may be writing a model."""
-ROUND_TRIP_TRIES = 3
-ROUND_TRIP_SECONDS = 600.0
-"""How long a measured round-trip time is believed."""
 
 T = TypeVar("T")
 
@@ -121,17 +108,19 @@ class Session:
         *,
         streams: Streams = "auto",
         pacing: Pacing | None = None,
+        bulk: BulkPort = "auto",
     ) -> None:
         """
         Args:
             streams: how many carry a large blob at most.
             pacing: how fast all transfers together may be.
+            bulk: as common.wire.bulk.way.BulkWay takes its port.
         """
         self.address = address
         self._genesis, self._tls = genesis, tls
-        self._streams, self._pacing = streams, pacing or Pacing()
-        self._round_trip: tuple[float, float] | None = None
-        self._lanes: set[OwnLane] = set()
+        self._pacing = pacing or Pacing()
+        way = BulkWay(address, genesis, pair=self._pair, ask=self._ask_for_bulk, port=bulk)
+        self._ways = Ways(address, Link(_Blobs(self), self._channel, self.head), way, streams)
         self._lock = threading.Lock()
         self._stubs: Stubs | None = None
         self._retired: Stubs | None = None
@@ -212,77 +201,23 @@ class Session:
 
     def upload(self, blob: WholeBlob, purpose: Purpose, options: TransferOptions | None = None) -> bool:
         """As common.wire.transfer.upload, over as many connections as the way is worth."""
-        how = self._carriage(blob.ref, self._pacing.up)
-        options = self._options(options, how, self._pacing.up)
-        with self._opened(how) as lanes:
-            return upload(lanes, blob, purpose, options)
+        with self._ways.opened(blob.ref, self._pacing.up, options) as (lanes, paced):
+            return upload(lanes, blob, purpose, paced)
 
     def download(
         self, ref: BlobRef, store: FolderBlobStore, owner: str, options: TransferOptions | None = None
     ) -> bool:
         """As common.wire.transfer.download, over as many connections as the way is worth."""
-        how = self._carriage(ref, self._pacing.down)
-        options = self._options(options, how, self._pacing.down)
-        with self._opened(how) as lanes:
-            return download(lanes, ref, store, owner, options)
-
-    def _options(self, options: TransferOptions | None, how: Carriage, pacer: Pacer) -> TransferOptions:
-        """Large pieces only near by: over a long way each waits for its window, and a limited one is paced piece by piece."""
-        near = how.plain and pacer.bytes_per_second is None
-        return replace(
-            options or TransferOptions(), pacer=pacer, most_piece_bytes=MOST_PIECE_BYTES if near else MESSAGE_BYTES
-        )
+        with self._ways.opened(ref, self._pacing.down, options) as (lanes, paced):
+            return download(lanes, ref, store, owner, paced)
 
     def round_trip_seconds(self) -> float:
-        """The way's, the shortest of some tries; measured anew when it is old.
+        """As common.wire.ways.Ways.round_trip_seconds."""
+        return self._ways.round_trip_seconds()
 
-        By opening a connection, which the kernels do between them: a call would tell how busy the coordinator is, and busy
-        coordinators need no more connections. Through a proxy it is a call all the same.
-
-        Raises:
-            LLMasOSError: the coordinator is not reached.
-        """
-        now = time.monotonic()
-        if self._round_trip is None or now - self._round_trip[0] > ROUND_TRIP_SECONDS:
-            host, port = split_address(self.address)
-            if proxy_for(host, os.environ) is None:
-                seconds = min(_timed_handshake(host, port) for _ in range(ROUND_TRIP_TRIES))
-            else:
-                self.head()  # connects, where no connection is
-                seconds = min(self._timed_head() for _ in range(ROUND_TRIP_TRIES))
-            self._round_trip = (now, seconds)
-        return self._round_trip[1]
-
-    def _timed_head(self) -> float:
-        started = time.monotonic()
-        self.head()
-        return time.monotonic() - started
-
-    def _carriage(self, ref: BlobRef, pacer: Pacer) -> Carriage:
-        if ref.chunks < SMALL_CHUNKS:
-            return PLAIN
-        try:
-            round_trip = self.round_trip_seconds()
-        except (CoordinatorUnreachable, TooManyRequests):
-            return PLAIN  # the transfer itself tries again, and says what is wrong
-        return carriage(ref.chunks, round_trip, streams=self._streams, bytes_per_second=pacer.bytes_per_second)
-
-    @contextmanager
-    def _opened(self, how: Carriage) -> Iterator[Sequence[Lane]]:
-        """Lanes for one transfer; connections that are made for it are closed after it."""
-        if how.plain:
-            yield [SharedLane(_Blobs(self))]
-            return
-        lanes = [OwnLane(lambda: self._channel(how.window_bytes), blobs_stub) for _ in range(how.streams)]
-        with self._lock:
-            self._lanes.update(lanes)
-        try:
-            yield lanes
-        finally:
-            with self._lock:
-                self._lanes.difference_update(lanes)
-            for lane in lanes:
-                lane.close()
+    def _ask_for_bulk(self) -> int:
+        request = blobs_pb2.FindBulkRequest()
+        return convert.port_from_wire(self.call(lambda stubs: stubs.blobs.FindBulk(request, timeout=CALL_SECONDS)))
 
     def expect_readable(self, ref: BlobRef) -> None:
         """That a download of this blob can begin; only its leaf list is fetched.
@@ -343,9 +278,9 @@ class Session:
             self._closed = True
             channels = [stubs.channel for stubs in (self._stubs, self._retired) if stubs is not None]
             self._stubs = self._retired = None
-            lanes = list(self._lanes)
-        for closing in (*channels, *lanes):
-            closing.close()
+        for channel in channels:
+            channel.close()
+        self._ways.close()
 
     def _channel(self, window_bytes: int) -> Any:
         """A connection of its own, for one stream.
@@ -360,7 +295,7 @@ class Session:
 
     def _work_channel(self, window_bytes: int, *, own_connection: bool) -> Any:
         genesis = self._genesis
-        key_pem, cert_pem = TlsPair(self._tls.key, self._tls.certificate, self._tls.passphrase).read()
+        key_pem, cert_pem = self._pair()
         return work_channel(
             self.address,
             consortium=genesis.consortium,
@@ -370,6 +305,9 @@ class Session:
             window_bytes=window_bytes,
             own_connection=own_connection,
         )
+
+    def _pair(self) -> tuple[bytes, bytes]:
+        return TlsPair(self._tls.key, self._tls.certificate, self._tls.passphrase).read()
 
     def _connect(self) -> Stubs:
         channel = self._work_channel(WINDOW_BYTES, own_connection=False)
@@ -451,23 +389,3 @@ def log_head(address: str, *, consortium: str, ca_pem: bytes, old_size: int = 0)
     with enrolment_channel(address, consortium=consortium, ca_pem=ca_pem) as channel, rpc_errors(address):
         reply = log_pb2_grpc.LogStub(channel).Head(request, timeout=CALL_SECONDS)
     return head_from_wire(reply)
-
-
-def _timed_handshake(host: str, port: int) -> float:
-    """Seconds until a TCP connection stands: one round trip, a name's resolution not counted.
-
-    Raises:
-        CoordinatorUnreachable: none does.
-    """
-    try:
-        kind, protocol, address = next(
-            (family, proto, where)
-            for family, _, proto, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        with socket.socket(kind, socket.SOCK_STREAM, protocol) as connection:
-            connection.settimeout(CALL_SECONDS)
-            started = time.monotonic()
-            connection.connect(address)
-            return time.monotonic() - started
-    except OSError as err:
-        raise CoordinatorUnreachable(f"No connection to {host}:{port}: {err.strerror or err}.") from err

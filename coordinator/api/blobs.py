@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from common.blobs.store import FolderBlobStore
@@ -48,7 +48,12 @@ class _Streams:
 class BlobsServicer:
     """The Blobs service, docs/protocol.md#blobs."""
 
-    def __init__(self, ports: BlobPorts, intake: Intake) -> None:
+    def __init__(self, ports: BlobPorts, intake: Intake, bulk_port: Callable[[], int] = lambda: 0) -> None:
+        """
+        Args:
+            bulk_port: where callers reach the bulk listener; 0: nowhere.
+        """
+        self._bulk_port = bulk_port
         self._store, self._access, self._moved, self._arrivals = ports.store, ports.access, ports.moved, ports.arrivals
         self._intake = intake
         self._streams = _Streams()
@@ -98,3 +103,6 @@ class BlobsServicer:
                 size = min(wanted.most_piece_bytes, piece_bytes(self._streams.open))
                 yield from sender.pieces(chunk, verify=wanted.verify, piece_bytes=size)
                 self._moved.moved(call.member.name, down=wanted.ref.chunk_size(chunk))
+
+    def FindBulk(self, request: blobs_pb2.FindBulkRequest, call: Call) -> blobs_pb2.FindBulkResponse:  # noqa: N802
+        return blobs_pb2.FindBulkResponse(port=self._bulk_port())

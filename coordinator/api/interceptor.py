@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -48,6 +48,13 @@ handler is done: who could cancel it and begin again would have all threads at w
 SUBMIT = "/llmasos.v1.Work/Submit"
 RECORDED = frozenset({SUBMIT, "/llmasos.v1.Blobs/Begin", "/llmasos.v1.Blobs/Put"})
 """Where a member sends what counts. Of `Submit` only messages that hold no statement: the rest the desk records."""
+
+
+@runtime_checkable
+class WholeErrors(Protocol):
+    """A context that takes an error as it is; grpc's takes status and metadata."""
+
+    def abort_with(self, error: LLMasOSError) -> NoReturn: ...
 
 
 class Interceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -168,5 +175,7 @@ def _decoded(handler: Any, content: bytes) -> Any:
 
 
 def _abort(context: Any, error: LLMasOSError) -> None:
+    if isinstance(context, WholeErrors):
+        context.abort_with(error)
     context.set_trailing_metadata(trailing_metadata(error))
     context.abort(status_of(error), status_text(error))

@@ -30,6 +30,7 @@ from common.wire.channel import (
 from common.wire.framing import add_blobs_to_server
 from common.wire.v1 import enrolment_pb2_grpc, log_pb2_grpc, operations_pb2_grpc, work_pb2_grpc
 from coordinator.api.blobs import BlobPorts, BlobsServicer
+from coordinator.api.bulk import BulkListener
 from coordinator.api.call_log import CallLog
 from coordinator.api.calls import IDLE_SECONDS, OpenCalls
 from coordinator.api.doors import EnrolmentDoor, WorkDoor
@@ -95,6 +96,10 @@ class ListenerSettings:
 
     work_address: str
     enrolment_address: str
+    bulk_address: str | None = None
+    """None: large blobs go over the work listener, too."""
+    public_bulk_port: int | None = None
+    """What callers are told, where it is not the port that is listened at."""
     work_limits: WorkLimits = field(default_factory=WorkLimits)
     enrolment_limits: EnrolmentLimits = field(default_factory=EnrolmentLimits)
     max_unfinished_bytes: int = MAX_UNFINISHED_BYTES
@@ -109,10 +114,11 @@ class Addresses:
 
     work: str
     enrolment: str
+    bulk: str | None = None
 
 
 class Listeners:
-    """Both servers and the sweep over their calls."""
+    """The servers and the sweep over their calls."""
 
     def __init__(self, settings: ListenerSettings, tls: TlsSource, ports: Ports, clock: Clock) -> None:
         self._settings, self._tls, self._ports, self._clock = settings, tls, ports, clock
@@ -122,10 +128,12 @@ class Listeners:
         self._stopping = threading.Event()
         self._pools: list[ThreadPoolExecutor] = []
         self._servers: list[Any] = []
+        self._bulk: BulkListener | None = None
+        self._bulk_port = 0
         self._sweeper = threading.Thread(target=self._sweep, name="api-sweep", daemon=True)
 
     def start(self) -> Addresses:
-        """Binds and serves both.
+        """Binds and serves all of them.
 
         Raises:
             PortInUse: an address is taken or not this machine's; nothing listens then.
@@ -140,10 +148,13 @@ class Listeners:
             addresses = Addresses(
                 work=_bind(work, settings.work_address, mutual, "work"),
                 enrolment=_bind(enrolment, settings.enrolment_address, open_door, "enrolment"),
+                bulk=self._bulk.start() if self._bulk is not None else None,
             )
         except PortInUse:
             self.stop(grace=0)
             raise
+        if addresses.bulk is not None:
+            self._bulk_port = settings.public_bulk_port or split_address(addresses.bulk)[1]
         for server in self._servers:
             server.start()
         self._sweeper.start()
@@ -152,7 +163,10 @@ class Listeners:
     def stop(self, grace: float) -> None:
         """Takes no more calls, gives those in progress `grace` seconds, then cancels them; returns when all have ended."""
         self._stopping.set()
-        for stopped in [server.stop(grace) for server in self._servers]:
+        stopping = [server.stop(grace) for server in self._servers]
+        if self._bulk is not None:
+            self._bulk.stop(grace)
+        for stopped in stopping:
             stopped.wait()
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -161,7 +175,7 @@ class Listeners:
 
     @property
     def open_calls(self) -> int:
-        """Calls in progress on both listeners."""
+        """Calls in progress on all listeners."""
         return len(self._open_calls) + len(self._strangers)
 
     def sweep(self) -> int:
@@ -192,9 +206,12 @@ class Listeners:
         work_pb2_grpc.add_WorkServicer_to_server(WorkServicer(asked), server)
         log_pb2_grpc.add_LogServicer_to_server(LogServicer(ports.log, cosigned=True), server)
         add_health_to_server(HealthServicer(ports.health), server)
-        add_blobs_to_server(
-            BlobsServicer(BlobPorts(ports.store, ports.access, ports.moved, ports.arrivals), intake), server
+        servicer = BlobsServicer(
+            BlobPorts(ports.store, ports.access, ports.moved, ports.arrivals), intake, lambda: self._bulk_port
         )
+        add_blobs_to_server(servicer, server)
+        if settings.bulk_address is not None:
+            self._bulk = BulkListener(settings.bulk_address, self._tls, interceptor, servicer)
         operations_pb2_grpc.add_OperationsServicer_to_server(
             OperationsServicer(ports.desk, ports.views, ports.inquiries), server
         )

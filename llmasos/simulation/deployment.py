@@ -213,6 +213,7 @@ def _pin_ports(configuration: Path, addresses: dict[str, object]) -> None:
     """Write the ports found into coordinator.yaml: participants know these addresses, so a restart must keep them."""
     for key in ("work", "enrolment"):
         edit_line(configuration, rf'\b{key}: "?{re.escape(ANY_PORT)}"?', f'{key}: "{addresses[key]}"')
+    edit_line(configuration, r"\bbulk: auto\b", f'bulk: "{addresses["bulk"]}"')
 
 
 def edit_line(file: Path, pattern: str, replacement: str) -> None:

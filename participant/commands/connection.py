@@ -30,5 +30,6 @@ def member_session(layout: HomeLayout, config: ParticipantConfig, genesis: Genes
         genesis,
         TlsFiles(pair.key, pair.certificate, passphrase),
         streams=config.transfer.streams,
+        bulk=config.transfer.bulk,
         pacing=pacing_of(config.transfer, SystemClock()),
     )

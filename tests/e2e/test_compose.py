@@ -41,7 +41,7 @@ def plan(tmp_path: Path) -> Path:
 
 
 def stage(tmp_path: Path, plan: Path) -> Stage:
-    work, enrolment = free_ports(2)
+    work, enrolment, bulk = free_ports(3)
     return Stage(
         Compose.load(REPOSITORY / "docker-compose.yml"),
         tmp_path,
@@ -53,7 +53,7 @@ def stage(tmp_path: Path, plan: Path) -> Stage:
         replaced={
             f"{host}:{port}": f"127.0.0.1:{free}"
             for host in ("0.0.0.0", "coordinator")
-            for port, free in ((7443, work), (7444, enrolment))
+            for port, free in ((7443, work), (7444, enrolment), (7445, bulk))
         },
         # Another user takes root, and an account that only the image has.
         environment={

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from common.blobs.store import FolderBlobStore
 from common.clock import Clock, SystemClock, rfc3339
 from common.health import Health
 from common.identity.authority import Authority
-from common.identity.certificates import certificate_id
+from common.identity.certificates import certificate_id, coordinator_dns
 from common.identity.keys import SigningKey, TlsKey
 from common.statements.kinds import Genesis, Log, Member, Role
 from common.wire import convert
+from common.wire.bulk.line import Line
+from common.wire.bulk.tls import client_context
 from common.wire.channel import ServerTls, TlsSource
 from common.wire.messages import ActivityReport, Purpose
 from common.wire.session import TlsFiles
@@ -107,6 +110,18 @@ class Consortium:
         """A connection as `name`; what it may do is the roster's to say."""
         return OperatorSession(addresses.work, self.genesis, self.tls(name))
 
+    def line(self, addresses: Addresses, name: str) -> Line:
+        """A connection to the bulk listener as `name`, on which nothing was called yet."""
+        host, _, port = (addresses.bulk or "").rpartition(":")
+        files = self.tls(name)
+        context = client_context(
+            ca_pem=self.authority.certificate_pem,
+            key_pem=files.key.read_bytes(),
+            cert_pem=files.certificate.read_bytes(),
+        )
+        connection = socket.create_connection((host, int(port)))
+        return Line(connection, context, server_hostname=coordinator_dns(CONSORTIUM), seconds=30)
+
     def blob(self, content: bytes, *readers: str) -> BlobRef:
         """A blob in the coordinator's store that `readers` may read."""
         path = self.folder / "content"
@@ -118,6 +133,7 @@ class Consortium:
 
 
 LOOPBACK = ListenerSettings(work_address="127.0.0.1:0", enrolment_address="127.0.0.1:0")
+WITH_BULK = replace(LOOPBACK, bulk_address="127.0.0.1:0")
 
 
 @contextmanager

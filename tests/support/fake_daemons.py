@@ -80,7 +80,7 @@ def a_view(*, rounds: int = 2, ended: bool = True, losses: tuple[float, ...] = (
 
 def _init(home: Path, options: Namespace) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    lines = f"listen:\n  work: {options.work_address}\n  enrolment: {options.enrolment_address}\n"
+    lines = f"listen:\n  work: {options.work_address}\n  enrolment: {options.enrolment_address}\n  bulk: auto\n"
     (home / "coordinator.yaml").write_text(lines)
 
 
@@ -97,7 +97,12 @@ def _start(home: Path, options: Namespace) -> None:
         sys.exit("error [port-in-use]: broken as asked")
     if (home / "deaf").exists():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    addresses = {"work": "127.0.0.1:41234", "enrolment": "127.0.0.1:41235", "pid": os.getpid()}
+    addresses = {
+        "work": "127.0.0.1:41234",
+        "enrolment": "127.0.0.1:41235",
+        "bulk": "127.0.0.1:41236",
+        "pid": os.getpid(),
+    }
     (home / "addresses.json").write_text(json.dumps(addresses))
     select.select([options.lifeline_fd], [], [])
 

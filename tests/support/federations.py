@@ -162,6 +162,7 @@ class Federation:
             edit_line(
                 self.coordinator_home / "coordinator.yaml", rf'{key}: "?127.0.0.1:0"?', f"{key}: {found_addresses[key]}"
             )
+        edit_line(self.coordinator_home / "coordinator.yaml", r"bulk: auto", f"bulk: {found_addresses['bulk']}")
 
     # --- participants --------------------------------------------------------------------------------------------------
 

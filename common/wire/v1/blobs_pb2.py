@@ -25,29 +25,33 @@ _sym_db = _symbol_database.Default()
 from common.wire.v1 import common_pb2 as llmasos_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16llmasos/v1/blobs.proto\x12\nllmasos.v1\x1a\x17llmasos/v1/common.proto\"P\n\x07Purpose\x12\x16\n\x0cround_opened\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04plan\x18\x02 \x01(\tH\x00\x12\x12\n\x08recovery\x18\x03 \x01(\x08H\x00\x42\t\n\x07purpose\"|\n\x0c\x42\x65ginRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12$\n\x06leaves\x18\x02 \x01(\x0b\x32\x14.llmasos.v1.LeafList\x12$\n\x07purpose\x18\x03 \x01(\x0b\x32\x13.llmasos.v1.Purpose\"M\n\rBeginResponse\x12\'\n\x07missing\x18\x01 \x03(\x0b\x32\x16.llmasos.v1.ChunkRange\x12\x13\n\x0bpiece_bytes\x18\x02 \x01(\r\"*\n\nChunkRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"{\n\nPutRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12$\n\x07purpose\x18\x02 \x01(\x0b\x32\x13.llmasos.v1.Purpose\x12%\n\x05piece\x18\x03 \x01(\x0b\x32\x16.llmasos.v1.ChunkPiece\"6\n\x0bPutResponse\x12\x15\n\rchunks_stored\x18\x01 \x01(\r\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"1\n\rLeavesRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\"}\n\nGetRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\r\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x18\n\x10most_piece_bytes\x18\x05 \x01(\r2\xf3\x01\n\x05\x42lobs\x12<\n\x05\x42\x65gin\x12\x18.llmasos.v1.BeginRequest\x1a\x19.llmasos.v1.BeginResponse\x12\x38\n\x03Put\x12\x16.llmasos.v1.PutRequest\x1a\x17.llmasos.v1.PutResponse(\x01\x12\x39\n\x06Leaves\x12\x19.llmasos.v1.LeavesRequest\x1a\x14.llmasos.v1.LeafList\x12\x37\n\x03Get\x12\x16.llmasos.v1.GetRequest\x1a\x16.llmasos.v1.ChunkPiece0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16llmasos/v1/blobs.proto\x12\nllmasos.v1\x1a\x17llmasos/v1/common.proto\"\x11\n\x0f\x46indBulkRequest\" \n\x10\x46indBulkResponse\x12\x0c\n\x04port\x18\x01 \x01(\r\"P\n\x07Purpose\x12\x16\n\x0cround_opened\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04plan\x18\x02 \x01(\tH\x00\x12\x12\n\x08recovery\x18\x03 \x01(\x08H\x00\x42\t\n\x07purpose\"|\n\x0c\x42\x65ginRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12$\n\x06leaves\x18\x02 \x01(\x0b\x32\x14.llmasos.v1.LeafList\x12$\n\x07purpose\x18\x03 \x01(\x0b\x32\x13.llmasos.v1.Purpose\"M\n\rBeginResponse\x12\'\n\x07missing\x18\x01 \x03(\x0b\x32\x16.llmasos.v1.ChunkRange\x12\x13\n\x0bpiece_bytes\x18\x02 \x01(\r\"*\n\nChunkRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"{\n\nPutRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12$\n\x07purpose\x18\x02 \x01(\x0b\x32\x13.llmasos.v1.Purpose\x12%\n\x05piece\x18\x03 \x01(\x0b\x32\x16.llmasos.v1.ChunkPiece\"6\n\x0bPutResponse\x12\x15\n\rchunks_stored\x18\x01 \x01(\r\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"1\n\rLeavesRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\"}\n\nGetRequest\x12 \n\x03ref\x18\x01 \x01(\x0b\x32\x13.llmasos.v1.BlobRef\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\r\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x18\n\x10most_piece_bytes\x18\x05 \x01(\r2\xba\x02\n\x05\x42lobs\x12<\n\x05\x42\x65gin\x12\x18.llmasos.v1.BeginRequest\x1a\x19.llmasos.v1.BeginResponse\x12\x38\n\x03Put\x12\x16.llmasos.v1.PutRequest\x1a\x17.llmasos.v1.PutResponse(\x01\x12\x39\n\x06Leaves\x12\x19.llmasos.v1.LeavesRequest\x1a\x14.llmasos.v1.LeafList\x12\x37\n\x03Get\x12\x16.llmasos.v1.GetRequest\x1a\x16.llmasos.v1.ChunkPiece0\x01\x12\x45\n\x08\x46indBulk\x12\x1b.llmasos.v1.FindBulkRequest\x1a\x1c.llmasos.v1.FindBulkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmasos.v1.blobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=63
-  _globals['_PURPOSE']._serialized_end=143
-  _globals['_BEGINREQUEST']._serialized_start=145
-  _globals['_BEGINREQUEST']._serialized_end=269
-  _globals['_BEGINRESPONSE']._serialized_start=271
-  _globals['_BEGINRESPONSE']._serialized_end=348
-  _globals['_CHUNKRANGE']._serialized_start=350
-  _globals['_CHUNKRANGE']._serialized_end=392
-  _globals['_PUTREQUEST']._serialized_start=394
-  _globals['_PUTREQUEST']._serialized_end=517
-  _globals['_PUTRESPONSE']._serialized_start=519
-  _globals['_PUTRESPONSE']._serialized_end=573
-  _globals['_LEAVESREQUEST']._serialized_start=575
-  _globals['_LEAVESREQUEST']._serialized_end=624
-  _globals['_GETREQUEST']._serialized_start=626
-  _globals['_GETREQUEST']._serialized_end=751
-  _globals['_BLOBS']._serialized_start=754
-  _globals['_BLOBS']._serialized_end=997
+  _globals['_FINDBULKREQUEST']._serialized_start=63
+  _globals['_FINDBULKREQUEST']._serialized_end=80
+  _globals['_FINDBULKRESPONSE']._serialized_start=82
+  _globals['_FINDBULKRESPONSE']._serialized_end=114
+  _globals['_PURPOSE']._serialized_start=116
+  _globals['_PURPOSE']._serialized_end=196
+  _globals['_BEGINREQUEST']._serialized_start=198
+  _globals['_BEGINREQUEST']._serialized_end=322
+  _globals['_BEGINRESPONSE']._serialized_start=324
+  _globals['_BEGINRESPONSE']._serialized_end=401
+  _globals['_CHUNKRANGE']._serialized_start=403
+  _globals['_CHUNKRANGE']._serialized_end=445
+  _globals['_PUTREQUEST']._serialized_start=447
+  _globals['_PUTREQUEST']._serialized_end=570
+  _globals['_PUTRESPONSE']._serialized_start=572
+  _globals['_PUTRESPONSE']._serialized_end=626
+  _globals['_LEAVESREQUEST']._serialized_start=628
+  _globals['_LEAVESREQUEST']._serialized_end=677
+  _globals['_GETREQUEST']._serialized_start=679
+  _globals['_GETREQUEST']._serialized_end=804
+  _globals['_BLOBS']._serialized_start=807
+  _globals['_BLOBS']._serialized_end=1121
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class BlobsStub:
                 request_serializer=llmasos_dot_v1_dot_blobs__pb2.GetRequest.SerializeToString,
                 response_deserializer=llmasos_dot_v1_dot_common__pb2.ChunkPiece.FromString,
                 _registered_method=True)
+        self.FindBulk = channel.unary_unary(
+                '/llmasos.v1.Blobs/FindBulk',
+                request_serializer=llmasos_dot_v1_dot_blobs__pb2.FindBulkRequest.SerializeToString,
+                response_deserializer=llmasos_dot_v1_dot_blobs__pb2.FindBulkResponse.FromString,
+                _registered_method=True)
 
 
 class BlobsServicer:
@@ -88,6 +93,13 @@ class BlobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindBulk(self, request, context):
+        """Where Put and Get are answered without HTTP/2, docs/protocol.md#bulk. Both are answered here as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +122,11 @@ def add_BlobsServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=llmasos_dot_v1_dot_blobs__pb2.GetRequest.FromString,
                     response_serializer=llmasos_dot_v1_dot_common__pb2.ChunkPiece.SerializeToString,
+            ),
+            'FindBulk': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindBulk,
+                    request_deserializer=llmasos_dot_v1_dot_blobs__pb2.FindBulkRequest.FromString,
+                    response_serializer=llmasos_dot_v1_dot_blobs__pb2.FindBulkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +237,33 @@ class Blobs:
             '/llmasos.v1.Blobs/Get',
             llmasos_dot_v1_dot_blobs__pb2.GetRequest.SerializeToString,
             llmasos_dot_v1_dot_common__pb2.ChunkPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindBulk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmasos.v1.Blobs/FindBulk',
+            llmasos_dot_v1_dot_blobs__pb2.FindBulkRequest.SerializeToString,
+            llmasos_dot_v1_dot_blobs__pb2.FindBulkResponse.FromString,
             options,
             channel_credentials,
             insecure,
