@@ -3,8 +3,9 @@
     python -m benchmarks.wan --streams 1,4,8                # as root; iperf3 where it is installed, else plain TCP sockets
 
 One blob goes up and one comes down between two network namespaces (tests/support/longlink.py), through the real listener with
-mutual TLS, digests and files, at one end and the participant's session at the other. `ratio` is ours by the yardstick's, in
-payload bits a second, each from the first byte to the last; the yardstick runs for `--seconds`, before and after ours.
+mutual TLS, digests and files, at one end and the participant's session at the other: over the bulk listener, as agents do, or
+over gRPC with a window. `ratio` is ours by the yardstick's, in payload bits a second, each from the first byte to the last; the
+yardstick runs for `--seconds`, before and after ours.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def serve(folder: Path, address: str, window_mib: int) -> None:
     settings = ListenerSettings(
         f"{address}:{PORT}",
         f"{address}:{PORT + 1}",
-        bulk_address=f"{address}:{PORT + 2}",
-        window_bytes=window_mib * MIB,
+        bulk_address=None if window_mib else f"{address}:{PORT + 2}",
+        window_bytes=max(1, window_mib) * MIB,
     )
     with listening(consortium, settings):
         print("ready", flush=True)
@@ -265,12 +266,13 @@ def bench(options: argparse.Namespace) -> int:
         print(f"{'streams':>7}  {'window':>6}  {'MB':>6}  {'way':<4} {'yardstick':>16}  {'ours':>14}  ratio")
         rows = []
         for streams, window_mib in itertools.product(numbers(options.streams), numbers(options.window_mib)):
+            window = window_mib or "bulk"
             row = compare(link, streams, window_mib, options.seconds, options.iperf3)
             rows.append(row)
             for direction in ("up", "down"):
                 each = row[direction]
                 print(
-                    f"{streams:>7}  {window_mib:>6}  {row['mb']:>6.0f}  {direction:<4} {each['yardstick_mbit']:>9.1f} Mbit/s"
+                    f"{streams:>7}  {window:>6}  {row['mb']:>6.0f}  {direction:<4} {each['yardstick_mbit']:>9.1f} Mbit/s"
                     f"  {each['ours_mbit']:>7.1f} Mbit/s  {each['ratio']:>5.2f}",
                     flush=True,
                 )
@@ -288,7 +290,7 @@ def numbers(text: str) -> list[int]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", default="1,4,8", help="how many, one row each")
-    parser.add_argument("--window-mib", default="1,8", help="the coordinator's limits.window_mib; rows for each")
+    parser.add_argument("--window-mib", default="0,1", help="0: the bulk listener; else gRPC, limits.window_mib")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of the yardstick")
     parser.add_argument("--delay-ms", type=float, default=50.0, help="each way")
     parser.add_argument("--loss-percent", type=float, default=1.0, help="each way")
