@@ -69,6 +69,7 @@ def test_golden_bytes_are_read_as_the_values_that_they_were_made_from() -> None:
     assert convert.entries_from_wire(read("FollowResponse"), from_index=41) == given.ENTRIES
     assert convert.diagnosis_from_wire(read("DiagnoseResponse")) == given.DIAGNOSIS
     assert run_view_from_wire(read("RunView")) == given.VIEW
+    assert convert.port_from_wire(read("FindBulkResponse")) == 7445
     assert institution_from_wire(read("Institution")) == given.INSTITUTION
     assert status_from_wire(read("StatusResponse")) == given.STATUS
 

@@ -190,6 +190,8 @@ def _blobs() -> list[Any]:
         begun.missing[0],
         put,
         blobs_pb2.PutResponse(chunks_stored=1, complete=True),
+        blobs_pb2.FindBulkRequest(),
+        blobs_pb2.FindBulkResponse(port=7445),
         convert.leaves_request_to_wire(REF),
         convert.get_request_to_wire(REF, 1, 1, verify=True),
     ]

@@ -114,11 +114,13 @@ def _finish(told: Told, liars: dict[str, dict[str, Mallory]]) -> None:
         "the old parent in the new round": refusal(lambda: mallory.submit(rerun)),
         "the old round": refusal(lambda: mallory.submit(mallory.payload(round=1))),
     }
-    for name in LIARS:
-        liars[RUN][name].tell_the_truth(_metrics(2) if name != "mallory" else despairing)
-    told.again["a second contribution to one slot"] = refusal(
+    mallory.tell_the_truth(despairing)
+    told.again["a second contribution to one slot"] = refusal(  # while the round waits for the other liars
         lambda: mallory.submit(mallory.payload(weight={"mode": "clear", "num_tokens": 11}))
     )
+    for name in LIARS:
+        if name != "mallory":
+            liars[RUN][name].tell_the_truth(_metrics(2))
     federation.wait_until_open(RUN, 3)
     for run, number in ((RUN, 3), (OTHER_RUN, 2)):
         federation.wait_until_open(run, number)
