@@ -137,6 +137,8 @@ def test_a_run_has_the_same_bits_over_bulk_connections_over_cut_ones_and_past_a_
             assert proxy.down > model.size + record.model.size, f"and both models came down to {name}"
         assert whole.cuts == 0
         assert cutting.cuts >= CUT_CONNECTIONS - STREAMS
+        assert cutting.up > 1.05 * whole.up, "the upload was cut: bytes passed twice"
+        assert cutting.down > 1.05 * whole.down, "and so were the downloads"
         assert [told_no_way(federation, name) for name in NAMES] == [0, 0, 1]
         code, report = verified(federation, record.run, tmp_path / "run.evidence", capsys)
         assert (code, report["result"]) == (0, "verified"), report
