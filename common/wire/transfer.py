@@ -190,14 +190,18 @@ class _Upload:
         return _Attempt(done=self._complete, progress=progress, failure=broken)
 
     def _put(self, lane: Lane, crew: Crew) -> None:
-        """One stream, until the pool is empty."""
-        if not crew.pool.left:
+        """One stream, until the pool is empty. It begins with a chunk in hand: until that came the blob is not whole, and the
+        coordinator does not let go of its Begin, however far the other streams are."""
+        taken = crew.pool.take(1)
+        if taken is None:
             return
-        outgoing = _Outgoing(self._messages(crew))
+        outgoing = _Outgoing(self._messages(crew, taken[0]))
         try:
             with rpc_errors(), crew.calling(lane.stub.Put.future(outgoing)) as call:
                 reply = self._result(call, crew)
         except LLMasOSError as failure:
+            if outgoing.given <= 1:  # the header alone: nothing of the chunk is on its way
+                crew.pool.give_back(*taken)
             # What our own disk did wrong is no matter of trying again.
             if outgoing.failure is not None:
                 raise _Ours(outgoing.failure) from failure
@@ -208,17 +212,19 @@ class _Upload:
         if reply is not None and reply.complete:
             self._complete = True
 
-    def _messages(self, crew: Crew) -> Iterator[Any]:
+    def _messages(self, crew: Crew, first: int) -> Iterator[Any]:
         """Runs in a thread of grpc's."""
         yield convert.put_header_to_wire(self._source.ref, self._purpose)
         sender = ChunkSender(self._source)
-        while (taken := crew.pool.take(1)) is not None:
+        taken: tuple[int, int] | None = (first, 1)
+        while taken is not None:
             for piece in sender.pieces(taken[0], verify=self._careful, piece_bytes=self._piece_bytes):
                 self._options.pacer.take(len(piece.data), crew.stopped)
                 if crew.stopped():
                     return
                 yield piece
                 self._tally.moved(len(piece.data))
+            taken = crew.pool.take(1)
 
     def _result(self, call: Any, crew: Crew) -> Any:
         """The stream's answer, or None when told to stop: also while flow control holds the sender."""
@@ -247,13 +253,16 @@ class _Outgoing:
     def __init__(self, messages: Iterator[Any]) -> None:
         self._messages = messages
         self.failure: LLMasOSError | None = None
+        self.given = 0
 
     def __iter__(self) -> _Outgoing:
         return self
 
     def __next__(self) -> Any:
         try:
-            return next(self._messages)
+            message = next(self._messages)
+            self.given += 1
+            return message
         except LLMasOSError as failure:
             self.failure = failure
             raise StopIteration from failure
