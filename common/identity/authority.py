@@ -142,7 +142,7 @@ class Authority:
         return self._issue(csr_der, _Leaf(name, uri, ExtendedKeyUsageOID.CLIENT_AUTH, number), now=now, days=days)
 
     def issue_coordinator(self, csr_der: bytes, *, now: datetime, days: int) -> bytes:
-        """The coordinator's server certificate, PEM; for both listeners.
+        """The coordinator's server certificate, PEM; for all listeners.
 
         Raises:
             MalformedMessage, CertificateExpired: as `issue_institution`.

@@ -6,7 +6,8 @@
     errors     the error family as gRPC status and detail, and back
     chunks     chunks of blobs as pieces of streams, cut and put together
     transfer   blobs over streams of pieces, verified and resumed by chunk
-    session    the calling end of both listeners: channel, stubs, deadlines and errors in one object
+    bulk       the same calls without HTTP/2, for long ways; ways: which connections a blob goes over
+    session    the calling end of all listeners: channel, stubs, deadlines and errors in one object
     reach      why a coordinator is not reached, step by step; with proxy (what lies before it) and handshake (its certificate)
 
 Everything else passes our own types around.

@@ -42,7 +42,7 @@ HANDSHAKE_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 MOST_CONNECTIONS = 160
 MOST_OF_AN_ADDRESS = 96
-"""Connections whose caller is not known yet count towards it: many institutions may share an address."""
+"""Many institutions may share one."""
 _BACKLOG = 256
 
 

@@ -1,9 +1,10 @@
-"""The coordinator's two listeners, because gRPC has no optional client certificate: mutual TLS, and server TLS only.
+"""The coordinator's listeners: two of gRPC's, since it has no optional client certificate, and one for large blobs.
 
 work        ┬ Work, Operations, Log     pool `control`
             ├ Follow, WatchRun, …       pool `waiting`: long polls sleep in threads of their own
             └ Blobs                     pool `blobs`: idle uploads never keep a control call from its thread
 enrolment   ─ Enrolment, Log            pool `enrolment`
+bulk        ─ Put, Get                  a thread for each connection (coordinator.api.bulk)
 """
 
 from __future__ import annotations

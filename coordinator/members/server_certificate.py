@@ -1,6 +1,6 @@
 """The coordinator's own TLS certificate, renewed from its CA without a restart (docs/protocol.md#transport).
 
-Both listeners ask `current` at each handshake, and once at start. When less than a third of the certificate's life is left, a
+All listeners ask `current` at each handshake, and once at start. When less than a third of the certificate's life is left, a
 new pair is made and takes the old one's place on disk; connections that stand go on under the old one.
 """
 

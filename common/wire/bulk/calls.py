@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -74,7 +74,7 @@ class BulkBlobs:
         Raises:
             CoordinatorUnreachable: there is none, or it broke.
         """
-        line = self._free() or self._connect()
+        line, done = self._free() or self._connect(), False
         try:
             with self._lock:
                 if self._closed:
@@ -85,18 +85,16 @@ class BulkBlobs:
             line.send(Frame.CALL, method)
             yield line
             call.over()
+            done = True
         except LineBroken as err:
-            self._let_go(line)
             raise unreachable(err) from err
-        except BaseException:
-            self._let_go(line)
-            raise
-        self._keep(line)
+        finally:
+            self._give_back(line, reusable=done)
 
-    def _keep(self, line: Line) -> None:
+    def _give_back(self, line: Line, *, reusable: bool) -> None:
         with self._lock:
             self._lines.discard(line)
-            if not self._closed:
+            if reusable and not self._closed:
                 self._idle.append(line)
                 return
         line.close()
@@ -110,24 +108,9 @@ class BulkBlobs:
                 line.close()  # between calls nothing comes but the end
             return None
 
-    def _let_go(self, line: Line) -> None:
-        with self._lock:
-            self._lines.discard(line)
-        line.close()
 
-
-class _Call(Protocol):
-    def begun(self, line: Line) -> None:
-        """The connection stands; the call may have been cancelled before."""
-        ...
-
-    def over(self) -> None:
-        """All of the call came: the connection is no longer its."""
-        ...
-
-
-class _Cancelled:
-    """Cuts the line of a call, also one that is only being made."""
+class _Call:
+    """Cancelled, it cuts its line, also one that is only being made."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -135,12 +118,14 @@ class _Cancelled:
         self.cancelled = False
 
     def begun(self, line: Line) -> None:
+        """The connection stands; the call may have been cancelled before."""
         with self._lock:
             self._line = line
             if self.cancelled:
                 line.cut()
 
     def over(self) -> None:
+        """All of the call came: the connection is no longer its."""
         with self._lock:
             self._line = None
 
@@ -152,7 +137,7 @@ class _Cancelled:
                 self._line.cut()
 
 
-class BulkGet(_Cancelled):
+class BulkGet(_Call):
     """One Get."""
 
     def __init__(self, blobs: BulkBlobs, request: blobs_pb2.GetRequest) -> None:
@@ -167,15 +152,15 @@ class BulkGet(_Cancelled):
                 yield _decoded(unframe_piece, content)
 
 
-class BulkPut(_Cancelled):
+class BulkPut(_Call):
     """One Put, in a thread of its own; asked as a future of gRPC is."""
 
     def __init__(self, blobs: BulkBlobs, messages: Iterator[Any]) -> None:
         super().__init__()
         self._blobs, self._messages = blobs, messages
-        with_thread = ThreadPoolExecutor(1, thread_name_prefix="bulk-put")
-        self._future = with_thread.submit(self._run)
-        with_thread.shutdown(wait=False)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="bulk-put")
+        self._future = thread.submit(self._run)
+        thread.shutdown(wait=False)
 
     def result(self, timeout: float) -> Any:
         """The reply.
